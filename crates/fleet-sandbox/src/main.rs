@@ -1,0 +1,2 @@
+//! fleet-sandbox.
+fn main() {}
