@@ -1,1 +1,11 @@
-//! fleetd.
+//! fleet's daemon: the part that *does*. It keeps the store, drives systemd, runs the loops of
+//! engine and agent, and serves the HTTP API. What is to be done is decided by fleet-core.
+
+pub mod agent;
+pub mod api;
+pub mod clock;
+pub mod config;
+pub mod engine;
+pub mod metrics;
+pub mod store;
+pub mod units;

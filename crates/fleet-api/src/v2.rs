@@ -1,0 +1,278 @@
+//! The types of API v2, for what v1 cannot say: batches, waiting, where and why.
+//!
+//! Base path `/fleet/v2`. Clients fall back to v1 when it answers 404 (an original fleetd).
+//!
+//! | method and path | body | answer |
+//! |---|---|---|
+//! | `POST /units` | [`BatchRequest`] | [`BatchAnswer`] |
+//! | `GET /units?after=NAME&revision=R&limit=N` | – | [`UnitListing`] |
+//! | `GET /units/{name}` | – | [`UnitView`] |
+//! | `POST /wait` | [`WaitRequest`] | lines of [`Progress`] as they happen, until all are final |
+//! | `GET /machines` | – | [`MachineListing`] |
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Base path of all v2 resources.
+pub const BASE: &str = "/fleet/v2";
+
+/// Most units in one batch; clients split larger ones.
+pub const MAX_BATCH: usize = 1_000;
+
+/// Most units in one page of a listing.
+pub const MAX_PAGE: usize = 5_000;
+
+/// Wishes for many units. A unit is atomic, the batch is not: each unit has its own answer.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BatchRequest {
+    /// Chosen by the client; a repeated request with the same id changes nothing twice.
+    pub request_id: String,
+    /// How unknown `[X-Fleet]` keys are taken: empty (warn; a near miss is an error), `strict`, `allow`.
+    pub unknown_keys: String,
+    /// The wishes, done in this order.
+    pub units: Vec<UnitWish>,
+}
+
+/// A wish for one unit.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UnitWish {
+    /// The unit.
+    pub name: String,
+    /// Its unit file; None: as stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// An existing unit with other contents is replaced; otherwise it is kept and the answer
+    /// says `differs`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
+    /// `inactive`, `loaded`, `launched`, `destroyed`; None: kept (`inactive` for a new unit).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub desired_state: Option<String>,
+    /// Restart the unit if it runs.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub restart: bool,
+}
+
+/// What became of each wish, in the order of the request.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BatchAnswer {
+    /// One for each wish.
+    pub units: Vec<WishAnswer>,
+}
+
+/// What became of one wish.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WishAnswer {
+    /// The unit.
+    pub name: String,
+    /// `created`, `replaced`, `changed` (only the wish), `unchanged`, `error`.
+    pub outcome: String,
+    /// The generation that the unit has now: what to wait for.
+    pub generation: u64,
+    /// The unit existed with other contents and was kept.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub differs: bool,
+    /// HTTP status that v1 would have answered with; only for `error`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// The thing, the reason and the cure; only for `error`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What is odd about the unit file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// Which units to wait for.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WaitRequest {
+    /// The units, each with the generation that must be reached.
+    pub units: Vec<WaitFor>,
+}
+
+/// One unit to wait for. What is waited for is what its wish says at that generation.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WaitFor {
+    /// The unit.
+    pub name: String,
+    /// At least this generation.
+    pub generation: u64,
+}
+
+/// One line of a wait's answer: how far a unit has come. For a global unit one line a machine
+/// and a final one for the unit.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Progress {
+    /// The unit.
+    pub name: String,
+    /// `submitted`, `pending` (no machine may run it), `placed`, `working`, and the final ones:
+    /// `inactive`, `loaded`, `launched`, `failed`, `refused`, `destroyed`.
+    pub phase: String,
+    /// Nothing more will be said of this unit.
+    #[serde(rename = "final")]
+    pub is_final: bool,
+    /// The machine it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineRef>,
+    /// Why, in words: the placement's reason, or why it failed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// While pending: which requirement refused how many machines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<RefusalView>,
+    /// Machines looked at for `refusals`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub considered: u32,
+    /// systemd's view.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateView>,
+}
+
+/// A machine and its address.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MachineRef {
+    /// Its whole id.
+    pub id: String,
+    /// Its address; empty if unknown.
+    #[serde(rename = "primaryIP")]
+    pub primary_ip: String,
+}
+
+/// A requirement and how many machines it refused.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RefusalView {
+    /// In words.
+    pub requirement: String,
+    /// How many.
+    pub machines: u32,
+}
+
+/// A unit on one machine, as that machine reports it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StateView {
+    /// The machine's id.
+    #[serde(rename = "machineID")]
+    pub machine_id: String,
+    /// systemd's LoadState.
+    pub load: String,
+    /// systemd's ActiveState.
+    pub active: String,
+    /// systemd's SubState.
+    pub sub: String,
+    /// Hash of the text it runs.
+    pub hash: String,
+    /// The unit's Description.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// `gone`, `refused`, `working`, `loaded`, `launched`.
+    pub reached: String,
+    /// systemd's InvocationID.
+    #[serde(skip_serializing_if = "String::is_empty", rename = "invocationID")]
+    pub invocation_id: String,
+    /// The machine is not present: this is its last report.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
+    /// Why it failed or was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Its last lines in the journal, beside a failure.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
+}
+
+/// All that is known of one unit.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UnitView {
+    /// The unit.
+    pub name: String,
+    /// Version of its wish.
+    pub generation: u64,
+    /// Hash of its unit file.
+    pub hash: String,
+    /// `inactive`, `loaded`, `launched`.
+    pub desired_state: String,
+    /// `inactive`, `loaded`, `launched`, as v1 has it; None for a global unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current_state: Option<String>,
+    /// Description of its unit file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Runs on every machine that qualifies.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub global: bool,
+    /// The machine it is placed on.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "machineID")]
+    pub machine_id: Option<String>,
+    /// Why it is there, or nowhere.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// While pending: which requirement refused how many machines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<RefusalView>,
+    /// Machines looked at for `refusals`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub considered: u32,
+    /// How it is, a machine each; `gone` ones are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<StateView>,
+    /// The unit file in serial form; only in the answer for a single unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// A page of units in byte order of their names.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UnitListing {
+    /// The store's revision at which all pages hold: give it for the next page.
+    pub revision: u64,
+    /// The units.
+    pub units: Vec<UnitView>,
+    /// More follow: give the last name as `after`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+/// All machines, absent ones too.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MachineListing {
+    /// In order of their ids.
+    pub machines: Vec<MachineView>,
+}
+
+/// One machine.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MachineView {
+    /// Its id.
+    pub id: String,
+    /// Its address; empty if unknown.
+    #[serde(rename = "primaryIP")]
+    pub primary_ip: String,
+    /// Its metadata, overrides applied.
+    pub metadata: BTreeMap<String, String>,
+    /// `present`, `suspect`, `lost`, `unsupervised`, `retired`.
+    pub status: String,
+    /// Why it takes no new units at present.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// fleetd's version there.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}

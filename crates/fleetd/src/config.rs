@@ -1,0 +1,71 @@
+//! fleetd's configuration, as the parts of the daemon see it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Which store is used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoreKind {
+    /// etcd when `etcd_servers` is set, else embedded.
+    Auto,
+    /// etcd, for clusters.
+    Etcd,
+    /// One file, for one machine.
+    Embedded,
+}
+
+/// Everything that can be configured. Field names are the keys of `fleet.conf`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// More than 0: debug logs.
+    pub verbosity: i64,
+    /// Which store.
+    pub store: StoreKind,
+    /// URLs of etcd; empty when not configured.
+    pub etcd_servers: Vec<String>,
+    /// User of etcd; empty: none.
+    pub etcd_username: String,
+    /// Its password.
+    pub etcd_password: String,
+    /// Client key for etcd's TLS (PEM).
+    pub etcd_keyfile: Option<PathBuf>,
+    /// Client certificate for etcd's TLS (PEM).
+    pub etcd_certfile: Option<PathBuf>,
+    /// CA that etcd's certificate must come from (PEM).
+    pub etcd_cafile: Option<PathBuf>,
+    /// Prefix of all keys.
+    pub etcd_key_prefix: String,
+    /// Bound of one request to etcd.
+    pub etcd_request_timeout: Duration,
+    /// Bound between two looks of the engine when nothing happens (a slow safety tick).
+    pub engine_reconcile_interval: Duration,
+    /// Address to publish; None: found out.
+    pub public_ip: Option<String>,
+    /// Metadata of this machine.
+    pub metadata: BTreeMap<String, String>,
+    /// Time that presence outlives the last sign of life.
+    pub agent_ttl: Duration,
+    /// Time from suspect to lost.
+    pub lost_after: Duration,
+    /// Where unit files are written.
+    pub units_directory: PathBuf,
+    /// What must outlive fleetd and end with the boot (`/run/fleet`).
+    pub run_directory: PathBuf,
+    /// What must outlive the boot (`/var/lib/fleet`).
+    pub state_directory: PathBuf,
+    /// The API's socket, when systemd passes none (`/run/fleet.sock`).
+    pub api_socket: PathBuf,
+    /// Further addresses to serve the API on (`127.0.0.1:49153`).
+    pub api_listen: Vec<String>,
+    /// Plaintext TCP off loopback is served, too.
+    pub api_insecure: bool,
+    /// Drive the user's own systemd.
+    pub systemd_user: bool,
+    /// Page size of v1 listings.
+    pub token_limit: u16,
+    /// Never become leader.
+    pub disable_engine: bool,
+    /// Test switch: no slow safety ticks at all, so that a lost event shows.
+    pub disable_safety_ticks: bool,
+}

@@ -1,0 +1,1 @@
+//! Counters that /metrics shows and tests read.

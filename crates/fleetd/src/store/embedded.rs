@@ -1,0 +1,1 @@
+//! One machine without any set-up: the store in one file.

@@ -1,0 +1,1 @@
+//! etcd, by its v3 API.

@@ -1,0 +1,141 @@
+//! How keys are spelled. No other module may do it.
+//!
+//! Keys are relative to the cluster's prefix (`etcd_key_prefix`). Neither unit names nor machine
+//! ids contain a `/`, so the parts of a key are unambiguous.
+
+/// Who the cluster is: a random id, written once.
+pub const CLUSTER: &str = "cluster";
+/// Who leads; its create-revision is the engine's fence.
+pub const LEADER: &str = "leader";
+/// Wishes.
+pub const UNITS: &str = "units/";
+/// Where units are, for people.
+pub const PLACEMENTS: &str = "placements/";
+/// What machines must run, for agents.
+pub const ASSIGNMENTS: &str = "assignments/";
+/// Presence, under the machines' leases.
+pub const MACHINES: &str = "machines/";
+/// The lasting records of machines.
+pub const MEMBERS: &str = "members/";
+/// What users ask of machines.
+pub const MACHINE_WISHES: &str = "machine-wishes/";
+/// How units are, as their machines report.
+pub const STATES: &str = "states/";
+
+/// `units/<unit>`
+pub fn unit(unit: &str) -> String {
+    format!("{UNITS}{unit}")
+}
+
+/// `placements/<unit>`
+pub fn placement(unit: &str) -> String {
+    format!("{PLACEMENTS}{unit}")
+}
+
+/// `assignments/<machine>/<unit>`
+pub fn assignment(machine: &str, unit: &str) -> String {
+    format!("{ASSIGNMENTS}{machine}/{unit}")
+}
+
+/// `assignments/<machine>/`, the prefix that an agent watches.
+pub fn assignments_of(machine: &str) -> String {
+    format!("{ASSIGNMENTS}{machine}/")
+}
+
+/// `machines/<id>`
+pub fn machine(id: &str) -> String {
+    format!("{MACHINES}{id}")
+}
+
+/// `members/<id>`
+pub fn member(id: &str) -> String {
+    format!("{MEMBERS}{id}")
+}
+
+/// `machine-wishes/<id>`
+pub fn machine_wish(id: &str) -> String {
+    format!("{MACHINE_WISHES}{id}")
+}
+
+/// `states/<unit>/<machine>`
+pub fn state(unit: &str, machine: &str) -> String {
+    format!("{STATES}{unit}/{machine}")
+}
+
+/// `states/<unit>/`
+pub fn states_of(unit: &str) -> String {
+    format!("{STATES}{unit}/")
+}
+
+/// What a key names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Key<'a> {
+    /// The cluster's identity.
+    Cluster,
+    /// The leader.
+    Leader,
+    /// A wish: the unit.
+    Unit(&'a str),
+    /// A placement: the unit.
+    Placement(&'a str),
+    /// An assignment: machine, unit.
+    Assignment(&'a str, &'a str),
+    /// Presence: the machine.
+    Machine(&'a str),
+    /// Membership: the machine.
+    Member(&'a str),
+    /// A machine's wish: the machine.
+    MachineWish(&'a str),
+    /// A state: unit, machine.
+    State(&'a str, &'a str),
+    /// Something that this version does not know.
+    Unknown(&'a str),
+}
+
+/// The reverse of the functions above.
+pub fn parse(key: &str) -> Key<'_> {
+    let Some((role, rest)) = key.split_once('/') else {
+        return match key {
+            CLUSTER => Key::Cluster,
+            LEADER => Key::Leader,
+            _ => Key::Unknown(key),
+        };
+    };
+    match (role, rest.split_once('/')) {
+        ("units", None) => Key::Unit(rest),
+        ("placements", None) => Key::Placement(rest),
+        ("machines", None) => Key::Machine(rest),
+        ("members", None) => Key::Member(rest),
+        ("machine-wishes", None) => Key::MachineWish(rest),
+        ("assignments", Some((machine, unit))) => Key::Assignment(machine, unit),
+        ("states", Some((unit, machine))) => Key::State(unit, machine),
+        _ => Key::Unknown(key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_parsed_as_it_was_spelled() {
+        for (spelled, key) in [
+            (CLUSTER.to_owned(), Key::Cluster),
+            (LEADER.to_owned(), Key::Leader),
+            (unit("a@1.service"), Key::Unit("a@1.service")),
+            (placement("a.service"), Key::Placement("a.service")),
+            (
+                assignment("m1", "a.service"),
+                Key::Assignment("m1", "a.service"),
+            ),
+            (machine("m1"), Key::Machine("m1")),
+            (member("m1"), Key::Member("m1")),
+            (machine_wish("m1"), Key::MachineWish("m1")),
+            (state("a.service", "m1"), Key::State("a.service", "m1")),
+            ("units/a/b".to_owned(), Key::Unknown("units/a/b")),
+            ("other".to_owned(), Key::Unknown("other")),
+        ] {
+            assert_eq!(parse(&spelled), key);
+        }
+    }
+}
