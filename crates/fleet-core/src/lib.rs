@@ -1,1 +1,15 @@
-//! fleet-core.
+//! fleet-core decides: it knows unit names, unit files, requirements, placement and what an
+//! agent must do, and nothing else.
+//!
+//! **Invariant:** no I/O, no clock, no async and no wire format. Whatever depends on the
+//! outside world (the time, the store's contents, what systemd says) is an argument, and equal
+//! input gives equal output.
+
+pub mod glob;
+pub mod hash;
+pub mod name;
+pub mod requirements;
+pub mod unit_file;
+pub mod validate;
+
+mod text;
