@@ -1,1 +1,1 @@
-
+//! Whether a unit file may be stored.
