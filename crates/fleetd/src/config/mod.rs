@@ -1,0 +1,142 @@
+//! fleetd's configuration, as the parts of the daemon see it.
+//!
+//! Sources, each winning over the one before: defaults, the file (`fleet.conf`), the environment
+//! (`FLEET_<KEY>`), the command line (`--<key>=<value>`). [`load`] reads them and remembers the
+//! origin of each value.
+
+pub mod ini;
+pub mod load;
+pub mod values;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Which store is used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoreKind {
+    /// etcd when `etcd_servers` is set, else embedded.
+    Auto,
+    /// etcd, for clusters.
+    Etcd,
+    /// One file, for one machine.
+    Embedded,
+}
+
+/// Everything that can be configured. Field names are the keys of `fleet.conf`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// More than 0: debug logs.
+    pub verbosity: i64,
+    /// Which store.
+    pub store: StoreKind,
+    /// URLs of etcd; empty when not configured.
+    pub etcd_servers: Vec<String>,
+    /// User of etcd; empty: none.
+    pub etcd_username: String,
+    /// Its password.
+    pub etcd_password: String,
+    /// Client key for etcd's TLS (PEM).
+    pub etcd_keyfile: Option<PathBuf>,
+    /// Client certificate for etcd's TLS (PEM).
+    pub etcd_certfile: Option<PathBuf>,
+    /// CA that etcd's certificate must come from (PEM).
+    pub etcd_cafile: Option<PathBuf>,
+    /// Prefix of all keys.
+    pub etcd_key_prefix: String,
+    /// Bound of one request to etcd.
+    pub etcd_request_timeout: Duration,
+    /// Bound between two looks of the engine when nothing happens (a slow safety tick).
+    pub engine_reconcile_interval: Duration,
+    /// Address to publish; None: found out.
+    pub public_ip: Option<String>,
+    /// Metadata of this machine.
+    pub metadata: BTreeMap<String, String>,
+    /// Time that presence outlives the last sign of life.
+    pub agent_ttl: Duration,
+    /// Time from suspect to lost.
+    pub lost_after: Duration,
+    /// Where unit files are written.
+    pub units_directory: PathBuf,
+    /// What must outlive fleetd and end with the boot (`/run/fleet`).
+    pub run_directory: PathBuf,
+    /// What must outlive the boot (`/var/lib/fleet`).
+    pub state_directory: PathBuf,
+    /// The API's socket, when systemd passes none (`/run/fleet.sock`).
+    pub api_socket: PathBuf,
+    /// Further addresses to serve the API on (`127.0.0.1:49153`).
+    pub api_listen: Vec<String>,
+    /// Plaintext TCP off loopback is served, too.
+    pub api_insecure: bool,
+    /// Drive the user's own systemd.
+    pub systemd_user: bool,
+    /// Page size of v1 listings.
+    pub token_limit: u16,
+    /// Never become leader.
+    pub disable_engine: bool,
+    /// Test switch: no slow safety ticks at all, so that a lost event shows.
+    pub disable_safety_ticks: bool,
+}
+
+impl Config {
+    /// The defaults of a daemon that drives the computer's own systemd.
+    pub fn for_system() -> Config {
+        Config {
+            verbosity: 0,
+            store: StoreKind::Auto,
+            etcd_servers: Vec::new(),
+            etcd_username: String::new(),
+            etcd_password: String::new(),
+            etcd_keyfile: None,
+            etcd_certfile: None,
+            etcd_cafile: None,
+            etcd_key_prefix: "/_coreos.com/fleet/".to_owned(),
+            etcd_request_timeout: Duration::from_secs(1),
+            engine_reconcile_interval: Duration::from_secs(30),
+            public_ip: None,
+            metadata: BTreeMap::new(),
+            agent_ttl: DEFAULT_AGENT_TTL,
+            lost_after: DEFAULT_LOST_AFTER,
+            units_directory: PathBuf::from("/run/fleet/units"),
+            run_directory: PathBuf::from("/run/fleet"),
+            state_directory: PathBuf::from("/var/lib/fleet"),
+            api_socket: PathBuf::from("/run/fleet.sock"),
+            api_listen: Vec::new(),
+            api_insecure: false,
+            systemd_user: false,
+            token_limit: 100,
+            disable_engine: false,
+            disable_safety_ticks: false,
+        }
+    }
+
+    /// The defaults of a daemon that drives a user's systemd: `runtime` is `$XDG_RUNTIME_DIR`,
+    /// `state` is `$XDG_STATE_HOME`.
+    pub fn for_user(runtime: &std::path::Path, state: &std::path::Path) -> Config {
+        Config {
+            systemd_user: true,
+            units_directory: runtime.join("fleet/units"),
+            run_directory: runtime.join("fleet"),
+            state_directory: state.join("fleet"),
+            api_socket: runtime.join("fleet.sock"),
+            ..Config::for_system()
+        }
+    }
+
+    /// Whether the store is etcd: asked for, or `auto` with servers named.
+    pub fn uses_etcd(&self) -> bool {
+        match self.store {
+            StoreKind::Etcd => true,
+            StoreKind::Embedded => false,
+            StoreKind::Auto => !self.etcd_servers.is_empty(),
+        }
+    }
+}
+
+/// A power cut is noticed when the lease ends: 3 s, and up to half a second until etcd says so.
+/// With [`DEFAULT_LOST_AFTER`] units run elsewhere within five seconds. Renewals go out every
+/// third of it, so that two may be lost.
+pub const DEFAULT_AGENT_TTL: Duration = Duration::from_secs(3);
+
+/// Time that a machine is suspect before it is given up.
+pub const DEFAULT_LOST_AFTER: Duration = Duration::from_secs(1);
