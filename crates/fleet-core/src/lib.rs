@@ -8,6 +8,7 @@
 pub mod glob;
 pub mod hash;
 pub mod name;
+pub mod records;
 pub mod requirements;
 pub mod unit_file;
 pub mod validate;

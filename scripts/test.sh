@@ -1,0 +1,15 @@
+#!/bin/sh
+# Every test there is: formatting, lints, unit and property tests, conformance, sessions of the
+# command line, and the promises on real hosts. Needs root for the hosts.
+set -eu
+cd "$(dirname "$0")/.."
+step() { printf '\n== %s\n' "$*"; }
+
+step "formatting"
+cargo fmt --all --check
+step "lints"
+cargo clippy --workspace --all-targets --locked -- -D warnings
+step "binaries for the hosts"
+cargo build --release --locked --bins
+step "tests"
+cargo test --workspace --locked
