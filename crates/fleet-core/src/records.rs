@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::unit_file::UnitHash;
+use crate::hash::UnitHash;
 
 /// The id of a machine: the contents of its `/etc/machine-id`, 32 lower-case hex digits.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
