@@ -110,14 +110,19 @@ impl UnitFile {
         UnitFile { options }
     }
 
-    /// What a reader of the serial form gets: values trimmed, sections grouped. Stored files
+    /// What readers of the serial form get: values trimmed, sections grouped. Stored files
     /// are normalized, so that their hash is the same for whoever computes it again.
     /// The error is that of the serial form, if it is not a unit file.
     pub fn normalized(&self) -> Result<UnitFile, ParseError> {
-        // One reading is enough: what it returns is written and read back as it is, since every
-        // line of a serial form is ended and the reader trims all that the reader would trim.
+        // The first reading may trim what followed a backslash at a value's end, and so make it
+        // a continuation. The second one takes it as that, and then nothing is left to change:
+        // no value ends in a backslash, nor in anything else that is trimmed.
+        let mut file = parse_bytes(self.to_text().as_bytes())?;
+        if file.options.iter().any(|o| o.value.ends_with('\\')) {
+            file = parse_bytes(file.to_text().as_bytes())?;
+        }
         Ok(UnitFile {
-            options: parse_bytes(self.to_text().as_bytes())?.grouped(),
+            options: file.grouped(),
         })
     }
 

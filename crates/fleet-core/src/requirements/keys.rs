@@ -55,6 +55,14 @@ pub(crate) enum UnknownKey {
 }
 
 impl UnknownKey {
+    /// Whether something known must be meant.
+    pub(crate) fn is_near_miss(&self) -> bool {
+        match self {
+            UnknownKey::Key { is_near_miss, .. } => *is_near_miss,
+            UnknownKey::Section(_) => true,
+        }
+    }
+
     /// The original's message, and what we add to it.
     pub(crate) fn message(key: &str, suggestion: Option<&str>) -> String {
         let message = format!(

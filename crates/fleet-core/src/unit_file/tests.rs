@@ -267,6 +267,17 @@ fn normalizing_gives_what_a_reader_gets() {
             UnitOption::new("U", "X", "1"),
         ]
     );
+    // Trimming uncovers a backslash, which then continues the value.
+    for end in ["\r", " ", "\u{a0}"] {
+        let text = format!("[S]\nA=b \\{end}\n");
+        let file = UnitFile::parse(text).unwrap();
+        assert_eq!(file.options(), [UnitOption::new("S", "A", "b \\")]);
+        let given = UnitFile::from_options(vec![UnitOption::new("S", "A", format!("b \\{end}"))]);
+        for file in [file, given] {
+            let normal = file.normalized().unwrap();
+            assert_eq!(normal.options(), [UnitOption::new("S", "A", "b \\\n")]);
+        }
+    }
     let broken = UnitFile::from_options(vec![UnitOption::new("S", "A", "b\nc")]);
     let error = broken.normalized().unwrap_err();
     assert_eq!(
