@@ -207,7 +207,9 @@ proptest! {
         });
         // Where a class can match a slash, Go's own matcher is not what its rules say, and the
         // table above says what we do.
-        prop_assume!(!(name.contains('/') && pattern.contains('[')));
+        if name.contains('/') && pattern.contains('[') {
+            return Ok(());
+        }
         prop_assert_eq!(glob.matches(&name), expected);
         if expected {
             prop_assert!(name.starts_with(glob.literal_prefix()));

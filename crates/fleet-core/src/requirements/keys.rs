@@ -125,13 +125,26 @@ fn classify(key: &str) -> UnknownKey {
         }
         // A third of the letters wrong is still worth a question.
         Some((distance, known)) if distance * 3 <= length => (Some(known), false),
-        _ => (None, false),
+        Some(_) => (known().find(|known| is_part(key, known)), false),
+        None => (None, false),
     };
     UnknownKey::Key {
         key: key.to_owned(),
         suggestion,
         is_near_miss,
     }
+}
+
+/// Whether one of the words is a part of the other, and long enough to tell something.
+fn is_part(key: &str, known: &str) -> bool {
+    const MIN_BYTES: usize = 6;
+    let (key, known) = (bare(key), bare(known));
+    let (short, long) = if key.len() < known.len() {
+        (key, known)
+    } else {
+        (known, key)
+    };
+    short.len() >= MIN_BYTES && long.windows(short.len()).any(|part| part == short)
 }
 
 /// The letters and digits in lower case: what a person remembers of a word.
@@ -201,7 +214,9 @@ mod tests {
             ("Globl", "Global", true),
             ("ConditionMachineOf", "X-ConditionMachineOf", true),
             ("X-Conflict", "X-Conflicts", true),
-            ("MetaData", "-", false),
+            ("MetaData", "MachineMetadata", false),
+            ("ConflictsWithUnits", "Conflicts", false),
+            ("Lost", "-", false),
             ("MachineBootID", "MachineID", false),
             ("Bogus", "-", false),
             ("Glad", "-", false),

@@ -207,7 +207,7 @@ fn a_file_has_a_largest_size() {
     assert_eq!(UnitFile::parse(&text).unwrap().to_text(), text);
     text.push('\n');
     let error = UnitFile::parse(&text).unwrap_err();
-    assert_eq!(error.message(), "unit file too large (max 262144 bytes)");
+    assert_eq!(error.message(), "unit file too large (max 245760 bytes)");
 }
 
 #[test]
