@@ -1,4 +1,16 @@
 //! fleet's wire contract: the JSON of API v1 and v2, errors and paging; with the feature
 //! `client`, an HTTP client over any byte stream.
 
+#[cfg(feature = "client")]
+pub mod client;
+pub mod error;
+pub mod paging;
+pub mod v1;
 pub mod v2;
+
+/// Header that names a request in logs and answers. A client may choose it; every error
+/// carries it.
+pub const REQUEST_ID_HEADER: &str = "X-Request-Id";
+
+/// Longest request id that is taken from a client; others are replaced.
+pub const MAX_REQUEST_ID_BYTES: usize = 64;

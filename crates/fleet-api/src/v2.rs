@@ -12,6 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Base path of all v2 resources.
 pub const BASE: &str = "/fleet/v2";
@@ -21,6 +22,13 @@ pub const MAX_BATCH: usize = 1_000;
 
 /// Most units in one page of a listing.
 pub const MAX_PAGE: usize = 5_000;
+
+/// Most units in one wait.
+pub const MAX_WAIT: usize = 10_000;
+
+/// A wait that has nothing to say sends an empty line so often, so that either side notices
+/// when the other is gone.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Wishes for many units. A unit is atomic, the batch is not: each unit has its own answer.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

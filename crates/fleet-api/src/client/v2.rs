@@ -1,0 +1,183 @@
+//! The methods of API v2. From an original fleetd each of them gets [`Error::NoV2`].
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::Method;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::timeout;
+
+use super::v1::found;
+use super::{Call, Client, Error, escape};
+use crate::v2::{
+    BASE, BatchAnswer, BatchRequest, HEARTBEAT, MAX_BATCH, MAX_PAGE, MachineListing, Progress,
+    UnitListing, UnitView, WaitRequest,
+};
+
+/// A wait's answer that says nothing for so long (not even an empty line) is broken.
+const SILENCE: Duration = Duration::from_secs(HEARTBEAT.as_secs() * 3);
+
+/// Longest line of a wait's answer: a state with its log, escaped, is far shorter.
+const MAX_LINE_BYTES: usize = 1 << 20;
+
+impl Client {
+    /// Submits wishes; more than [`MAX_BATCH`] are sent in several requests, one after the other.
+    pub async fn batch(&self, request: &BatchRequest) -> Result<BatchAnswer, Error> {
+        let path = format!("{BASE}/units");
+        if request.units.len() <= MAX_BATCH {
+            return self
+                .json(Call::with_json(Method::POST, path, request))
+                .await;
+        }
+        let mut answer = BatchAnswer::default();
+        for (part_idx, units) in request.units.chunks(MAX_BATCH).enumerate() {
+            let part = BatchRequest {
+                request_id: format!("{}.{part_idx}", request.request_id),
+                unknown_keys: request.unknown_keys.clone(),
+                units: units.to_vec(),
+            };
+            let call = Call::with_json(Method::POST, path.clone(), &part);
+            let part: BatchAnswer = self.json(call).await?;
+            answer.units.extend(part.units);
+        }
+        Ok(answer)
+    }
+
+    /// Waits for units: lines as they come, until all are final. Dropping the stream ends the wait.
+    pub async fn wait(&self, request: &WaitRequest) -> Result<WaitStream<'_>, Error> {
+        let call = Call::with_json(Method::POST, format!("{BASE}/wait"), request);
+        let answer = self.send(&call).await?;
+        Ok(WaitStream {
+            client: self,
+            call,
+            body: Some(answer.response.into_body()),
+            connection: Some(answer.connection),
+            buffer: BytesMut::new(),
+            searched: 0,
+        })
+    }
+
+    /// All that is known of one unit; None if it does not exist.
+    pub async fn unit_view(&self, name: &str) -> Result<Option<UnitView>, Error> {
+        let path = format!("{BASE}/units/{}", escape(name));
+        found(self.json(Call::get(path)).await)
+    }
+
+    /// A page of units after a name, at the revision of the first page.
+    pub async fn unit_page(
+        &self,
+        after: Option<&str>,
+        revision: Option<u64>,
+        limit: usize,
+    ) -> Result<UnitListing, Error> {
+        let mut path = format!("{BASE}/units?limit={limit}");
+        if let Some(after) = after {
+            path.push_str(&format!("&after={}", escape(after)));
+        }
+        if let Some(revision) = revision {
+            path.push_str(&format!("&revision={revision}"));
+        }
+        self.json(Call::get(path)).await
+    }
+
+    /// All units, at one revision.
+    pub async fn unit_views(&self) -> Result<Vec<UnitView>, Error> {
+        let mut page = self.unit_page(None, None, MAX_PAGE).await?;
+        let mut all = std::mem::take(&mut page.units);
+        while page.more {
+            let after = all.last().map(|unit| unit.name.clone());
+            let next = self
+                .unit_page(after.as_deref(), Some(page.revision), MAX_PAGE)
+                .await?;
+            if next.units.is_empty() {
+                break;
+            }
+            page.more = next.more;
+            all.extend(next.units);
+        }
+        Ok(all)
+    }
+
+    /// All machines, absent ones too.
+    pub async fn machine_views(&self) -> Result<MachineListing, Error> {
+        self.json(Call::get(format!("{BASE}/machines"))).await
+    }
+}
+
+/// The lines of a wait.
+pub struct WaitStream<'a> {
+    client: &'a Client,
+    call: Call,
+    body: Option<Incoming>,
+    connection: Option<SendRequest<Full<Bytes>>>,
+    buffer: BytesMut,
+    /// So many bytes of the buffer hold no line break.
+    searched: usize,
+}
+
+impl WaitStream<'_> {
+    /// The next line; None when all units are final. May be dropped and called again.
+    pub async fn next(&mut self) -> Result<Option<Progress>, Error> {
+        loop {
+            if let Some(line) = self.line() {
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                let progress = serde_json::from_slice(&line);
+                return progress.map(Some).map_err(|error| Error::Protocol {
+                    endpoint: self.client.endpoint.to_string(),
+                    reason: format!("a line of a wait: {error}"),
+                });
+            }
+            let Some(body) = &mut self.body else {
+                return Ok(None);
+            };
+            if self.buffer.len() > MAX_LINE_BYTES {
+                return Err(Error::Protocol {
+                    endpoint: self.client.endpoint.to_string(),
+                    reason: format!("a line of a wait is longer than {MAX_LINE_BYTES} bytes"),
+                });
+            }
+            match timeout(SILENCE, body.frame()).await {
+                Err(_) => {
+                    return Err(self.client.timed_out(&self.call, SILENCE));
+                }
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Ok(Some(Err(error))) => {
+                    return Err(self.client.broken(&self.call, &super::reason(&error)));
+                }
+                Ok(None) => self.end(),
+            }
+        }
+    }
+
+    fn line(&mut self) -> Option<BytesMut> {
+        match self.buffer[self.searched..]
+            .iter()
+            .position(|b| *b == b'\n')
+        {
+            Some(at) => {
+                let line = self.buffer.split_to(self.searched + at + 1);
+                self.searched = 0;
+                Some(line)
+            }
+            None => {
+                self.searched = self.buffer.len();
+                None
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.body = None;
+        if let Some(connection) = self.connection.take() {
+            self.client.keep(connection);
+        }
+    }
+}
