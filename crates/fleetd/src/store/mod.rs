@@ -15,6 +15,8 @@ pub mod embedded;
 pub mod etcd;
 pub mod keys;
 
+pub use codec::{ClusterRecord, Document, LeaderRecord};
+
 /// A point in the store's history. Every transaction that writes makes the next one.
 pub type Revision = u64;
 

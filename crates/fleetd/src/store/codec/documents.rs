@@ -1,0 +1,493 @@
+//! The fields of each document. Their names are a format: they are never given a new meaning.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use fleet_core::hash::UnitHash;
+use fleet_core::records::{
+    AssignmentRecord, Decision, DesiredState, MachineId, MachineRecord, MachineWish, MemberRecord,
+    MemberStatus, Order, PlacementRecord, Reached, Refusal, StateRecord, UnitRecord,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ClusterRecord, FORMAT, LeaderRecord, Shape, base64, document, read, write, write_over,
+};
+
+/// What a document without its texts takes at most.
+const FRAME_BYTES: usize = 192;
+
+/// Defines the serde struct of a record: `v`, then the fields under their own names.
+macro_rules! shape {
+    (
+        $shape:ident<$a:lifetime> for $record:ty {
+            $($(#[$meta:meta])* $field:ident: $type:ty,)*
+        }
+        of($from:ident) { $($init:tt)* }
+        text { $hint:expr }
+        record($doc:ident) { $($back:tt)* }
+    ) => {
+        #[derive(Serialize, Deserialize)]
+        struct $shape<$a> {
+            v: u32,
+            $($(#[$meta])* $field: $type,)*
+            #[serde(skip)]
+            lifetime: std::marker::PhantomData<&$a ()>,
+        }
+
+        impl<$a> Shape<$a> for $shape<$a> {
+            type Record = $record;
+            const FIELDS: &'static [&'static str] = &["v", $(stringify!($field)),*];
+
+            fn size_hint($from: &$record) -> usize {
+                FRAME_BYTES + $hint
+            }
+
+            fn of($from: &$a $record) -> Self {
+                $shape { v: FORMAT, $($init)*, lifetime: std::marker::PhantomData }
+            }
+
+            fn record(self) -> Result<$record, String> {
+                let $doc = self;
+                $($back)*
+            }
+
+            fn version(&mut self) -> &mut u32 {
+                &mut self.v
+            }
+        }
+
+        document!($record, $shape);
+    };
+}
+
+shape! {
+    UnitDoc<'a> for UnitRecord {
+        desired: Word<'a>,
+        hash: Word<'a>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        restarts: u64,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        request: Cow<'a, str>,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        by: Cow<'a, str>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        changed: u64,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        text: Cow<'a, str>,
+    }
+    of(record) {
+        desired: Word(record.desired.as_str().into()),
+        hash: hash_word(&record.hash),
+        restarts: record.restarts,
+        request: (&*record.request_id).into(),
+        by: (&*record.changed_by).into(),
+        changed: record.changed_ms,
+        text: (&*record.text).into()
+    }
+    text { record.text.len() + record.text.len() / 8 }
+    record(doc) {
+        Ok(UnitRecord {
+            text: Arc::from(doc.text),
+            hash: hash_of(&doc.hash)?,
+            desired: known("desired", &doc.desired.0, DesiredState::parse)?,
+            restarts: doc.restarts,
+            request_id: doc.request.into_owned(),
+            changed_by: doc.by.into_owned(),
+            changed_ms: doc.changed,
+        })
+    }
+}
+
+shape! {
+    PlacementDoc<'a> for PlacementRecord {
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        on: Option<Word<'a>>,
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        leaving: Option<Word<'a>>,
+        at: (u64, u64),
+        #[serde(default, skip_serializing_if = "is_zero")]
+        since: u64,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        reason: Cow<'a, str>,
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        refused: Vec<(Word<'a>, u32)>,
+        #[serde(default, skip_serializing_if = "is_zero_u32")]
+        considered: u32,
+        #[serde(default, skip_serializing_if = "is_zero_u32")]
+        assigned: u32,
+    }
+    of(record) {
+        on: record.machine.as_ref().map(machine_word),
+        leaving: record.leaving.as_ref().map(machine_word),
+        at: pair(record.decision),
+        since: record.since_ms,
+        reason: (&*record.reason).into(),
+        refused: record
+            .refusals
+            .iter()
+            .map(|refusal| (Word((&*refusal.requirement).into()), refusal.machines))
+            .collect(),
+        considered: record.considered,
+        assigned: record.assigned
+    }
+    text { record.reason.len() }
+    record(doc) {
+        Ok(PlacementRecord {
+            machine: machine_of("on", doc.on)?,
+            leaving: machine_of("leaving", doc.leaving)?,
+            decision: decision(doc.at),
+            reason: doc.reason.into_owned(),
+            refusals: doc
+                .refused
+                .into_iter()
+                .map(|(requirement, machines)| Refusal {
+                    requirement: requirement.0.into_owned(),
+                    machines,
+                })
+                .collect(),
+            considered: doc.considered,
+            assigned: doc.assigned,
+            since_ms: doc.since,
+        })
+    }
+}
+
+shape! {
+    AssignmentDoc<'a> for AssignmentRecord {
+        order: Word<'a>,
+        at: (u64, u64),
+        hash: Word<'a>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        restarts: u64,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        reason: Cow<'a, str>,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        text: Cow<'a, str>,
+    }
+    of(record) {
+        order: Word(record.order.as_str().into()),
+        at: pair(record.decision),
+        hash: hash_word(&record.hash),
+        restarts: record.restarts,
+        reason: (&*record.reason).into(),
+        text: (&*record.text).into()
+    }
+    text { record.reason.len() + record.text.len() + record.text.len() / 8 }
+    record(doc) {
+        Ok(AssignmentRecord {
+            text: Arc::from(doc.text),
+            hash: hash_of(&doc.hash)?,
+            decision: decision(doc.at),
+            order: known("order", &doc.order.0, Order::parse)?,
+            restarts: doc.restarts,
+            reason: doc.reason.into_owned(),
+        })
+    }
+}
+
+shape! {
+    MachineDoc<'a> for MachineRecord {
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        boot: Cow<'a, str>,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        ip: Cow<'a, str>,
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        metadata: Cow<'a, BTreeMap<String, String>>,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        version: Cow<'a, str>,
+        #[serde(default, skip_serializing_if = "is_zero_u32")]
+        format: u32,
+        #[serde(default, skip_serializing_if = "is_false")]
+        no_engine: bool,
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        trouble: Option<Word<'a>>,
+    }
+    of(record) {
+        boot: (&*record.boot_id).into(),
+        ip: (&*record.public_ip).into(),
+        metadata: Cow::Borrowed(&record.metadata),
+        version: (&*record.version).into(),
+        format: record.format,
+        no_engine: record.disable_engine,
+        trouble: record.trouble.as_deref().map(|why| Word(why.into()))
+    }
+    text { metadata_bytes(&record.metadata) }
+    record(doc) {
+        Ok(MachineRecord {
+            boot_id: doc.boot.into_owned(),
+            public_ip: doc.ip.into_owned(),
+            metadata: doc.metadata.into_owned(),
+            version: doc.version.into_owned(),
+            format: doc.format,
+            disable_engine: doc.no_engine,
+            trouble: doc.trouble.map(|why| why.0.into_owned()),
+        })
+    }
+}
+
+shape! {
+    MemberDoc<'a> for MemberRecord {
+        status: Word<'a>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        since: u64,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        first_seen: u64,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        ip: Cow<'a, str>,
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        metadata: Cow<'a, BTreeMap<String, String>>,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        reason: Cow<'a, str>,
+    }
+    of(record) {
+        status: Word(record.status.as_str().into()),
+        since: record.since_ms,
+        first_seen: record.first_seen_ms,
+        ip: (&*record.public_ip).into(),
+        metadata: Cow::Borrowed(&record.metadata),
+        reason: (&*record.reason).into()
+    }
+    text { record.reason.len() + metadata_bytes(&record.metadata) }
+    record(doc) {
+        Ok(MemberRecord {
+            status: known("status", &doc.status.0, MemberStatus::parse)?,
+            since_ms: doc.since,
+            first_seen_ms: doc.first_seen,
+            public_ip: doc.ip.into_owned(),
+            metadata: doc.metadata.into_owned(),
+            reason: doc.reason.into_owned(),
+        })
+    }
+}
+
+shape! {
+    MachineWishDoc<'a> for MachineWish {
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        metadata: Cow<'a, BTreeMap<String, String>>,
+        #[serde(default, skip_serializing_if = "is_false")]
+        cordon: bool,
+        #[serde(default, skip_serializing_if = "is_false")]
+        drain: bool,
+    }
+    of(record) {
+        metadata: Cow::Borrowed(&record.metadata),
+        cordon: record.cordon,
+        drain: record.drain
+    }
+    text { metadata_bytes(&record.metadata) }
+    record(doc) {
+        Ok(MachineWish {
+            metadata: doc.metadata.into_owned(),
+            cordon: doc.cordon,
+            drain: doc.drain,
+        })
+    }
+}
+
+shape! {
+    // Left out when usual: `load` is `loaded`, `did` is `launched`.
+    StateDoc<'a> for StateRecord {
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        load: Option<Word<'a>>,
+        // ActiveState and SubState: `active/running`.
+        is: Word<'a>,
+        hash: Word<'a>,
+        at: (u64, u64),
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        did: Option<Word<'a>>,
+        // The 16 bytes of the invocation id as base64.
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        id: Option<Word<'a>>,
+        // An invocation id of any other form, as it is.
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        invocation: Option<Word<'a>>,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        desc: Cow<'a, str>,
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        why: Option<Word<'a>>,
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        log: Vec<Word<'a>>,
+    }
+    of(record) {
+        load: (record.load != USUAL_LOAD).then(|| Word((&*record.load).into())),
+        is: Word(format!("{}/{}", record.active, record.sub).into()),
+        hash: hash_word(&record.hash),
+        at: pair(record.decision),
+        did: (record.reached != Reached::Launched)
+            .then(|| Word(record.reached.as_str().into())),
+        id: invocation_bytes(&record.invocation_id)
+            .map(|bytes| Word(base64::encode(&bytes).into())),
+        invocation: (!record.invocation_id.is_empty()
+            && invocation_bytes(&record.invocation_id).is_none())
+            .then(|| Word((&*record.invocation_id).into())),
+        desc: (&*record.description).into(),
+        why: record.why.as_deref().map(|why| Word(why.into())),
+        log: record.log.iter().map(|line| Word((&**line).into())).collect()
+    }
+    text { record.description.len() + record.log.iter().map(String::len).sum::<usize>() }
+    record(doc) {
+        let (active, sub) = doc
+            .is
+            .0
+            .split_once('/')
+            .ok_or_else(|| format!("`is` has no `/`: {:?}", doc.is.0))?;
+        let invocation_id = match (&doc.id, doc.invocation) {
+            (Some(base64), _) => hex(&bytes_of::<16>("id", &base64.0)?),
+            (None, Some(other)) => other.0.into_owned(),
+            (None, None) => String::new(),
+        };
+        Ok(StateRecord {
+            load: doc.load.map_or_else(|| USUAL_LOAD.to_owned(), |load| load.0.into_owned()),
+            active: active.to_owned(),
+            sub: sub.to_owned(),
+            hash: hash_of(&doc.hash)?,
+            decision: decision(doc.at),
+            reached: match doc.did {
+                None => Reached::Launched,
+                Some(word) => known("did", &word.0, Reached::parse)?,
+            },
+            invocation_id,
+            description: doc.desc.into_owned(),
+            why: doc.why.map(|why| why.0.into_owned()),
+            log: doc.log.into_iter().map(|line| line.0.into_owned()).collect(),
+        })
+    }
+}
+
+shape! {
+    LeaderDoc<'a> for LeaderRecord {
+        machine: Word<'a>,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        version: Cow<'a, str>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        since: u64,
+    }
+    of(record) {
+        machine: machine_word(&record.machine),
+        version: (&*record.version).into(),
+        since: record.since_ms
+    }
+    text { record.version.len() }
+    record(doc) {
+        Ok(LeaderRecord {
+            machine: MachineId::new(&doc.machine.0),
+            version: doc.version.into_owned(),
+            since_ms: doc.since,
+        })
+    }
+}
+
+shape! {
+    ClusterDoc<'a> for ClusterRecord {
+        #[serde(borrow)]
+        id: Word<'a>,
+        format: u32,
+    }
+    of(record) {
+        id: Word((&*record.id).into()),
+        format: record.format
+    }
+    text { record.id.len() }
+    record(doc) {
+        Ok(ClusterRecord {
+            id: doc.id.0.into_owned(),
+            format: doc.format,
+        })
+    }
+}
+
+/// The LoadState of nearly every unit.
+const USUAL_LOAD: &str = "loaded";
+
+/// Text that is borrowed where nothing in it is escaped, also inside of lists and options.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Word<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+fn is_zero_u32(number: &u32) -> bool {
+    *number == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+fn pair(decision: Decision) -> (u64, u64) {
+    (decision.generation, decision.seq)
+}
+
+fn decision((generation, seq): (u64, u64)) -> Decision {
+    Decision { generation, seq }
+}
+
+fn machine_word(machine: &MachineId) -> Word<'_> {
+    Word(machine.as_str().into())
+}
+
+fn machine_of(field: &str, word: Option<Word<'_>>) -> Result<Option<MachineId>, String> {
+    match word {
+        Some(id) if id.0.is_empty() => Err(format!("`{field}` is empty")),
+        id => Ok(id.map(|id| MachineId::new(&id.0))),
+    }
+}
+
+fn hash_word(hash: &UnitHash) -> Word<'static> {
+    Word(base64::encode(&hash.0).into())
+}
+
+fn hash_of(word: &Word<'_>) -> Result<UnitHash, String> {
+    bytes_of("hash", &word.0).map(UnitHash)
+}
+
+/// `N` bytes from their base64.
+fn bytes_of<const N: usize>(field: &str, text: &str) -> Result<[u8; N], String> {
+    base64::decode(text).ok_or_else(|| format!("`{field}` is not {N} bytes of base64: {text:?}"))
+}
+
+/// The 16 bytes of an invocation id in systemd's spelling: 32 lower-case hex digits.
+fn invocation_bytes(id: &str) -> Option<[u8; 16]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; 16];
+    if id.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(id.as_bytes().chunks_exact(2)) {
+        *byte = pair
+            .iter()
+            .try_fold(0, |sum, &d| Some(sum << 4 | digit(d)?))?;
+    }
+    Some(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// One of the words of an enum.
+fn known<T>(
+    field: &str,
+    word: &(impl AsRef<str> + Display),
+    parse: fn(&str) -> Option<T>,
+) -> Result<T, String> {
+    parse(word.as_ref()).ok_or_else(|| format!("`{field}` is an unknown word: {:?}", word.as_ref()))
+}
+
+fn metadata_bytes(metadata: &BTreeMap<String, String>) -> usize {
+    metadata.iter().map(|(k, v)| k.len() + v.len() + 6).sum()
+}
