@@ -5,6 +5,7 @@
 //! conformance suite holds for both. Keys given to this trait are relative to the cluster's
 //! prefix and are spelled by [`keys`] alone; values are written and read by [`codec`] alone.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +15,8 @@ pub mod codec;
 pub mod embedded;
 pub mod etcd;
 pub mod keys;
+pub mod memory;
+mod model;
 
 pub use codec::{ClusterRecord, Document, LeaderRecord};
 
@@ -102,6 +105,50 @@ pub struct Txn {
     pub ops: Vec<Op>,
 }
 
+impl Txn {
+    /// Refuses what no store takes, in the same words for all of them.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let refused = |why: String| Err(Error::Refused(why));
+        let count = self.ops.len().max(self.compares.len());
+        if count > MAX_TXN_OPS {
+            return refused(format!(
+                "{count} operations in one transaction, at most {MAX_TXN_OPS} are possible: split it"
+            ));
+        }
+        let (mut bytes, mut seen) = (0, HashSet::new());
+        for op in &self.ops {
+            let (key, size) = match op {
+                Op::Put { key, value, .. } => (key, value.len()),
+                Op::Delete { key } => (key, 0),
+            };
+            bytes += key.len() + size;
+            if key.is_empty() {
+                return refused("a key is empty".to_owned());
+            }
+            if !seen.insert(key) {
+                return refused(format!("{key} stands twice in one transaction"));
+            }
+        }
+        if bytes > MAX_TXN_BYTES {
+            return refused(format!(
+                "{bytes} bytes in one transaction, at most {MAX_TXN_BYTES} are possible: split it"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses more keys than one read may name.
+pub(crate) fn check_keys(keys: &[String]) -> Result<(), Error> {
+    if keys.len() > MAX_TXN_OPS {
+        return Err(Error::Refused(format!(
+            "{} keys in one read, at most {MAX_TXN_OPS} are possible: split it",
+            keys.len()
+        )));
+    }
+    Ok(())
+}
+
 /// etcd refuses more operations in one transaction (`--max-txn-ops`, its default).
 pub const MAX_TXN_OPS: usize = 128;
 
@@ -179,7 +226,9 @@ pub trait Store: Send + Sync + 'static {
     /// Reads several single keys at one revision (at most [`MAX_TXN_OPS`]); absent ones are left out.
     async fn read_keys(&self, keys: &[String]) -> Result<Snapshot, Error>;
 
-    /// All changes below a prefix after a revision, with no gap and no repeat.
+    /// All changes below a prefix after a revision, with no gap and no repeat. `Compacted` when
+    /// they are no longer kept, and when the store is not yet there: then it is another store
+    /// than the one that the revision is of, or it was put back to an older state.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, Error>;
 
     /// Runs a transaction and returns its revision.
