@@ -1,9 +1,12 @@
 //! fleet's wire contract: the JSON of API v1 and v2, errors and paging; with the feature
 //! `client`, an HTTP client over any byte stream.
 
+pub mod body;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod discovery;
 pub mod error;
+mod go_json;
 pub mod paging;
 pub mod v1;
 pub mod v2;

@@ -1,1 +1,117 @@
-//! api.
+//! The HTTP API: v1 as the original's, v2 beside it.
+//!
+//! It is stateless over the store: reads are ranges, writes are guarded transactions on
+//! `units/` and `machine-wishes/`, waits are fed by a watch. What is kept here (page
+//! boundaries, the shared watch) is bounded and never authority.
+//!
+//! The paths are matched by hand, since v1 promises details that routers decide otherwise:
+//! 405 on `/`, 301 for unclean paths, no HEAD and no OPTIONS.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use tokio::sync::watch;
+
+use crate::store::Store;
+
+mod batch;
+mod boundaries;
+mod failure;
+mod path;
+mod read;
+mod request;
+mod v1;
+mod v2;
+mod wait;
+mod wish;
+
+#[cfg(test)]
+mod tests;
+
+use boundaries::Boundaries;
+use request::RequestIds;
+
+/// What the handlers get.
+pub(crate) type Api = Arc<Shared>;
+
+/// What `/metrics` answers.
+pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Everything that the API needs. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    store: Arc<dyn Store>,
+    /// Items in a page of v1.
+    token_limit: u16,
+    /// The `Server` header.
+    server: String,
+    metrics: MetricsText,
+    /// Why nothing can be served, if so.
+    unready: Option<watch::Receiver<Option<String>>>,
+    ids: RequestIds,
+    boundaries: Boundaries,
+    waits: wait::Hub,
+}
+
+impl ApiState {
+    /// An API over a store. `version` is fleetd's (without `v`); a `token_limit` of 0 would
+    /// never end and counts as 1.
+    pub fn new(store: Arc<dyn Store>, token_limit: u16, version: &str) -> ApiState {
+        ApiState {
+            shared: Arc::new(Shared {
+                waits: wait::Hub::new(Arc::clone(&store)),
+                store,
+                token_limit: token_limit.max(1),
+                server: format!("fleetd/v{version}"),
+                metrics: Arc::new(String::new),
+                unready: None,
+                ids: RequestIds::new(),
+                boundaries: Boundaries::default(),
+            }),
+        }
+    }
+
+    /// With the text of `/metrics`.
+    pub fn with_metrics(self, metrics: MetricsText) -> ApiState {
+        self.map(|shared| Shared { metrics, ..shared })
+    }
+
+    /// With readiness: while the value is a reason, everything but `/metrics` and `/discovery`
+    /// answers 503 with it.
+    pub fn with_readiness(self, unready: watch::Receiver<Option<String>>) -> ApiState {
+        self.map(|shared| Shared {
+            unready: Some(unready),
+            ..shared
+        })
+    }
+
+    /// How many requests wait at present (`POST /fleet/v2/wait`), for metrics.
+    pub fn n_waiting(&self) -> usize {
+        self.shared.waits.n_waiters()
+    }
+
+    /// # Panics
+    /// Never: the builder methods consume the only clone.
+    fn map(self, change: impl FnOnce(Shared) -> Shared) -> ApiState {
+        let shared = Arc::into_inner(self.shared).expect("states are built before they are cloned");
+        ApiState {
+            shared: Arc::new(change(shared)),
+        }
+    }
+}
+
+/// The whole API. Each request may carry a [`crate::listen::Peer`] in its extensions.
+pub fn router(state: ApiState) -> Router {
+    Router::new().fallback(serve).with_state(state)
+}
+
+async fn serve(State(state): State<ApiState>, request: Request) -> Response<Body> {
+    request::serve(&state.shared, request).await
+}

@@ -1,0 +1,53 @@
+//! What a request fails with.
+
+use crate::store;
+
+/// A status and its message, which names the thing, the reason and the cure.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: u16,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(status: u16, message: impl Into<String>) -> Failure {
+        Failure {
+            status,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Failure {
+        Failure::new(400, message)
+    }
+
+    /// v1's message for units that are not there.
+    pub(crate) fn no_unit() -> Failure {
+        Failure::new(404, "unit does not exist")
+    }
+
+    /// 503, which an address in front of several fleetds takes for "ask another one".
+    pub(crate) fn unavailable(reason: &str) -> Failure {
+        Failure::new(
+            503,
+            format!("fleet server unable to communicate with etcd: {reason}"),
+        )
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Failure {
+        match error {
+            store::Error::Unavailable(reason) => Failure::unavailable(&reason),
+            store::Error::Conflict => Failure::new(
+                409,
+                "others keep changing the same thing at the same time: try again",
+            ),
+            store::Error::OutcomeUnknown(_) => Failure::new(
+                503,
+                format!("{error}: look whether it has happened, then try again"),
+            ),
+            error => Failure::new(500, error.to_string()),
+        }
+    }
+}

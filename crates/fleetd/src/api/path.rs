@@ -1,0 +1,216 @@
+//! Paths and queries as the original's router takes them.
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
+/// What a path means.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Route {
+    /// Not in its shortest form: where to go instead.
+    Unclean(String),
+    Metrics,
+    /// `/`, `/fleet/v1`, `/v1-alpha`: nothing can be done with them.
+    Base,
+    V1(V1),
+    V2(V2),
+    /// Something below `/fleet/v2` that does not exist.
+    NoV2,
+    Nothing,
+}
+
+/// The resources of v1.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum V1 {
+    Machines,
+    Units,
+    Unit(String),
+    States,
+    State(String),
+    Discovery,
+}
+
+/// The resources of v2.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum V2 {
+    Machines,
+    Units,
+    Unit(String),
+    Wait,
+}
+
+/// Finds what a path names.
+pub(crate) fn route(raw: &str) -> Route {
+    let path = percent_decode_str(raw).decode_utf8_lossy();
+    if !path.starts_with('/') {
+        return Route::Nothing;
+    }
+    let clean = clean(&path);
+    if clean != path {
+        return Route::Unclean(utf8_percent_encode(&clean, PATH).to_string());
+    }
+    let v1 = [fleet_api::v1::BASE, fleet_api::v1::ALIAS]
+        .into_iter()
+        .find_map(|base| path.strip_prefix(base));
+    match (path.as_ref(), v1, path.strip_prefix(fleet_api::v2::BASE)) {
+        ("/", ..) | (_, Some(""), _) => Route::Base,
+        ("/metrics", ..) => Route::Metrics,
+        (_, Some(rest), _) if rest.starts_with('/') => v1_route(&rest[1..]),
+        (_, _, Some(rest)) if rest.is_empty() || rest.starts_with('/') => v2_route(rest),
+        _ => Route::Nothing,
+    }
+}
+
+fn v1_route(rest: &str) -> Route {
+    Route::V1(match (rest, rest.split_once('/')) {
+        ("machines", _) => V1::Machines,
+        ("units", _) => V1::Units,
+        ("state", _) => V1::States,
+        ("discovery", _) => V1::Discovery,
+        (_, Some(("units", name))) if is_name(name) => V1::Unit(name.to_owned()),
+        (_, Some(("state", name))) if is_name(name) => V1::State(name.to_owned()),
+        _ => return Route::Nothing,
+    })
+}
+
+fn v2_route(rest: &str) -> Route {
+    let rest = rest.strip_prefix('/').unwrap_or_default();
+    Route::V2(match (rest, rest.split_once('/')) {
+        ("machines", _) => V2::Machines,
+        ("units", _) => V2::Units,
+        ("wait", _) => V2::Wait,
+        (_, Some(("units", name))) if is_name(name) => V2::Unit(name.to_owned()),
+        _ => return Route::NoV2,
+    })
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && !text.contains('/')
+}
+
+/// The shortest form of a path: no `//`, `.` and `..`; a slash at the end stays.
+fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    let mut clean = String::with_capacity(path.len());
+    for part in &parts {
+        clean.push('/');
+        clean.push_str(part);
+    }
+    if clean.is_empty() || path.ends_with('/') {
+        clean.push('/');
+    }
+    clean
+}
+
+/// The values of a query's parameters, in order.
+pub(crate) fn query(raw: Option<&str>) -> Vec<(String, String)> {
+    let decode = |text: &str| {
+        let text = text.replace('+', " ");
+        percent_decode_str(&text).decode_utf8_lossy().into_owned()
+    };
+    raw.unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(key), decode(value))
+        })
+        .collect()
+}
+
+/// What Go escapes in a path.
+const PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_path_means_what_it_meant_to_the_original() {
+        let unit = |name: &str| Route::V1(V1::Unit(name.into()));
+        for (path, expected) in [
+            ("/", Route::Base),
+            ("/fleet/v1", Route::Base),
+            ("/v1-alpha", Route::Base),
+            ("/metrics", Route::Metrics),
+            ("/fleet/v1/machines", Route::V1(V1::Machines)),
+            ("/v1-alpha/machines", Route::V1(V1::Machines)),
+            ("/fleet/v1/units", Route::V1(V1::Units)),
+            ("/fleet/v1/units/a.service", unit("a.service")),
+            ("/v1-alpha/units/a%40%31.service", unit("a@1.service")),
+            ("/fleet/v1/state", Route::V1(V1::States)),
+            ("/fleet/v1/state/a", Route::V1(V1::State("a".into()))),
+            ("/fleet/v1/discovery", Route::V1(V1::Discovery)),
+            ("/fleet/v2/units", Route::V2(V2::Units)),
+            ("/fleet/v2/units/a", Route::V2(V2::Unit("a".into()))),
+            ("/fleet/v2/machines", Route::V2(V2::Machines)),
+            ("/fleet/v2/wait", Route::V2(V2::Wait)),
+            ("/fleet/v2", Route::NoV2),
+            ("/fleet/v2/", Route::NoV2),
+            ("/fleet/v2/x", Route::NoV2),
+            ("/fleet/v1/", Route::Nothing),
+            ("/fleet/v1/machines/x", Route::Nothing),
+            ("/fleet/v1/machines/", Route::Nothing),
+            ("/fleet/v1/units/", Route::Nothing),
+            ("/fleet/v1/units/a/b", Route::Nothing),
+            ("/fleet/v1/units/a%2Fb", Route::Nothing),
+            ("/fleet/v1/state/", Route::Nothing),
+            ("/fleet/v1/discovery/", Route::Nothing),
+            ("/fleet/v1x", Route::Nothing),
+            ("/fleet/v2x", Route::Nothing),
+            ("/fleet", Route::Nothing),
+            ("/metrics/", Route::Nothing),
+            ("*", Route::Nothing),
+            ("", Route::Nothing),
+        ] {
+            assert_eq!(route(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn unclean_paths_are_cleaned() {
+        for (path, to) in [
+            ("//fleet/v1/units", "/fleet/v1/units"),
+            ("/fleet//v1///units/", "/fleet/v1/units/"),
+            ("/fleet/v1/units/../machines", "/fleet/v1/machines"),
+            ("/fleet/v1/units/..", "/fleet/v1"),
+            ("/fleet/v1/./units", "/fleet/v1/units"),
+            ("/../..", "/"),
+            ("/fleet/v1/units/%2e%2e/a%20b", "/fleet/v1/a%20b"),
+        ] {
+            assert_eq!(route(path), Route::Unclean(to.into()), "{path}");
+        }
+    }
+
+    #[test]
+    fn queries_are_decoded() {
+        assert_eq!(
+            query(Some("a=1&b&&c=%20+x&a=2")),
+            [("a", "1"), ("b", ""), ("c", "  x"), ("a", "2")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        );
+        assert!(query(None).is_empty());
+    }
+}

@@ -1,0 +1,182 @@
+//! Over a real unix socket: what hyper makes of our answers.
+
+use fleet_api::client::{Client, Endpoint, Error};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::*;
+
+/// Serves a cluster on a socket in a directory of its own.
+pub(super) fn serve(cluster: &Cluster) -> (tempfile::TempDir, std::path::PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("fleet.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let router = router(cluster.state.clone());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = TowerToHyperService::new(router.clone());
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(connection);
+        }
+    });
+    (directory, path)
+}
+
+pub(super) fn client(path: &std::path::Path) -> Client {
+    Client::new(Endpoint::Unix(path.to_owned()))
+}
+
+/// Sends bytes and reads the head and body of one answer.
+async fn exchange(stream: &mut UnixStream, bytes: &[u8]) -> String {
+    stream.write_all(bytes).await.unwrap();
+    answer(stream).await
+}
+
+async fn answer(stream: &mut UnixStream) -> String {
+    let mut text = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let whole = String::from_utf8_lossy(&text).into_owned();
+        if let Some((head, body)) = whole.split_once("\r\n\r\n") {
+            let length = head
+                .to_lowercase()
+                .lines()
+                .find_map(|line| Some(line.strip_prefix("content-length: ")?.parse().unwrap()))
+                .unwrap_or(0);
+            if body.len() >= length {
+                return whole;
+            }
+        }
+        let n = stream.read(&mut chunk).await.unwrap();
+        assert_ne!(n, 0, "the connection ended after {whole:?}");
+        text.extend_from_slice(&chunk[..n]);
+    }
+}
+
+#[tokio::test]
+async fn the_clients_methods_work_end_to_end() {
+    let cluster = Cluster::new();
+    cluster.machine("m1", &[("a", "b")]).await;
+    let (_directory, path) = serve(&cluster);
+    let client = client(&path);
+    assert_eq!(client.machines().await.unwrap()[0].id, "m1");
+    let unit = fleet_api::v1::Unit {
+        options: vec![fleet_api::v1::UnitOption {
+            section: "Service".into(),
+            name: "ExecStart".into(),
+            value: "/bin/true".into(),
+        }],
+        ..Default::default()
+    };
+    assert!(client.put_unit("a@1.service", &unit).await.unwrap().created);
+    client
+        .set_desired_state("a@1.service", "launched")
+        .await
+        .unwrap();
+    let shown = client.unit("a@1.service").await.unwrap().unwrap();
+    assert_eq!(
+        (shown.desired_state.as_str(), shown.options),
+        ("launched", unit.options)
+    );
+    assert_eq!(client.units().await.unwrap().len(), 1);
+    assert_eq!(client.states().await.unwrap(), []);
+    assert_eq!(client.state("a@1.service").await.unwrap(), None);
+    client.delete_unit("a@1.service").await.unwrap();
+    assert_eq!(client.unit("a@1.service").await.unwrap(), None);
+    let again = client.delete_unit("a@1.service").await.unwrap_err();
+    assert_eq!(
+        again.original_form(),
+        "googleapi: Error 404: unit does not exist"
+    );
+    let Error::Answer { request_id, .. } = again else {
+        panic!("an answer");
+    };
+    assert!(!request_id.is_empty());
+}
+
+#[tokio::test]
+async fn a_created_unit_answers_as_the_originals_sample() {
+    let cluster = Cluster::new();
+    let (_directory, path) = serve(&cluster);
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    let request = format!(
+        "PUT /fleet/v1/units/a.service HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{SLEEP}",
+        SLEEP.len()
+    );
+    let answer = exchange(&mut stream, request.as_bytes()).await;
+    let mut lines: Vec<_> = answer
+        .lines()
+        .filter(|l| !l.starts_with("date: "))
+        .collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "",
+            "HTTP/1.1 201 Created",
+            "content-length: 0",
+            "server: fleetd/v1.2.3"
+        ]
+    );
+    assert!(answer.contains("\r\ndate: "));
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_gets_an_answer_and_the_connection_goes_on() {
+    let cluster = Cluster::new();
+    let (_directory, path) = serve(&cluster);
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    let size = 10 << 20;
+    for head in [
+        format!("Content-Length: {size}\r\n\r\n"),
+        format!("Transfer-Encoding: chunked\r\n\r\n{size:x}\r\n"),
+    ] {
+        let is_chunked = head.contains("chunked");
+        let mut request = format!(
+            "PUT /fleet/v1/units/a.service HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}"
+        )
+        .into_bytes();
+        request.resize(request.len() + size, b' ');
+        if is_chunked {
+            request.extend_from_slice(b"\r\n0\r\n\r\n");
+        }
+        let answer = exchange(&mut stream, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        assert!(
+            answer.ends_with(
+                r#"{"error":{"code":413,"message":"request body too large (max 2097152 bytes)"}}"#
+            ),
+            "{answer}"
+        );
+    }
+    // Nor does a body that nobody wants disturb what follows.
+    let mut request =
+        format!("POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n").into_bytes();
+    request.resize(request.len() + size, b' ');
+    let answer = exchange(&mut stream, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    let answer = exchange(
+        &mut stream,
+        b"GET /fleet/v1/units HTTP/1.1\r\nHost: x\r\n\r\n",
+    )
+    .await;
+    assert!(answer.ends_with("\r\n\r\n{}"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_head_request_has_no_body() {
+    let cluster = Cluster::new();
+    let (_directory, path) = serve(&cluster);
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    stream
+        .write_all(b"HEAD /fleet/v1/units HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+}

@@ -1,0 +1,227 @@
+//! `/machines`: who is present, and metadata set at run time.
+
+use std::collections::BTreeMap;
+
+use fleet_api::v1::{Machine, MachinePage, MetadataOp};
+use fleet_core::records::{MachineRecord, MachineWish, MemberRecord};
+use hyper::StatusCode;
+
+use super::super::Api;
+use super::super::failure::Failure;
+use super::super::read::Reading;
+use super::super::request::{Answer, Call, MAX_V1_BODY, Reply, RequestBody};
+use super::{cut, page_token};
+use crate::store::codec::Document;
+use crate::store::keys::{self, Key};
+use crate::store::{self, Compare, Entry, MAX_TXN_OPS, Op, Txn};
+
+/// Others may change the same machines at the same time so often; then the client is told.
+const MAX_ATTEMPTS: usize = 8;
+
+pub(crate) async fn list(state: &Api, call: &Call) -> Answer {
+    let token = page_token(state, call)?;
+    let mut reading = Reading::new(&*state.store);
+    let machines = reading.range(keys::MACHINES, None).await?;
+    let wishes = reading.range(keys::MACHINE_WISHES, None).await?;
+    let mut overrides = BTreeMap::new();
+    for entry in &wishes.entries {
+        if let Key::MachineWish(id) = keys::parse(&entry.key)
+            && let Some(wish) = reading.decode::<MachineWish>(entry)
+        {
+            overrides.insert(id, wish);
+        }
+    }
+    let mut present = Vec::with_capacity(machines.entries.len());
+    for entry in &machines.entries {
+        if let Key::Machine(id) = keys::parse(&entry.key)
+            && let Some(record) = reading.decode::<MachineRecord>(entry)
+        {
+            let metadata = match overrides.get(id) {
+                Some(wish) => wish.merged(&record.metadata),
+                None => record.metadata,
+            };
+            present.push(Machine {
+                id: id.to_owned(),
+                metadata,
+                primary_ip: record.public_ip,
+            });
+        }
+    }
+    let (machines, next_page_token) = cut(present.into_iter(), token);
+    let page = MachinePage {
+        machines,
+        next_page_token,
+    };
+    Ok(Reply::json(&page).with_warnings(reading.into_warnings()))
+}
+
+pub(crate) async fn patch(state: &Api, body: &mut RequestBody) -> Answer {
+    let body = body.read(MAX_V1_BODY).await?;
+    let ops = fleet_api::body::metadata_ops(&body)
+        .map_err(|error| Failure::bad_request(error.to_string()))?;
+    let mut by_machine: BTreeMap<String, Vec<Change>> = BTreeMap::new();
+    for op in &ops {
+        let (machine, change) = parse(op)?;
+        by_machine
+            .entry(machine.to_owned())
+            .or_default()
+            .push(change);
+    }
+    let machines: Vec<_> = by_machine.into_iter().collect();
+    for group in machines.chunks(MAX_TXN_OPS) {
+        apply(state, group).await?;
+    }
+    Ok(Reply {
+        content_type: Some("application/json"),
+        ..Reply::empty(StatusCode::NO_CONTENT)
+    })
+}
+
+/// A change of one machine's metadata.
+enum Change {
+    Set {
+        key: String,
+        value: String,
+    },
+    /// The machine has the key no more, whatever its configuration says.
+    Remove {
+        key: String,
+    },
+    /// What its configuration says counts again.
+    Restore {
+        key: String,
+    },
+}
+
+/// Checks an operation.
+fn parse(op: &MetadataOp) -> Result<(&str, Change), Failure> {
+    let is_remove = match op.op.as_str() {
+        "add" | "replace" => false,
+        "remove" => true,
+        _ => {
+            return Err(Failure::bad_request(
+                "invalid op: expect add, remove, or replace",
+            ));
+        }
+    };
+    let invalid = || Failure::bad_request("machine metadata path invalid");
+    let mut parts = op.path.strip_prefix('/').ok_or_else(invalid)?.split('/');
+    let (Some(machine), Some(kind), Some(key), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(invalid());
+    };
+    let is_key = !key.is_empty()
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    if machine.is_empty() || !is_key {
+        return Err(invalid());
+    }
+    let key = key.to_owned();
+    let change = match (kind, is_remove) {
+        ("metadata", false) if op.value.is_empty() => {
+            return Err(Failure::bad_request(
+                "invalid value: add and replace require a value",
+            ));
+        }
+        ("metadata", false) => Change::Set {
+            key,
+            value: op.value.clone(),
+        },
+        ("metadata", true) => Change::Remove { key },
+        ("overrides", true) => Change::Restore { key },
+        _ => return Err(invalid()),
+    };
+    Ok((machine, change))
+}
+
+/// Changes some machines in one transaction.
+async fn apply(state: &Api, machines: &[(String, Vec<Change>)]) -> Result<(), Failure> {
+    let mut last = store::Error::Conflict;
+    for _ in 0..MAX_ATTEMPTS {
+        let reading = Reading::new(&*state.store);
+        let wanted = machines
+            .iter()
+            .flat_map(|(id, _)| [keys::machine_wish(id), keys::machine(id), keys::member(id)])
+            .collect();
+        let entries: BTreeMap<String, Entry> = reading
+            .keys(wanted)
+            .await?
+            .into_iter()
+            .map(|entry| (entry.key.clone(), entry))
+            .collect();
+        let mut txn = Txn::default();
+        for (id, changes) in machines {
+            change(id, changes, &entries, &mut txn)?;
+        }
+        if txn.ops.is_empty() {
+            return Ok(());
+        }
+        match state.store.commit(txn).await {
+            Ok(_) => return Ok(()),
+            // All changes may be made twice.
+            Err(error @ (store::Error::Conflict | store::Error::OutcomeUnknown(_))) => last = error,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(last.into())
+}
+
+fn change(
+    id: &str,
+    changes: &[Change],
+    entries: &BTreeMap<String, Entry>,
+    txn: &mut Txn,
+) -> Result<(), Failure> {
+    let key = keys::machine_wish(id);
+    let entry = entries.get(&key);
+    let before = match entry {
+        Some(entry) => MachineWish::decode(&entry.key, &entry.value)?,
+        None => MachineWish::default(),
+    };
+    let mut wish = before.clone();
+    for change in changes {
+        match change {
+            Change::Set { key, value } => {
+                wish.metadata.insert(key.clone(), value.clone());
+            }
+            // An empty value hides the key of the configuration. It is kept for as long as there
+            // may be one, and really removed when there is none.
+            Change::Remove { key } if may_configure(id, key, entries) => {
+                wish.metadata.insert(key.clone(), String::new());
+            }
+            Change::Remove { key } | Change::Restore { key } => {
+                wish.metadata.remove(key);
+            }
+        }
+    }
+    if wish == before {
+        return Ok(());
+    }
+    let value = match entry {
+        Some(entry) => wish.encode_over(&entry.value),
+        None => wish.encode(),
+    };
+    txn.compares.push(match entry {
+        Some(entry) => Compare::ModRevision(key.clone(), entry.mod_revision),
+        None => Compare::Absent(key.clone()),
+    });
+    let lease = None;
+    txn.ops.push(Op::Put { key, value, lease });
+    Ok(())
+}
+
+/// Whether the machine's own configuration has the key, or might have: it is not known.
+fn may_configure(id: &str, key: &str, entries: &BTreeMap<String, Entry>) -> bool {
+    let present = entries
+        .get(&keys::machine(id))
+        .and_then(|entry| MachineRecord::decode(&entry.key, &entry.value).ok())
+        .map(|record| record.metadata);
+    let known = present.or_else(|| {
+        let entry = entries.get(&keys::member(id))?;
+        let member = MemberRecord::decode(&entry.key, &entry.value).ok()?;
+        Some(member.metadata)
+    });
+    known.is_none_or(|metadata| metadata.contains_key(key))
+}
