@@ -1,0 +1,111 @@
+//! Taking a sandbox down from its record alone, whatever became of its maker.
+
+use std::fs;
+use std::path::Path;
+
+use crate::program::UMOUNT;
+use crate::record::{Record, list, load, lock, run_directory};
+use crate::{Error, Result, network, nspawn};
+
+/// Removes everything of a sandbox. A sandbox that does not exist, or is half gone, is no error.
+///
+/// # Errors
+/// [`Error::Left`] with what could not be removed; the record stays, so that it can be tried again.
+pub fn down(name: &str) -> Result<()> {
+    let record = match load(name) {
+        Err(Error::NoSuchSandbox { .. }) => {
+            // Without a record nothing was made; a directory can be left by a crash between the two.
+            let _ = fs::remove_dir_all(run_directory(name));
+            return Ok(());
+        }
+        other => other?,
+    };
+    take_down(&record)
+}
+
+/// Takes down sandboxes whose owner is dead: nobody else will.
+///
+/// # Errors
+/// As `down`.
+pub fn sweep() -> Result<()> {
+    list()?
+        .iter()
+        .filter(|record| record.is_orphan())
+        .try_for_each(take_down)
+}
+
+fn take_down(record: &Record) -> Result<()> {
+    let mut left = Vec::new();
+    let mut note = |result: Result<()>| left.extend(result.err().map(|e| e.to_string()));
+    std::thread::scope(|scope| {
+        let hosts: Vec<_> = record
+            .hosts
+            .iter()
+            .map(|host| scope.spawn(move || nspawn::power_off(record, host)))
+            .collect();
+        record
+            .etcd
+            .iter()
+            .for_each(|member| note(member.scope.kill()));
+        for host in hosts {
+            note(host.join().unwrap_or_else(|_| {
+                Err(Error::Invalid("a thread that ended a host panicked".into()))
+            }));
+        }
+    });
+    note(network::remove_bridge(record));
+    note(remove_tree(&record.directory));
+    if !left.is_empty() {
+        return Err(Error::Left {
+            name: record.name.clone(),
+            left: left.join("; "),
+        });
+    }
+    let _lock = lock()?;
+    // Another `down` may have been faster.
+    let _ = fs::remove_dir_all(run_directory(&record.name));
+    Ok(())
+}
+
+/// Removes the trees; first whatever is mounted below, so that nothing of the computer's can
+/// be removed through a mount.
+fn remove_tree(directory: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for mount in mounts_below(&mounts, directory).into_iter().rev() {
+        UMOUNT.run(&["--lazy", &mount])?;
+    }
+    match fs::remove_dir_all(directory) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::File {
+            what: "remove",
+            path: directory.to_owned(),
+            source: e,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn mounts_below(mountinfo: &str, directory: &Path) -> Vec<String> {
+    let at = |line: &str| line.split(' ').nth(4).map(str::to_owned);
+    mountinfo
+        .lines()
+        .filter_map(at)
+        .filter(|at| Path::new(at).starts_with(directory))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mounts_below_the_directory_are_its_own() {
+        let mountinfo = "22 1 8:1 / / rw - ext4 /dev/x rw\n30 22 8:1 / /a/b/usr ro - ext4 /dev/x rw\n\
+            31 22 8:1 / /a/bc rw - ext4 /dev/x rw\n";
+        assert_eq!(mounts_below(mountinfo, Path::new("/a/b")), ["/a/b/usr"]);
+    }
+
+    #[test]
+    fn a_sandbox_that_does_not_exist_is_down() {
+        assert!(down("no-such-sandbox").is_ok());
+    }
+}

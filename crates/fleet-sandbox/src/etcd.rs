@@ -1,0 +1,301 @@
+//! Members of etcd: they run on the computer itself, on the bridge's addresses, so that
+//! cutting a host's cable cuts it off from etcd, and no host's power cut touches one.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::error::At;
+use crate::process::Process;
+use crate::program::{ETCD, ETCDCTL, output_of, tail};
+use crate::record::{MemberRecord, Record, load};
+use crate::{Error, Result, wait_for};
+
+/// Of one HTTP request. A member that elects a leader answers within two seconds.
+const REQUEST_BOUND: Duration = Duration::from_secs(5);
+/// From start to health: an election, on a shared disk.
+const START_BOUND: Duration = Duration::from_secs(30);
+/// An orderly stop hands leadership over and syncs.
+const STOP_BOUND: Duration = Duration::from_secs(30);
+/// /metrics of etcd has about 100 kB.
+const ANSWER_MAX: u64 = 8 << 20;
+/// Of a log, what an error shows.
+const SHOWN: usize = 3000;
+
+/// A member of a sandbox's etcd.
+#[derive(Clone, Debug)]
+pub struct Member {
+    sandbox: String,
+    index: usize,
+}
+
+impl Member {
+    pub(crate) fn new(sandbox: &str, index: usize) -> Member {
+        Member {
+            sandbox: sandbox.to_owned(),
+            index,
+        }
+    }
+
+    /// What is recorded of it.
+    ///
+    /// # Errors
+    /// When its sandbox is gone.
+    pub fn record(&self) -> Result<MemberRecord> {
+        let member = load(&self.sandbox)?.etcd.into_iter().nth(self.index);
+        member.ok_or_else(|| {
+            Error::Invalid(format!(
+                "sandbox {} has no etcd member {}",
+                self.sandbox, self.index
+            ))
+        })
+    }
+
+    /// Its client URL.
+    ///
+    /// # Errors
+    /// When its sandbox is gone.
+    pub fn client_url(&self) -> Result<String> {
+        Ok(self.record()?.client_url())
+    }
+
+    /// Its process, while it runs.
+    ///
+    /// # Errors
+    /// When its sandbox is gone.
+    pub fn process(&self) -> Result<Option<Process>> {
+        Ok(self.record()?.scope.processes().into_iter().next())
+    }
+
+    /// Starts it on the data that it had, and waits until it is healthy (which needs a majority).
+    ///
+    /// # Errors
+    /// With the end of its log when it does not become healthy.
+    pub fn start(&self) -> Result<()> {
+        let record = load(&self.sandbox)?;
+        let member = self.record()?;
+        start(&record, &member)?;
+        await_health(&member)
+    }
+
+    /// Stops it in order (SIGTERM) and waits for its end.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`].
+    pub fn stop(&self) -> Result<()> {
+        let member = self.record()?;
+        member.scope.signal(Signal::TERM);
+        wait_for(
+            &format!("the end of {}", member.name),
+            STOP_BOUND,
+            || match member.scope.processes().len() {
+                0 => Ok(()),
+                n => Err(format!("{n} processes")),
+            },
+        )?;
+        member.scope.kill()
+    }
+
+    /// Kills it (SIGKILL) and waits for its end. Its data stay.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`].
+    pub fn kill(&self) -> Result<()> {
+        self.record()?.scope.kill()
+    }
+
+    /// Halts it (SIGSTOP): its connections stay open, nothing answers.
+    ///
+    /// # Errors
+    /// When its sandbox is gone.
+    pub fn freeze(&self) -> Result<()> {
+        self.record()?.scope.signal(Signal::STOP);
+        Ok(())
+    }
+
+    /// Lets it go on after `freeze`.
+    ///
+    /// # Errors
+    /// When its sandbox is gone.
+    pub fn thaw(&self) -> Result<()> {
+        self.record()?.scope.signal(Signal::CONT);
+        Ok(())
+    }
+
+    /// etcd's revision: grows by one with each transaction that writes.
+    ///
+    /// # Errors
+    /// [`Error::Etcd`] when it does not answer.
+    pub fn revision(&self) -> Result<u64> {
+        let url = format!("{}/v3/maintenance/status", self.client_url()?);
+        let status = self.post_json("/v3/maintenance/status", "{}")?;
+        // The gateway writes 64-bit numbers as strings.
+        let revision = status["header"]["revision"]
+            .as_str()
+            .and_then(|r| r.parse().ok());
+        revision.ok_or_else(|| Error::Etcd {
+            url,
+            why: format!("no revision in {status}"),
+        })
+    }
+
+    /// One number of its /metrics: the first line that starts with this name (and labels, if given).
+    ///
+    /// # Errors
+    /// [`Error::Etcd`] when it does not answer or has no such metric.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let member = self.record()?;
+        let text = request(&member, "GET", "/metrics", "")?;
+        metric_in(&text, name).ok_or_else(|| Error::Etcd {
+            url: format!("{}/metrics", member.client_url()),
+            why: format!("there is no metric {name}"),
+        })
+    }
+
+    /// Asks the JSON gateway (`/v3/kv/range`, …; keys and values in base64).
+    ///
+    /// # Errors
+    /// [`Error::Etcd`] when it does not answer with JSON.
+    pub fn post_json(&self, path: &str, body: &str) -> Result<serde_json::Value> {
+        let member = self.record()?;
+        let text = request(&member, "POST", path, body)?;
+        serde_json::from_str(&text).map_err(|e| Error::Etcd {
+            url: format!("{}{path}", member.client_url()),
+            why: format!("{e}: {text}"),
+        })
+    }
+
+    /// Runs etcdctl (v3) against this member; returns its standard output.
+    ///
+    /// # Errors
+    /// [`Error::MissingProgram`]; [`Error::Command`].
+    pub fn etcdctl(&self, args: &[&str]) -> Result<String> {
+        let mut command = ETCDCTL.command()?;
+        command
+            .env("ETCDCTL_API", "3")
+            .arg("--endpoints")
+            .arg(self.client_url()?)
+            .args(args);
+        output_of(command, "")
+    }
+}
+
+/// Starts a member; does not wait.
+pub(crate) fn start(record: &Record, member: &MemberRecord) -> Result<()> {
+    if !member.scope.processes().is_empty() {
+        return Err(Error::Invalid(format!(
+            "etcd member {} runs already",
+            member.name
+        )));
+    }
+    fs::create_dir_all(&member.data).at("make directory", &member.data)?;
+    let cluster: Vec<String> = record
+        .etcd
+        .iter()
+        .map(|m| format!("{}=http://{}:2380", m.name, m.address))
+        .collect();
+    let (client, peer) = (
+        member.client_url(),
+        format!("http://{}:2380", member.address),
+    );
+    let mut argv = vec![ETCD.path()?.to_string_lossy().into_owned()];
+    for (flag, value) in [
+        ("name", member.name.as_str()),
+        ("data-dir", &member.data.to_string_lossy()),
+        ("listen-client-urls", &client),
+        ("advertise-client-urls", &client),
+        ("listen-peer-urls", &peer),
+        ("initial-advertise-peer-urls", &peer),
+        ("initial-cluster", &cluster.join(",")),
+        ("initial-cluster-token", &record.name),
+        ("logger", "zap"),
+    ] {
+        argv.push(format!("--{flag}={value}"));
+    }
+    member.scope.start(&argv, &[], &member.log)
+}
+
+/// Waits until a member serves, which needs a majority.
+pub(crate) fn await_health(member: &MemberRecord) -> Result<()> {
+    let healthy = wait_for(
+        &format!("health of etcd member {}", member.name),
+        START_BOUND,
+        || match request(member, "GET", "/health", "") {
+            Ok(text) if text.contains(r#""health":"true""#) => Ok(()),
+            Ok(text) => Err(text),
+            Err(e) => Err(e.to_string()),
+        },
+    );
+    healthy.map_err(|e| {
+        let log = fs::read(&member.log).unwrap_or_default();
+        let log = tail(&String::from_utf8_lossy(&log), SHOWN);
+        Error::Etcd {
+            url: member.client_url(),
+            why: format!("{e}; end of {}:\n{log}", member.log.display()),
+        }
+    })
+}
+
+/// One HTTP/1.0 request; returns the body of an answer with code 200 or 503 (/health has both).
+fn request(member: &MemberRecord, method: &str, path: &str, body: &str) -> Result<String> {
+    let url = format!("{}{path}", member.client_url());
+    let failed = |why: String| Error::Etcd {
+        url: url.clone(),
+        why,
+    };
+    let io = |e: std::io::Error| failed(e.to_string());
+    let mut stream =
+        TcpStream::connect_timeout(&SocketAddr::from((member.address, 2379)), REQUEST_BOUND)
+            .map_err(io)?;
+    stream.set_read_timeout(Some(REQUEST_BOUND)).map_err(io)?;
+    stream.set_write_timeout(Some(REQUEST_BOUND)).map_err(io)?;
+    let head = format!(
+        "{method} {path} HTTP/1.0\r\nHost: {}\r\nContent-Length: {}\r\n\r\n",
+        member.address,
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).map_err(io)?;
+    stream.write_all(body.as_bytes()).map_err(io)?;
+    let mut answer = Vec::new();
+    stream
+        .take(ANSWER_MAX)
+        .read_to_end(&mut answer)
+        .map_err(io)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| failed(format!("an odd answer: {answer}")))?;
+    match head.split_whitespace().nth(1) {
+        Some("200" | "503") => Ok(body.to_owned()),
+        _ => Err(failed(format!(
+            "{} {body}",
+            head.lines().next().unwrap_or_default()
+        ))),
+    }
+}
+
+fn metric_in(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find(|line| {
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with([' ', '{']))
+    })?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_found_by_its_whole_name() {
+        let text =
+            "# HELP etcd_puts x\netcd_puts_total 7\netcd_puts 3\netcd_rpc{code=\"OK\"} 1.5e3\n";
+        assert_eq!(metric_in(text, "etcd_puts"), Some(3.0));
+        assert_eq!(metric_in(text, "etcd_rpc"), Some(1500.0));
+        assert_eq!(metric_in(text, "etcd_rpc{code=\"OK\"}"), Some(1500.0));
+        assert_eq!(metric_in(text, "etcd"), None);
+    }
+}

@@ -1,0 +1,130 @@
+//! Cables: a bridge for each sandbox, a network namespace and a cable for each host.
+//!
+//! A host that is switched off has no namespace: with it go its sockets, so that nobody gets
+//! a farewell from a machine whose power was cut.
+
+use std::path::Path;
+
+use crate::program::{IP, UMOUNT};
+use crate::record::{HostRecord, Lock, Record, lock};
+use crate::{Error, Result};
+
+/// Name of the host's own end of the cable.
+const INSIDE: &str = "host0";
+/// Where ip(8) keeps namespaces.
+const NETNS: &str = "/run/netns";
+/// In the directory of records: /run/netns is there because of us.
+const MADE_NETNS: &str = "/run/fleet-sandbox/made-run-netns";
+
+/// Makes the bridge with its addresses. Its MAC address is fixed: a borrowed one changes when
+/// hosts come and go, and everything loses the bridge for seconds.
+pub(crate) fn make_bridge(record: &Record) -> Result<()> {
+    let bridge = &record.bridge;
+    let mut script = format!(
+        "link add {bridge} address {} type bridge stp_state 0 forward_delay 0\n\
+         link set {bridge} alias fleet-sandbox:{}\n\
+         addr add {}/24 dev {bridge}\n",
+        record.subnet.mac(0),
+        record.name,
+        record.subnet.gateway(),
+    );
+    for member in record.etcd.iter().skip(1) {
+        script += &format!("addr add {}/24 dev {bridge}\n", member.address);
+    }
+    script += &format!("link set {bridge} addrgenmode none\nlink set {bridge} up\n");
+    batch(&script)
+}
+
+/// Makes a host's namespace and plugs its cable in, unless it was cut.
+pub(crate) fn plug(record: &Record, host: &HostRecord) -> Result<()> {
+    let HostRecord {
+        netns,
+        cable,
+        mac,
+        address,
+        ..
+    } = host;
+    let outside = format!(
+        "link add {cable} type veth peer name {INSIDE} address {mac} netns {netns}\n\
+         link set {cable} alias fleet-sandbox:{}\n\
+         link set {cable} addrgenmode none\n\
+         link set {cable} master {} {}\n",
+        host.name,
+        record.bridge,
+        if host.cut { "down" } else { "up" },
+    );
+    let inside = format!(
+        "link set lo up\n\
+         link set {INSIDE} addrgenmode none\n\
+         addr add {address}/24 dev {INSIDE}\n\
+         link set {INSIDE} up\n\
+         route add default via {}\n",
+        record.subnet.gateway(),
+    );
+    add_netns(netns, &lock()?)?;
+    batch(&outside)?;
+    IP.run_with_input(&["-netns", netns, "-batch", "-"], &inside)
+        .map(|_| ())
+}
+
+/// Removes a host's namespace and cable. Nothing to do is no error.
+pub(crate) fn unplug(host: &HostRecord) -> Result<()> {
+    delete_link(&host.cable)?;
+    let lock = lock()?;
+    if Path::new(NETNS).join(&host.netns).exists() {
+        IP.run(&["netns", "delete", &host.netns])?;
+    }
+    tidy_netns(&lock);
+    Ok(())
+}
+
+/// Removes the bridge. Nothing to do is no error.
+pub(crate) fn remove_bridge(record: &Record) -> Result<()> {
+    delete_link(&record.bridge)
+}
+
+/// Takes a cable out of its socket, or puts it back, at the computer's end.
+pub(crate) fn set_cable(host: &HostRecord, plugged: bool) -> Result<()> {
+    IP.run(&[
+        "link",
+        "set",
+        &host.cable,
+        if plugged { "up" } else { "down" },
+    ])
+    .map(|_| ())
+}
+
+fn batch(script: &str) -> Result<()> {
+    IP.run_with_input(&["-batch", "-"], script).map(|_| ())
+}
+
+fn delete_link(name: &str) -> Result<()> {
+    let exists = || Path::new("/sys/class/net").join(name).exists();
+    if !exists() {
+        return Ok(());
+    }
+    match IP.run(&["link", "delete", name]) {
+        // It went with its namespace meanwhile.
+        Err(Error::Command { .. }) if !exists() => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+/// ip(8) makes /run/netns a mount of its own the first time, and two that do so at once stack
+/// it up: hence the lock.
+fn add_netns(name: &str, _: &Lock) -> Result<()> {
+    if !Path::new(NETNS).exists() {
+        // Without the mark the mount stays when all is down: harmless.
+        let _ = std::fs::write(MADE_NETNS, "");
+    }
+    IP.run(&["netns", "add", name]).map(|_| ())
+}
+
+/// Removes /run/netns and its mount when it was not there before us and nobody uses it.
+fn tidy_netns(_: &Lock) {
+    let empty = std::fs::read_dir(NETNS).is_ok_and(|mut entries| entries.next().is_none());
+    if Path::new(MADE_NETNS).exists() && empty && UMOUNT.run(&[NETNS]).is_ok() {
+        let _ = std::fs::remove_dir(NETNS);
+        let _ = std::fs::remove_file(MADE_NETNS);
+    }
+}

@@ -1,0 +1,258 @@
+//! What a sandbox is made of, written down before any of it is made.
+//!
+//! All names follow from the sandbox's name and its subnet, so that the first thing `up`
+//! writes is the complete list of what it will make: bridge, addresses, namespaces, cables,
+//! cgroups or units, directories. Whoever finds the record can remove all of it, whatever
+//! moment the maker died at. Only process numbers are added later, and processes are found
+//! by their cgroup even without them.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::error::At;
+use crate::process::Process;
+use crate::scope::Scope;
+use crate::subnet::Subnet;
+use crate::{Error, Result};
+
+/// Where records, locks and sockets are; ends with the computer's boot, as what they describe.
+pub const RUN_DIRECTORY: &str = "/run/fleet-sandbox";
+/// Version of the record's format.
+const VERSION: u32 = 1;
+
+/// A sandbox: everything that was or will be made for it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this format.
+    pub version: u32,
+    /// Its name.
+    pub name: String,
+    /// Set as soon as everything is up.
+    pub up: bool,
+    /// Who takes it down when it ends: a test that holds a `Sandbox`, or `up` on its way.
+    /// None: it stays until `down`.
+    pub owner: Option<Process>,
+    /// Directory of the hosts' trees and etcd's data.
+    pub directory: PathBuf,
+    /// Its addresses.
+    pub subnet: Subnet,
+    /// Name of the bridge.
+    pub bridge: String,
+    /// The hosts, in order.
+    pub hosts: Vec<HostRecord>,
+    /// The members of etcd, in order.
+    pub etcd: Vec<MemberRecord>,
+}
+
+/// One host.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// Its name, also its hostname.
+    pub name: String,
+    /// Its machine id: 32 hexadecimal digits.
+    pub machine_id: String,
+    /// Its address on the bridge.
+    pub address: Ipv4Addr,
+    /// The MAC address of its end of the cable.
+    pub mac: String,
+    /// The computer's end of its cable, a port of the bridge.
+    pub cable: String,
+    /// Its network namespace in /run/netns.
+    pub netns: String,
+    /// Its root tree.
+    pub root: PathBuf,
+    /// What its console said, all boots.
+    pub console: PathBuf,
+    /// Metadata for fleetd, `key=value`.
+    pub metadata: Vec<String>,
+    /// Where its processes are.
+    pub scope: Scope,
+    /// Its cable was cut.
+    pub cut: bool,
+    /// Its systemd, as the computer numbers it; None: not booted, or switched off.
+    pub leader: Option<Process>,
+    /// systemd-nspawn, which holds it.
+    pub nspawn: Option<Process>,
+}
+
+/// One member of etcd.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// Its name.
+    pub name: String,
+    /// Its address, one of the bridge's own.
+    pub address: Ipv4Addr,
+    /// Its data; kept over stop and start.
+    pub data: PathBuf,
+    /// Its log.
+    pub log: PathBuf,
+    /// Where its process is.
+    pub scope: Scope,
+}
+
+impl Record {
+    /// A record with nothing in it yet.
+    pub(crate) fn new(name: &str, directory: PathBuf, subnet: Subnet) -> Record {
+        Record {
+            version: VERSION,
+            name: name.to_owned(),
+            up: false,
+            owner: Process::own(),
+            directory,
+            bridge: subnet.bridge(),
+            subnet,
+            hosts: Vec::new(),
+            etcd: Vec::new(),
+        }
+    }
+
+    /// True when the process that must take it down is dead: it cannot any more.
+    #[must_use]
+    pub fn is_orphan(&self) -> bool {
+        self.owner.is_some_and(|owner| !owner.is_alive())
+    }
+
+    /// In words, for people.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match (self.up, self.is_orphan()) {
+            (true, false) => "up",
+            (true, true) => "up, but its owner is dead",
+            (false, false) => "coming up",
+            (false, true) => "half made: its `up` was killed",
+        }
+    }
+
+    /// etcd's client URLs.
+    #[must_use]
+    pub fn etcd_servers(&self) -> Vec<String> {
+        self.etcd.iter().map(MemberRecord::client_url).collect()
+    }
+}
+
+impl MemberRecord {
+    /// `http://ADDRESS:2379`
+    #[must_use]
+    pub fn client_url(&self) -> String {
+        format!("http://{}:2379", self.address)
+    }
+}
+
+/// Directory of one sandbox's record and sockets.
+pub(crate) fn run_directory(name: &str) -> PathBuf {
+    Path::new(RUN_DIRECTORY).join(name)
+}
+
+fn record_file(name: &str) -> PathBuf {
+    run_directory(name).join("sandbox.json")
+}
+
+/// The computer's one lock for records, subnets and /run/netns. Freed when dropped, and when
+/// its holder dies.
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] fs::File);
+
+/// Takes the lock; waits while another process has it, which is short: it is never held
+/// while something boots.
+pub(crate) fn lock() -> Result<Lock> {
+    fs::create_dir_all(RUN_DIRECTORY).at("make directory", RUN_DIRECTORY)?;
+    let path = Path::new(RUN_DIRECTORY).join("lock");
+    let file = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .at("open", &path)?;
+    flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
+    Ok(Lock(file))
+}
+
+/// Reads one record.
+///
+/// # Errors
+/// [`Error::NoSuchSandbox`]; [`Error::Record`] when it is damaged.
+pub fn load(name: &str) -> Result<Record> {
+    let path = record_file(name);
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::Record {
+            path,
+            why: e.to_string(),
+        }),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::NoSuchSandbox {
+            name: name.to_owned(),
+        }),
+        Err(e) => Err(Error::File {
+            what: "read",
+            path,
+            source: e,
+        }),
+    }
+}
+
+/// Reads all records, by name.
+///
+/// # Errors
+/// [`Error::Record`] when one is damaged.
+pub fn list() -> Result<Vec<Record>> {
+    let entries = match fs::read_dir(RUN_DIRECTORY) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => {
+            return Err(Error::File {
+                what: "read directory",
+                path: RUN_DIRECTORY.into(),
+                source: e,
+            });
+        }
+    };
+    let mut records = Vec::new();
+    for entry in entries.flatten().filter(|e| e.path().is_dir()) {
+        match load(&entry.file_name().to_string_lossy()) {
+            Ok(record) => records.push(record),
+            // Taken down between the two reads.
+            Err(Error::NoSuchSandbox { .. }) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    records.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(records)
+}
+
+/// Writes a record so that it is there whole, or as before.
+pub(crate) fn save(record: &Record, _: &Lock) -> Result<()> {
+    let directory = run_directory(&record.name);
+    fs::create_dir_all(&directory).at("make directory", &directory)?;
+    let text = serde_json::to_vec_pretty(record).map_err(|e| Error::Record {
+        path: record_file(&record.name),
+        why: e.to_string(),
+    })?;
+    let new = directory.join("sandbox.json.new");
+    fs::write(&new, text).at("write", &new)?;
+    fs::rename(&new, record_file(&record.name)).at("rename", new)
+}
+
+/// Reads, changes and writes a record under the lock. A record that is gone stays gone.
+pub(crate) fn update(name: &str, change: impl FnOnce(&mut Record)) -> Result<Record> {
+    let lock = lock()?;
+    let mut record = load(name)?;
+    change(&mut record);
+    save(&record, &lock)?;
+    Ok(record)
+}
+
+/// The same for one host of it.
+pub(crate) fn update_host(
+    name: &str,
+    host: &str,
+    change: impl FnOnce(&mut HostRecord),
+) -> Result<()> {
+    update(name, |record| {
+        if let Some(host) = record.hosts.iter_mut().find(|h| h.name == host) {
+            change(host);
+        }
+    })
+    .map(|_| ())
+}
