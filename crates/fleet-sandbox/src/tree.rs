@@ -16,7 +16,7 @@ pub(crate) const BIN: &str = "/opt/fleet/bin";
 pub(crate) const PATH: &str =
     "/opt/fleet/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-const DIRECTORIES: [&str; 22] = [
+const DIRECTORIES: [&str; 23] = [
     "usr",
     "proc",
     "sys",
@@ -39,6 +39,7 @@ const DIRECTORIES: [&str; 22] = [
     "var/log/journal",
     "var/tmp",
     "tmp",
+    "etc/tmpfiles.d",
 ];
 
 /// What of the computer's /etc a host gets a copy of, where it exists: logins, the targets of
@@ -150,8 +151,9 @@ pub(crate) fn make(record: &Record, host: &HostRecord) -> Result<()> {
         }
     }
     link("/run", &root.join("var/run"))?;
-    link("../usr/lib/os-release", &root.join("etc/os-release"))?;
     copy_etc(root)?;
+    // A file, not a link into /usr: nspawn looks for it before /usr is there.
+    let release = fs::read_to_string("/usr/lib/os-release").at("read", "/usr/lib/os-release")?;
     let names: String = record
         .hosts
         .iter()
@@ -159,6 +161,7 @@ pub(crate) fn make(record: &Record, host: &HostRecord) -> Result<()> {
         .collect();
     for (file, text) in [
         ("etc/machine-id", format!("{}\n", host.machine_id)),
+        ("etc/os-release", release),
         ("etc/hostname", format!("{}\n", host.name)),
         ("etc/hosts", format!("127.0.0.1 localhost\n{names}")),
         ("etc/passwd", PASSWD.to_owned()),
@@ -184,6 +187,11 @@ pub(crate) fn make(record: &Record, host: &HostRecord) -> Result<()> {
     link(
         "/usr/lib/systemd/system/multi-user.target",
         &system.join("default.target"),
+    )?;
+    // Nobody would take /run/nologin away again: user sessions are masked.
+    link(
+        "/dev/null",
+        &root.join("etc/tmpfiles.d/systemd-nologin.conf"),
     )?;
     mask_generators(root)
 }
