@@ -1,1 +1,348 @@
-//! etcd, by its v3 API.
+//! etcd, by its v3 API (3.4 and newer).
+//!
+//! Keys stand below the cluster's prefix in etcd's v3 keyspace. Nothing here retries a write of
+//! which it is not known whether it happened, and nothing waits longer than the request timeout
+//! for one request; reads go on to the next endpoint within it. See [`links`] for how an
+//! endpoint that died or hangs is left, and [`errors`] for what etcd's answers mean.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use etcd_client::{CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, TxnOp, TxnOpResponse};
+
+use super::{
+    Compare, Entry, Error, LeaseId, Op, Range, Revision, Snapshot, Store, Txn, Watch, check_keys,
+};
+use leases::Keepers;
+use links::{Effect, Links};
+
+mod errors;
+mod leases;
+mod links;
+#[cfg(test)]
+pub(super) mod server;
+mod tls;
+mod watch;
+
+/// How many keys one request reads: each page makes etcd count the whole range, so smaller pages
+/// cost more, and larger ones no longer less.
+const PAGE_KEYS: usize = 10_000;
+
+/// A page that is too large or too slow is asked for again with so much fewer keys, at least
+/// [`MIN_PAGE_KEYS`].
+const PAGE_SHRINK: usize = 10;
+
+/// Ten of the largest documents are 14 MB: if that cannot be read in time, nothing can.
+const MIN_PAGE_KEYS: usize = 10;
+
+/// How often a read begins anew because its revision was compacted while it paged.
+const READ_RESTARTS: usize = 3;
+
+/// Where etcd is and how to speak to it.
+#[derive(Clone, Debug)]
+pub struct EtcdConfig {
+    /// URLs: `http://10.0.0.1:2379`, `https://…`. The first that answers is used.
+    pub endpoints: Vec<String>,
+    /// User; empty: no authentication.
+    pub username: String,
+    /// The user's password.
+    pub password: String,
+    /// Files for `https` endpoints.
+    pub tls: TlsFiles,
+    /// All keys stand below this: `/_coreos.com/fleet/`.
+    pub prefix: String,
+    /// Bound of one request to etcd.
+    pub request_timeout: Duration,
+}
+
+/// PEM files of TLS.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFiles {
+    /// CA that etcd's certificate must come from; none: the CAs that this computer trusts.
+    pub ca: Option<PathBuf>,
+    /// Certificate of this client.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+}
+
+/// The store in etcd.
+pub struct EtcdStore {
+    prefix: String,
+    links: Arc<Links>,
+    keepers: Keepers,
+}
+
+impl EtcdStore {
+    /// Prepares to speak to etcd. It is connected when it is first needed, and again whenever the
+    /// connection is lost.
+    ///
+    /// # Errors
+    /// `Refused` for a URL that is none and for TLS files that cannot be read; never because etcd
+    /// does not answer.
+    pub fn new(config: EtcdConfig) -> Result<Arc<EtcdStore>, Error> {
+        Ok(Arc::new(EtcdStore {
+            prefix: config.prefix.clone(),
+            links: Links::new(config)?,
+            keepers: Keepers::default(),
+        }))
+    }
+
+    fn full(&self, key: &str) -> Vec<u8> {
+        [self.prefix.as_bytes(), key.as_bytes()].concat()
+    }
+
+    /// One page: what etcd answers for `[start, end)`.
+    async fn page(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<GetResponse, Error> {
+        let mut options = GetOptions::new().with_range(end).with_limit(number(limit));
+        if let Some(revision) = at {
+            options = options.with_revision(number(revision));
+        }
+        let answer = self.links.main().call(Effect::Read, |link| {
+            let (options, start) = (options.clone(), start.to_vec());
+            async move { link.kv().get(start, Some(options)).await }
+        });
+        answer
+            .await
+            .map_err(|error| errors::with_revision(error, at))
+    }
+
+    async fn read_once(&self, range: &Range) -> Result<Snapshot, Error> {
+        let below = self.full(&range.prefix);
+        let mut start = match &range.after {
+            // The first key after it.
+            Some(after) if *after >= range.prefix => [&self.full(after)[..], b"\0"].concat(),
+            _ => below.clone(),
+        };
+        let end = after_prefix(below);
+        let limit = range.limit.unwrap_or(usize::MAX);
+        let mut page_keys = PAGE_KEYS;
+        let mut at = range.revision;
+        let mut snapshot = Snapshot::default();
+        loop {
+            let wanted = page_keys.min(limit - snapshot.entries.len());
+            // Nobody asks for nothing; etcd would take 0 for "all".
+            let asked = wanted.max(1);
+            let mut page = match self.page(&start, &end, asked, at).await {
+                Ok(page) => page,
+                Err(error) if errors::is_size(&error) && page_keys > MIN_PAGE_KEYS => {
+                    page_keys = (page_keys / PAGE_SHRINK).max(MIN_PAGE_KEYS);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let newest = page
+                .header()
+                .map_or(0, |header| revision(header.revision()));
+            let revision = *at.get_or_insert(newest);
+            snapshot.revision = revision;
+            let kvs = page.take_kvs();
+            snapshot.more = page.more() || (wanted == 0 && !kvs.is_empty());
+            if let Some(last) = kvs.last() {
+                start = [last.key(), b"\0"].concat();
+            }
+            let entries = kvs
+                .into_iter()
+                .take(wanted)
+                .filter_map(|kv| entry(&self.prefix, kv));
+            snapshot.entries.extend(entries);
+            if !snapshot.more || snapshot.entries.len() >= limit {
+                return Ok(snapshot);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Store for EtcdStore {
+    async fn read(&self, range: Range) -> Result<Snapshot, Error> {
+        let mut restarts = 0;
+        loop {
+            match self.read_once(&range).await {
+                // The newest was asked for, and while it was paged, it became too old.
+                Err(Error::Compacted(_))
+                    if range.revision.is_none() && restarts < READ_RESTARTS =>
+                {
+                    restarts += 1;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn read_keys(&self, keys: &[String]) -> Result<Snapshot, Error> {
+        check_keys(keys)?;
+        let gets: Vec<_> = keys
+            .iter()
+            .map(|key| TxnOp::get(self.full(key), None))
+            .collect();
+        let answer = self
+            .links
+            .main()
+            .call(Effect::Read, |link| {
+                let txn = etcd_client::Txn::new().and_then(gets.clone());
+                async move { link.kv().txn(txn).await }
+            })
+            .await?;
+        let mut entries: Vec<_> = answer
+            .op_responses()
+            .into_iter()
+            .filter_map(|response| match response {
+                TxnOpResponse::Get(mut get) => get.take_kvs().pop(),
+                _ => None,
+            })
+            .filter_map(|kv| entry(&self.prefix, kv))
+            .collect();
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        entries.dedup_by(|a, b| a.key == b.key);
+        Ok(Snapshot {
+            revision: answer
+                .header()
+                .map_or(0, |header| revision(header.revision())),
+            entries,
+            more: false,
+        })
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, Error> {
+        watch::open(self, prefix, after).await
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Revision, Error> {
+        txn.check()?;
+        let compares = txn.compares.iter().map(|compare| match compare {
+            Compare::Absent(key) => {
+                etcd_client::Compare::create_revision(self.full(key), CompareOp::Equal, 0)
+            }
+            Compare::ModRevision(key, is) => {
+                etcd_client::Compare::mod_revision(self.full(key), CompareOp::Equal, number(*is))
+            }
+            Compare::CreateRevision(key, is) => {
+                etcd_client::Compare::create_revision(self.full(key), CompareOp::Equal, number(*is))
+            }
+        });
+        let compares: Vec<_> = compares.collect();
+        let ops = txn.ops.into_iter().map(|op| match op {
+            Op::Put { key, value, lease } => {
+                let options = lease.map(|lease| PutOptions::new().with_lease(lease.0));
+                TxnOp::put(self.full(&key), value, options)
+            }
+            Op::Delete { key } => TxnOp::delete(self.full(&key), None),
+        });
+        let ops: Vec<_> = ops.collect();
+        let mut request = Some(etcd_client::Txn::new().when(compares).and_then(ops));
+        let answer = self
+            .links
+            .main()
+            .call(Effect::Write, |link| {
+                // A write is tried once, so that its values need not be copied.
+                let txn = request.take().unwrap_or_default();
+                async move { link.kv().txn(txn).await }
+            })
+            .await?;
+        if !answer.succeeded() {
+            return Err(Error::Conflict);
+        }
+        Ok(answer
+            .header()
+            .map_or(0, |header| revision(header.revision())))
+    }
+
+    async fn grant(&self, ttl: Duration) -> Result<(LeaseId, Duration), Error> {
+        // etcd counts whole seconds. A lease too many ends by itself, so a grant may be repeated.
+        let seconds = number(ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)).max(1);
+        let answer = self
+            .links
+            .main()
+            .call(Effect::Repeatable, |link| async move {
+                link.client().lease_client().grant(seconds, None).await
+            })
+            .await?;
+        Ok((LeaseId(answer.id()), leases::seconds(answer.ttl())))
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, Error> {
+        self.keepers.keep_alive(self.links.lease(), lease).await
+    }
+
+    async fn revoke(&self, lease: LeaseId) -> Result<(), Error> {
+        self.keepers.forget(lease);
+        let answer = self
+            .links
+            .main()
+            .call(Effect::Repeatable, |link| async move {
+                link.client().lease_client().revoke(lease.0).await
+            })
+            .await;
+        match answer {
+            Ok(_) | Err(Error::LeaseGone) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        let answer = self
+            .links
+            .main()
+            .call(Effect::Repeatable, |link| async move {
+                link.kv().compact(number(revision), None).await
+            })
+            .await;
+        match answer {
+            Ok(_) | Err(Error::Compacted(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("etcd {}", self.links.endpoints())
+    }
+}
+
+/// The entry of a key-value pair below the prefix. Keys that are no text were not written by
+/// any fleetd and cannot be named to anybody.
+fn entry(prefix: &str, kv: KeyValue) -> Option<Entry> {
+    let (create, modified, lease) = (kv.create_revision(), kv.mod_revision(), kv.lease());
+    let (key, value) = kv.into_key_value();
+    let mut key = String::from_utf8(key).ok()?;
+    if !key.starts_with(prefix) {
+        return None;
+    }
+    key.drain(..prefix.len());
+    Some(Entry {
+        key,
+        value,
+        create_revision: revision(create),
+        mod_revision: revision(modified),
+        lease: (lease != 0).then_some(LeaseId(lease)),
+    })
+}
+
+/// The end of the range of all keys that start with `prefix`.
+fn after_prefix(mut prefix: Vec<u8>) -> Vec<u8> {
+    while let Some(last) = prefix.pop() {
+        if let Some(next) = last.checked_add(1) {
+            prefix.push(next);
+            return prefix;
+        }
+    }
+    // etcd's word for "to the last key".
+    vec![0]
+}
+
+/// etcd's numbers are signed and never negative.
+fn revision(number: i64) -> Revision {
+    number.unsigned_abs()
+}
+
+fn number(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}

@@ -12,6 +12,8 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 pub mod codec;
+#[cfg(test)]
+mod conformance;
 pub mod embedded;
 pub mod etcd;
 pub mod keys;

@@ -1,0 +1,340 @@
+//! Connections to etcd, and which endpoint they go to.
+//!
+//! There are two connections, each to one endpoint at a time: `main` for reads, writes and
+//! watches, `lease` for keepalives, so that presence does not wait behind bulk traffic. With
+//! several endpoints, whatever fails or takes too long moves both on to the next one and cuts the
+//! watches that hang on the old one: a dead endpoint is left by the first request to it, at the
+//! latest by the next keepalive of a lease. With one endpoint there is nowhere to go: the
+//! connection itself comes back when etcd does.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use etcd_client::{Channel, Client, ConnectOptions, KvClient, WatchClient};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tonic::transport::Endpoint;
+
+use super::EtcdConfig;
+use super::errors::{self, Fault, TIMEOUT, classify};
+use super::tls;
+use crate::store::Error;
+
+/// While one endpoint does not answer, the next is tried this much later beside it.
+const CONNECT_STAGGER: Duration = Duration::from_millis(200);
+
+/// With several endpoints one request waits only this share of its time for the first of them,
+/// and the rest for the next.
+const SHARE_OF_ONE: u32 = 2;
+
+/// etcd sends up to 1000 revisions of 1.5 MB in one message of a watch that is behind; more than
+/// this is refused before it is read.
+const MAX_MESSAGE: usize = 1 << 30;
+
+/// The connections.
+pub(super) struct Links {
+    endpoints: Vec<(String, Endpoint)>,
+    user: Option<(String, String)>,
+    timeout: Duration,
+    /// The endpoint to try first.
+    preferred: AtomicUsize,
+    slots: [Slot; 2],
+}
+
+/// One of the two connections.
+#[derive(Default)]
+struct Slot {
+    current: Mutex<Option<Arc<Link>>>,
+    /// Held while connecting, so that many callers make one connection.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+/// A connection to one endpoint.
+pub(super) struct Link {
+    endpoint: usize,
+    client: Client,
+    cut: watch::Sender<bool>,
+}
+
+/// What a request does, and so what may be done when its outcome is unknown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Effect {
+    /// Nothing: it is tried again elsewhere.
+    Read,
+    /// It does not matter if it is done twice: it is tried again elsewhere.
+    Repeatable,
+    /// It is done at most once.
+    Write,
+}
+
+/// Access to one of the two connections.
+#[derive(Clone, Copy)]
+pub(super) struct Line<'a> {
+    links: &'a Links,
+    slot: &'a Slot,
+}
+
+impl Links {
+    pub(super) fn new(config: EtcdConfig) -> Result<Arc<Links>, Error> {
+        Ok(Arc::new(Links {
+            endpoints: tls::endpoints(&config)?,
+            user: (!config.username.is_empty()).then_some((config.username, config.password)),
+            timeout: config.request_timeout,
+            preferred: AtomicUsize::new(0),
+            slots: Default::default(),
+        }))
+    }
+
+    pub(super) fn main(&self) -> Line<'_> {
+        let [slot, _] = &self.slots;
+        Line { links: self, slot }
+    }
+
+    pub(super) fn lease(&self) -> Line<'_> {
+        let [_, slot] = &self.slots;
+        Line { links: self, slot }
+    }
+
+    /// All URLs, for messages.
+    pub(super) fn endpoints(&self) -> String {
+        let urls: Vec<_> = self.endpoints.iter().map(|(url, _)| url.as_str()).collect();
+        urls.join(", ")
+    }
+
+    fn url(&self, endpoint: usize) -> &str {
+        self.endpoints.get(endpoint).map_or("", |(url, _)| url)
+    }
+
+    /// Leaves the endpoint of a link that failed, if there is another one, with all that uses it.
+    fn leave(&self, failed: &Link) {
+        let count = self.endpoints.len();
+        if count < 2 {
+            return;
+        }
+        let next = (failed.endpoint + 1) % count;
+        let moved = self.preferred.compare_exchange(
+            failed.endpoint,
+            next,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        if moved.is_ok() {
+            tracing::warn!(
+                endpoint = self.url(failed.endpoint),
+                next = self.url(next),
+                "an etcd endpoint does not answer"
+            );
+        }
+        failed.cut.send_replace(true);
+        for slot in &self.slots {
+            let mut current = slot.lock();
+            if current
+                .as_ref()
+                .is_some_and(|link| link.endpoint == failed.endpoint)
+                && let Some(link) = current.take()
+            {
+                link.cut.send_replace(true);
+            }
+        }
+    }
+
+    /// Connects to the first endpoint that answers, the preferred one first.
+    async fn connect(&self) -> Result<Arc<Link>, Error> {
+        let count = self.endpoints.len();
+        let first = self.preferred.load(Ordering::Relaxed);
+        let mut order = (0..count).map(|n| (first + n) % count);
+        let mut running = FuturesUnordered::new();
+        let mut failures = Vec::new();
+        loop {
+            if let Some(endpoint) = order.next() {
+                running.push(self.connect_to(endpoint));
+            }
+            let untried = failures.len() + running.len() < count;
+            let stagger = async move {
+                match untried {
+                    true => tokio::time::sleep(CONNECT_STAGGER).await,
+                    false => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(result) = running.next() => match result {
+                    Ok(link) => {
+                        self.preferred.store(link.endpoint, Ordering::Relaxed);
+                        return Ok(Arc::new(link));
+                    }
+                    Err(why) => failures.push(why),
+                },
+                () = stagger => {}
+            }
+            if failures.len() == count {
+                return Err(Error::Unavailable(failures.join("; ")));
+            }
+        }
+    }
+
+    async fn connect_to(&self, endpoint: usize) -> Result<Link, String> {
+        let Some((url, target)) = self.endpoints.get(endpoint) else {
+            return Err(String::new());
+        };
+        let failed = |why: String| format!("etcd {url}: {why}");
+        let channel = target
+            .connect()
+            .await
+            .map_err(|error| failed(errors::chain(&error)))?;
+        let options = |user: &Option<(String, String)>| {
+            let options = ConnectOptions::new()
+                .with_require_leader(true)
+                .with_auto_token_refresh(true);
+            match user.clone() {
+                Some((name, password)) => options.with_user(name, password),
+                None => options,
+            }
+        };
+        let open =
+            |user| Client::from_channel(Channel::Tonic(channel.clone()), Some(options(user)));
+        let client = match open(&self.user).await {
+            // As etcd's own clients do: a user is of no use, and no harm.
+            Err(error) if errors::is_auth_off(&error) => open(&None).await,
+            client => client,
+        };
+        let client = client.map_err(|error| match classify(url, &error).1 {
+            Error::Unavailable(why) => why,
+            other => other.to_string(),
+        })?;
+        Ok(Link {
+            endpoint,
+            client,
+            cut: watch::Sender::new(false),
+        })
+    }
+}
+
+impl Line<'_> {
+    /// Runs a request within the request timeout, where that is allowed on several endpoints.
+    pub(super) async fn call<T, F>(
+        self,
+        effect: Effect,
+        mut request: impl FnMut(Arc<Link>) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let deadline = Instant::now() + self.links.timeout;
+        loop {
+            let link = self.link(deadline).await?;
+            let until = self.until(effect, deadline);
+            let (fault, error) = match timeout_at(until, request(Arc::clone(&link))).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => classify(self.links.url(link.endpoint), &error),
+                Err(_) => (Fault::Unknown, self.too_late(&link)),
+            };
+            if fault == Fault::Answer {
+                return Err(error);
+            }
+            self.links.leave(&link);
+            let last = Instant::now() >= deadline || self.links.endpoints.len() < 2;
+            match (fault, effect, error) {
+                (Fault::Unknown, Effect::Write, Error::Unavailable(why)) => {
+                    return Err(Error::OutcomeUnknown(why));
+                }
+                // The values of a write were given away.
+                (_, Effect::Write, error) => return Err(error),
+                (_, _, error) if last => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// The connection, made when there is none.
+    pub(super) async fn link(self, deadline: Instant) -> Result<Arc<Link>, Error> {
+        let connect = async {
+            if let Some(link) = self.slot.lock().clone() {
+                return Ok(link);
+            }
+            let _connecting = self.slot.connecting.lock().await;
+            if let Some(link) = self.slot.lock().clone() {
+                return Ok(link);
+            }
+            let link = self.links.connect().await?;
+            *self.slot.lock() = Some(Arc::clone(&link));
+            Ok(link)
+        };
+        timeout_at(deadline, connect).await.unwrap_or_else(|_| {
+            Err(Error::Unavailable(format!(
+                "etcd {}: no connection within {:?}",
+                self.links.endpoints(),
+                self.links.timeout
+            )))
+        })
+    }
+
+    /// How long one endpoint is waited for.
+    pub(super) fn until(self, effect: Effect, deadline: Instant) -> Instant {
+        if effect == Effect::Write || self.links.endpoints.len() < 2 {
+            return deadline;
+        }
+        deadline.min(Instant::now() + self.links.timeout / SHARE_OF_ONE)
+    }
+
+    pub(super) fn too_late(self, link: &Link) -> Error {
+        let url = self.links.url(link.endpoint);
+        Error::Unavailable(format!("etcd {url}: {TIMEOUT} {:?}", self.links.timeout))
+    }
+
+    pub(super) fn timeout(self) -> Duration {
+        self.links.timeout
+    }
+
+    /// All URLs, for messages.
+    pub(super) fn endpoints(self) -> String {
+        self.links.endpoints()
+    }
+
+    /// What an error of this link means; the endpoint is left unless it was an answer.
+    pub(super) fn judge(self, link: &Link, error: &etcd_client::Error) -> (Fault, Error) {
+        let (fault, error) = classify(self.links.url(link.endpoint), error);
+        if fault != Fault::Answer {
+            self.links.leave(link);
+        }
+        (fault, error)
+    }
+
+    /// The endpoint of this link did not answer in time.
+    pub(super) fn give_up(self, link: &Link) -> Error {
+        self.links.leave(link);
+        self.too_late(link)
+    }
+}
+
+impl Slot {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Link>>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Link {
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    pub(super) fn kv(&self) -> KvClient {
+        self.client
+            .kv_client()
+            .max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    pub(super) fn watches(&self) -> WatchClient {
+        self.client
+            .watch_client()
+            .max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// Ends when the endpoint is left.
+    pub(super) async fn was_cut(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
+    }
+}
