@@ -252,7 +252,7 @@ fn apply_of(key: &str) -> Option<Apply> {
         }),
         "disable_engine" => set!(|c, v| c.disable_engine = boolean(v)?),
         "disable_safety_ticks" => set!(|c, v| c.disable_safety_ticks = boolean(v)?),
-        "disable_watches" | "enable_grpc" => set!(|_c, v| drop(boolean(v)?)),
+        "disable_watches" | "enable_grpc" => |_, value| boolean(value).map(|_| ()),
         "verify_units" | "authorized_keys_file" => |_, _| Ok(()),
         _ => return None,
     })
