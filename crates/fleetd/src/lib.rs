@@ -1,6 +1,9 @@
 //! fleet's daemon: the part that *does*. It keeps the store, drives systemd, runs the loops of
 //! engine and agent, and serves the HTTP API. What is to be done is decided by fleet-core.
 
+/// The version that fleetd tells: `v1.0.0`.
+pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+
 pub mod agent;
 pub mod api;
 pub mod clock;
