@@ -122,15 +122,6 @@ impl Config {
             ..Config::for_system()
         }
     }
-
-    /// Whether the store is etcd: asked for, or `auto` with servers named.
-    pub fn uses_etcd(&self) -> bool {
-        match self.store {
-            StoreKind::Etcd => true,
-            StoreKind::Embedded => false,
-            StoreKind::Auto => !self.etcd_servers.is_empty(),
-        }
-    }
 }
 
 /// A power cut is noticed when the lease ends: 3 s, and up to half a second until etcd says so.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
+pub mod choice;
 pub mod codec;
 #[cfg(test)]
 mod conformance;
