@@ -5,6 +5,7 @@
 //! outside world (the time, the store's contents, what systemd says) is an argument, and equal
 //! input gives equal output.
 
+pub mod agent;
 pub mod glob;
 pub mod hash;
 pub mod name;

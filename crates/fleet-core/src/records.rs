@@ -67,6 +67,13 @@ pub struct Decision {
     pub seq: u64,
 }
 
+impl fmt::Display for Decision {
+    /// `generation.seq`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.generation, self.seq)
+    }
+}
+
 /// What the user asked of a unit.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum DesiredState {

@@ -14,7 +14,6 @@ pub mod logging;
 pub mod machine;
 pub mod metrics;
 pub mod notify;
-pub mod server;
 pub mod shutdown;
 pub mod store;
 pub mod units;

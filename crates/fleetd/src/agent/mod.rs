@@ -1,1 +1,562 @@
-//! agent.
+//! The agent: makes this machine's systemd match what the cluster assigned to it.
+//!
+//! It watches `assignments/<me>/` and nothing else. Whatever wakes it (the store, systemd, its
+//! presence, a state that is due) names the units that it is about; each of them is planned by
+//! fleet-core, the tasks are handed to systemd, and what is to be said goes to `states/`.
+//! Stopping the agent leaves every unit as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_core::agent::{self, Circumstances, Observed, Phase, Task, TaskKind};
+use fleet_core::name::UnitName;
+use fleet_core::records::{AssignmentRecord, MachineId, MachineRecord, Reached};
+use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, OptionFuture};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+mod address;
+mod backoff;
+mod hold;
+mod metrics;
+mod presence;
+mod publisher;
+mod runfile;
+
+pub use metrics::AgentMetrics;
+
+use crate::config::Config;
+use crate::shutdown::{Shutdown, stopped};
+use crate::store::codec::{ClusterRecord, Document, FORMAT};
+use crate::store::{Error, Event, Range, Revision, Store, Watch, WatchBatch, keys};
+use crate::units::{Changes, UnitManager};
+use backoff::Backoff;
+use hold::Hold;
+use presence::{Presence, Standing};
+use publisher::{Batch, Publisher};
+
+/// States that are still to be said when fleetd stops are given this long.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The address and the boot id are looked at this often: addresses may come late or change.
+const ADDRESS_EVERY: Duration = Duration::from_secs(60);
+
+/// What the agent is told at its start.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Who this machine is.
+    pub machine: MachineId,
+    /// How long presence outlives the last keepalive.
+    pub ttl: Duration,
+    /// Where what ends with the boot is kept.
+    pub run_directory: PathBuf,
+    /// What to publish of this machine; an empty address is found out.
+    pub record: MachineRecord,
+}
+
+impl AgentConfig {
+    /// The agent's part of the configuration.
+    pub fn from_config(config: &Config, machine: MachineId) -> AgentConfig {
+        AgentConfig {
+            machine,
+            ttl: config.agent_ttl,
+            run_directory: config.run_directory.clone(),
+            record: MachineRecord {
+                boot_id: boot_id(),
+                public_ip: config.public_ip.clone().unwrap_or_default(),
+                metadata: config.metadata.clone(),
+                version: crate::VERSION.to_owned(),
+                format: FORMAT,
+                disable_engine: config.disable_engine,
+                trouble: None,
+            },
+        }
+    }
+}
+
+/// The kernel's boot id; empty where there is none (no /proc).
+fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    // Containers share the kernel's: with the start of their first process it is their own.
+    let init = std::fs::read_to_string("/proc/1/stat").unwrap_or_default();
+    let started = init
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().nth(19));
+    format!("{}-{}", text.trim(), started.unwrap_or("0"))
+}
+
+/// The agent, not yet running.
+pub struct Agent {
+    store: Arc<dyn Store>,
+    manager: Arc<dyn UnitManager>,
+    config: AgentConfig,
+    metrics: Arc<AgentMetrics>,
+}
+
+impl Agent {
+    /// An agent over a store and a systemd.
+    pub fn new(
+        store: Arc<dyn Store>,
+        manager: Arc<dyn UnitManager>,
+        config: AgentConfig,
+        metrics: Arc<AgentMetrics>,
+    ) -> Agent {
+        Agent {
+            store,
+            manager,
+            config,
+            metrics,
+        }
+    }
+
+    /// Runs until told to stop. Units stay as they are.
+    pub async fn run(self, shutdown: Shutdown) {
+        let fixed_address = !self.config.record.public_ip.is_empty();
+        let mut record = self.config.record.clone();
+        if !fixed_address {
+            record.public_ip = address::find().map(|a| a.to_string()).unwrap_or_default();
+        }
+        record.trouble = self.manager.trouble();
+        let (record_tx, record_rx) = watch::channel(record);
+        let (standing_tx, standing) = watch::channel(Standing::default());
+        let presence = Presence {
+            store: Arc::clone(&self.store),
+            machine: self.config.machine.clone(),
+            ttl: self.config.ttl,
+            file: self.config.run_directory.join("lease"),
+            record: record_rx,
+            standing: standing_tx,
+        };
+        let presence = tokio::spawn(presence.run(shutdown.clone()));
+        let worker = Worker {
+            publisher: Publisher::new(Arc::clone(&self.store), self.config.machine.clone()),
+            hold: Hold::open(self.config.run_directory.join("cluster")),
+            store: self.store,
+            manager: self.manager,
+            machine: self.config.machine,
+            metrics: self.metrics,
+            record: record_tx,
+            fixed_address,
+            standing,
+            was_certain: false,
+            desired: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            remarks: BTreeMap::new(),
+            sending: None,
+        };
+        worker.run(shutdown).await;
+        // It ends by the same signal; a panic of its own has been logged by the runtime.
+        let _ = presence.await;
+    }
+}
+
+/// Everything the loop holds.
+struct Worker {
+    store: Arc<dyn Store>,
+    manager: Arc<dyn UnitManager>,
+    machine: MachineId,
+    metrics: Arc<AgentMetrics>,
+    record: watch::Sender<MachineRecord>,
+    fixed_address: bool,
+    standing: watch::Receiver<Standing>,
+    was_certain: bool,
+    hold: Hold,
+    publisher: Publisher,
+    desired: BTreeMap<UnitName, AssignmentRecord>,
+    /// Units whose assignment cannot be read: frozen as they are.
+    damaged: BTreeSet<UnitName>,
+    dirty: BTreeSet<UnitName>,
+    /// The last remark on a unit, so that it is logged once.
+    remarks: BTreeMap<UnitName, String>,
+    /// The one transaction in flight.
+    sending: Option<BoxFuture<'static, (Batch, Result<Revision, Error>)>>,
+}
+
+/// Why the inner loop was left.
+enum Left {
+    /// Told to stop.
+    Stopped,
+    /// Presence was lost or is new: read everything again.
+    Reregistered,
+    /// The store is away, or its history is. A watch can go on after this revision; None:
+    /// everything is to be read.
+    Away(Option<Revision>, Error),
+}
+
+impl Worker {
+    async fn run(mut self, mut shutdown: Shutdown) {
+        let mut backoff = Backoff::new();
+        let mut resume: Option<Revision> = None;
+        loop {
+            let left = tokio::select! {
+                left = self.round(&mut resume, &mut backoff) => left,
+                () = stopped(&mut shutdown) => Left::Stopped,
+            };
+            match left {
+                Left::Stopped => break,
+                Left::Reregistered => {
+                    // What is in flight is fenced by the old epoch and cannot arrive any more;
+                    // everything is said anew after reading.
+                    self.sending = None;
+                    resume = None;
+                }
+                Left::Away(_, Error::Compacted(_)) => resume = None,
+                Left::Away(revision, error) => {
+                    warn!(%error, "the store is away: units stay as they are");
+                    resume = revision;
+                    backoff.pause().await;
+                }
+            }
+        }
+        self.last_words().await;
+    }
+
+    /// From registration to the next loss: read the assignments (or resume the watch), then work
+    /// on what happens.
+    async fn round(&mut self, resume: &mut Option<Revision>, backoff: &mut Backoff) -> Left {
+        let epoch = loop {
+            if let Some(epoch) = self.standing.borrow_and_update().epoch {
+                break epoch;
+            }
+            if self.standing.changed().await.is_err() {
+                return Left::Stopped;
+            }
+        };
+        let read = match *resume {
+            Some(revision) => self.watch(revision).await.map(|watch| (revision, watch)),
+            None => self.read_all().await,
+        };
+        match read {
+            Ok((revision, watch)) => {
+                *backoff = Backoff::new();
+                self.work(epoch, revision, watch).await
+            }
+            Err(error) => Left::Away(*resume, error),
+        }
+    }
+
+    async fn watch(&self, after: Revision) -> Result<Watch, Error> {
+        self.store
+            .watch(&keys::assignments_of(self.machine.as_str()), after)
+            .await
+    }
+
+    /// Reads all assignments and what was said of their units, and watches from there.
+    async fn read_all(&mut self) -> Result<(Revision, Watch), Error> {
+        let prefix = keys::assignments_of(self.machine.as_str());
+        let snapshot = self
+            .store
+            .read(Range {
+                prefix,
+                ..Range::default()
+            })
+            .await?;
+        let cluster = self
+            .store
+            .read_keys(&[keys::CLUSTER.to_owned()])
+            .await?
+            .entries;
+        let cluster = cluster
+            .first()
+            .and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok());
+        self.hold.judge(
+            cluster.as_ref().map(|cluster| cluster.id.as_str()),
+            snapshot.revision,
+        );
+
+        // A unit that is here but not in the snapshot keeps running: absence is no order.
+        self.desired.clear();
+        self.damaged.clear();
+        let revision = snapshot.revision;
+        for entry in snapshot.entries {
+            self.learn(&Event::Put(entry));
+        }
+        let mut units: BTreeSet<UnitName> = self.manager.observe_all().into_keys().collect();
+        units.extend(self.desired.keys().cloned());
+        self.publisher
+            .learn(units.iter().cloned().collect())
+            .await?;
+        self.dirty = units;
+        let watch = self.watch(revision).await?;
+        info!(revision, units = self.desired.len(), "assignments read");
+        Ok((revision, watch))
+    }
+
+    async fn work(&mut self, epoch: Revision, mut revision: Revision, mut watch: Watch) -> Left {
+        let mut address = tokio::time::interval(ADDRESS_EVERY);
+        address.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        address.reset();
+        loop {
+            self.step(epoch);
+            self.hold.acted_on(revision);
+            let due = self.publisher.next_due().filter(|_| self.sending.is_none());
+            let manager = Arc::clone(&self.manager);
+            tokio::select! {
+                batch = watch.next() => match batch {
+                    Some(Ok(batch)) => {
+                        revision = batch.revision;
+                        self.take_in(batch);
+                    }
+                    Some(Err(error)) => return Left::Away(Some(revision), error),
+                    None => {
+                        let error = Error::Unavailable("the watch ended".to_owned());
+                        return Left::Away(Some(revision), error);
+                    }
+                },
+                changes = manager.changed() => self.systemd_changed(&changes),
+                changed = self.standing.changed() => {
+                    let standing = *self.standing.borrow_and_update();
+                    if changed.is_err() {
+                        return Left::Stopped;
+                    }
+                    if standing.epoch != Some(epoch) {
+                        return Left::Reregistered;
+                    }
+                }
+                sent = OptionFuture::from(self.sending.as_mut()), if self.sending.is_some() => {
+                    self.sending = None;
+                    if let Some((batch, outcome)) = sent {
+                        self.sent(batch, &outcome);
+                        match outcome {
+                            Ok(_) => {}
+                            // The fence: presence was lost. Its task finds out and registers.
+                            Err(Error::Conflict) => return self.wait_for_presence(epoch).await,
+                            Err(error) => return Left::Away(Some(revision), error),
+                        }
+                    }
+                }
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+                _ = address.tick() => self.look_at_address(),
+            }
+        }
+    }
+
+    /// A write was refused by the own fence: nothing can be said until presence is new.
+    async fn wait_for_presence(&mut self, epoch: Revision) -> Left {
+        warn!("this machine's presence was lost: nothing is said until it is registered again");
+        while self.standing.borrow_and_update().epoch == Some(epoch) {
+            if self.standing.changed().await.is_err() {
+                return Left::Stopped;
+            }
+        }
+        Left::Reregistered
+    }
+
+    /// Plans what is dirty, hands out the tasks and sends what is due.
+    fn step(&mut self, epoch: Revision) {
+        let circumstances = Circumstances {
+            systemd: self.manager.trouble().is_none(),
+            may_start: self.standing.borrow().is_certain(),
+            hold: self.hold.is_holding(),
+        };
+        if circumstances.may_start && !self.was_certain {
+            // What could not be started while presence was uncertain is looked at again.
+            self.dirty.extend(self.desired.keys().cloned());
+        }
+        self.was_certain = circumstances.may_start;
+        let mut tasks = Vec::new();
+        for unit in std::mem::take(&mut self.dirty) {
+            tasks.extend(self.plan(&unit, circumstances));
+        }
+        if !tasks.is_empty() {
+            agent::in_order(&mut tasks);
+            for task in &tasks {
+                info!(unit = %task.unit, task = task.kind.as_str(), reason = task.reason, "task");
+                self.metrics.task(&task.kind);
+            }
+            self.manager.apply(tasks);
+        }
+        let due = self
+            .publisher
+            .next_due()
+            .is_some_and(|due| due <= Instant::now());
+        if due
+            && self.sending.is_none()
+            && let Some(batch) = self.publisher.batch(epoch)
+        {
+            self.metrics.sent(batch.len());
+            self.sending = Some(Box::pin(batch.send(Arc::clone(&self.store))));
+        }
+    }
+
+    fn plan(&mut self, unit: &UnitName, circumstances: Circumstances) -> Vec<Task> {
+        if self.damaged.contains(unit) {
+            return Vec::new();
+        }
+        let observed = self.manager.observe(unit);
+        let assignment = self.desired.get(unit);
+        let plan = agent::plan_unit(unit, assignment, &observed, circumstances);
+        if plan.remark.as_ref() != self.remarks.get(unit) {
+            match plan.remark {
+                Some(remark) => {
+                    warn!(%unit, "{remark}");
+                    self.remarks.insert(unit.clone(), remark);
+                }
+                None => {
+                    self.remarks.remove(unit);
+                }
+            }
+        }
+        match plan.report {
+            Some(report) => {
+                let hash = assignment.map(|assignment| assignment.hash);
+                let state = agent::state_record(&report, &observed, hash);
+                self.publisher.say(unit, state, report.settled);
+            }
+            None if assignment.is_none() && circumstances.systemd => self.forget(unit, &observed),
+            None => {}
+        }
+        plan.tasks
+    }
+
+    /// The cluster has forgotten a unit that was reported gone: so is what was said of it.
+    fn forget(&mut self, unit: &UnitName, observed: &Observed) {
+        let said_gone = self
+            .publisher
+            .published(unit)
+            .is_some_and(|state| state.reached == Reached::Gone);
+        let remembered = observed
+            .record
+            .as_ref()
+            .is_some_and(|record| record.phase == Phase::Gone);
+        if said_gone {
+            self.publisher.remove(unit);
+        } else if remembered && observed.working.is_none() {
+            self.manager.apply(vec![forget_task(unit)]);
+        }
+    }
+
+    fn take_in(&mut self, batch: WatchBatch) {
+        self.metrics.woken();
+        for event in &batch.events {
+            if let Some(unit) = self.learn(event) {
+                self.dirty.insert(unit);
+            }
+        }
+    }
+
+    /// Takes in one assignment and returns its unit.
+    fn learn(&mut self, event: &Event) -> Option<UnitName> {
+        let (key, value) = match event {
+            Event::Put(entry) => (&entry.key, Some(&entry.value)),
+            Event::Delete { key, .. } => (key, None),
+        };
+        let keys::Key::Assignment(_, unit) = keys::parse(key) else {
+            return None;
+        };
+        let unit = match UnitName::parse(unit) {
+            Ok(unit) => unit,
+            Err(problem) => {
+                error!(key, %problem, "an assignment with no unit's name is passed over");
+                return None;
+            }
+        };
+        match value.map(|value| AssignmentRecord::decode(key, value)) {
+            None => {
+                self.desired.remove(&unit);
+                self.damaged.remove(&unit);
+            }
+            Some(Ok(assignment)) => {
+                debug!(%unit, decision = %assignment.decision, order = assignment.order.as_str(), reason = assignment.reason, "assigned");
+                self.damaged.remove(&unit);
+                self.desired.insert(unit.clone(), assignment);
+            }
+            Some(Err(problem)) => {
+                error!(%unit, %problem, "the unit is left as it is until its assignment can be read");
+                self.damaged.insert(unit.clone());
+            }
+        }
+        Some(unit)
+    }
+
+    fn systemd_changed(&mut self, changes: &Changes) {
+        self.metrics.systemd_changed();
+        self.dirty.extend(changes.units.iter().cloned());
+        if changes.everything {
+            self.dirty.extend(self.desired.keys().cloned());
+            self.dirty.extend(self.manager.observe_all().into_keys());
+            let trouble = self.manager.trouble();
+            if let Some(trouble) = &trouble {
+                error!(
+                    trouble,
+                    "systemd cannot be reached: this machine takes no new units"
+                );
+            }
+            self.record.send_if_modified(|record| {
+                let changed = record.trouble != trouble;
+                record.trouble = trouble;
+                changed
+            });
+        }
+    }
+
+    fn sent(&mut self, batch: Batch, outcome: &Result<Revision, Error>) {
+        if let Err(error) = outcome {
+            warn!(%error, "states were not written; they will be said again");
+        }
+        for unit in self.publisher.done(batch, outcome) {
+            // Its state is removed: now what is remembered of it can go.
+            self.dirty.insert(unit);
+        }
+    }
+
+    fn look_at_address(&self) {
+        if self.fixed_address {
+            return;
+        }
+        let Some(found) = address::find().map(|address| address.to_string()) else {
+            return;
+        };
+        self.record.send_if_modified(|record| {
+            let changed = record.public_ip != found;
+            if changed {
+                info!(
+                    from = record.public_ip,
+                    to = found,
+                    "this machine's address has changed"
+                );
+                record.public_ip = found;
+            }
+            changed
+        });
+    }
+
+    /// Says what is still to be said, if the store is quick about it.
+    async fn last_words(&mut self) {
+        let Some(epoch) = self.standing.borrow().epoch else {
+            return;
+        };
+        let words = async {
+            if let Some(sending) = self.sending.take() {
+                let (batch, outcome) = sending.await;
+                self.publisher.done(batch, &outcome);
+                if outcome.is_err() {
+                    return;
+                }
+            }
+            while let Some(batch) = self.publisher.batch(epoch) {
+                let (batch, outcome) = batch.send(Arc::clone(&self.store)).await;
+                self.publisher.done(batch, &outcome);
+                if outcome.is_err() {
+                    return;
+                }
+            }
+        };
+        // What is not said now is said by the next fleetd, which compares before it speaks.
+        let _ = tokio::time::timeout(LAST_WORDS, words).await;
+    }
+}
+
+fn forget_task(unit: &UnitName) -> Task {
+    Task {
+        unit: unit.clone(),
+        kind: TaskKind::Forget,
+        reason: "the cluster has forgotten it".to_owned(),
+    }
+}

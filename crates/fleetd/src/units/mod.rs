@@ -1,1 +1,44 @@
-//! units.
+//! The seam to whatever runs units: systemd in earnest, a scripted fake in tests.
+//!
+//! A manager knows what is on this machine ([`UnitManager::observe`]), carries out tasks in the
+//! background ([`UnitManager::apply`]) and says when something has changed
+//! ([`UnitManager::changed`]). What is to be done is decided by `fleet_core::agent`; a manager
+//! decides nothing but how.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use fleet_core::agent::{Observed, Task};
+use fleet_core::name::UnitName;
+
+/// What has changed since it was last asked.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Changes {
+    /// These units have changed; look at them again.
+    pub units: BTreeSet<UnitName>,
+    /// Whether systemd can be reached has changed; look at everything again.
+    pub everything: bool,
+}
+
+/// Runs units. All methods but [`UnitManager::changed`] return at once and do no I/O.
+#[async_trait]
+pub trait UnitManager: Send + Sync + 'static {
+    /// What is on this machine of one unit.
+    fn observe(&self, unit: &UnitName) -> Observed;
+
+    /// Every unit of fleet's on this machine.
+    fn observe_all(&self) -> BTreeMap<UnitName, Observed>;
+
+    /// Begins tasks; those of one unit are done in the given order. Until they are done the unit
+    /// is observed as `working`, and afterwards as changed. A failure is found in
+    /// `Observed::refused` or `Observed::attempt`. A `Stop` may be given while a start is in
+    /// flight and overtakes it; otherwise a unit that is `working` takes no task.
+    fn apply(&self, tasks: Vec<Task>);
+
+    /// Why systemd cannot be reached at present; None when all is well. While it cannot, nothing
+    /// observed is certain.
+    fn trouble(&self) -> Option<String>;
+
+    /// Waits until something has changed. One caller; it may be dropped at any time.
+    async fn changed(&self) -> Changes;
+}

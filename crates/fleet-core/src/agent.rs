@@ -1,0 +1,667 @@
+//! What an agent must do: from what a machine should run and what is there, the tasks.
+//!
+//! [`plan_unit`] decides for one unit, [`plan`] for all in the order in which tasks are done.
+//! Planning is level-triggered: a plan holds what can be done *now*. A change of contents first
+//! yields a stop; when systemd says that the unit is down, the next plan writes and starts. So a
+//! unit that takes a minute to stop delays nobody else, and what happens while an agent is dead
+//! needs no memory but the files beside the units ([`LaunchRecord`]).
+//!
+//! **Invariant:** absence is not a command. Without an assignment there is no task that stops,
+//! removes or rewrites anything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::hash::UnitHash;
+use crate::name::UnitName;
+use crate::records::{AssignmentRecord, Decision, Order, Reached, StateRecord};
+
+/// How far fleet has brought a unit on this machine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Phase {
+    /// Its file is in place; fleet has not started it.
+    Loaded,
+    /// A start was about to be asked for: it may or may not have happened.
+    Starting,
+    /// systemd's job of the start is done. What became of the process is systemd's matter: the
+    /// unit is not started again for the same generation.
+    Launched,
+    /// Stopped and removed on order; kept until the cluster has forgotten the assignment.
+    Gone,
+}
+
+impl Phase {
+    /// The word in the record's file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Loaded => "loaded",
+            Phase::Starting => "starting",
+            Phase::Launched => "launched",
+            Phase::Gone => "gone",
+        }
+    }
+
+    /// The reverse of [`Phase::as_str`].
+    pub fn parse(word: &str) -> Option<Self> {
+        [Phase::Loaded, Phase::Starting, Phase::Launched, Phase::Gone]
+            .into_iter()
+            .find(|phase| phase.as_str() == word)
+    }
+}
+
+/// What the agent remembers of a unit, in a file that lives exactly as long as the boot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LaunchRecord {
+    /// The newest decision that was acted on.
+    pub decision: Decision,
+    /// How far.
+    pub phase: Phase,
+    /// The text that was acted on.
+    pub hash: UnitHash,
+    /// The restarts counter that was acted on.
+    pub restarts: u64,
+    /// [`Phase::Launched`]: the invocation that the start made. [`Phase::Starting`]: the one
+    /// before it. Empty if none is known.
+    pub invocation_id: String,
+}
+
+/// A task in flight for a unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Working {
+    /// Its file is being written, removed, or its record.
+    Files,
+    /// A start or restart was asked for and is not done.
+    Starting,
+    /// A stop was asked for and is not done.
+    Stopping,
+}
+
+/// An attempt that failed for a reason that may pass.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attempt {
+    /// The decision that was being carried out.
+    pub decision: Decision,
+    /// What happened.
+    pub why: String,
+    /// The time to try again has come.
+    pub due: bool,
+}
+
+/// Why a unit is not running, as systemd says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Failure {
+    /// `exit-code: main process exited, status 1/FAILURE`
+    pub why: String,
+    /// The last lines of that invocation's journal.
+    pub log: Vec<String>,
+}
+
+/// What is on this machine of one unit. The default: nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Observed {
+    /// Hash of fleet's file on disk; None: there is no such file.
+    pub file: Option<UnitHash>,
+    /// What was remembered. None: nothing was, or it is of another boot.
+    pub record: Option<LaunchRecord>,
+    /// systemd's LoadState; empty if not known.
+    pub load: String,
+    /// systemd's ActiveState; empty if not known, which counts as `inactive`.
+    pub active: String,
+    /// systemd's SubState.
+    pub sub: String,
+    /// systemd's InvocationID in hex; empty while never started.
+    pub invocation_id: String,
+    /// The unit's Description.
+    pub description: String,
+    /// A task is in flight.
+    pub working: Option<Working>,
+    /// The machine can never carry out this decision, and why.
+    pub refused: Option<(Decision, String)>,
+    /// The last attempt failed, and may be repeated.
+    pub attempt: Option<Attempt>,
+    /// Why it failed; kept until it starts again.
+    pub failure: Option<Failure>,
+    /// It has failed and the reason is still being looked up.
+    pub failure_pending: bool,
+}
+
+impl Observed {
+    /// Nothing of fleet's is here.
+    pub fn is_nothing(&self) -> bool {
+        self.file.is_none() && self.record.is_none() && self.working.is_none()
+    }
+
+    /// systemd runs nothing of it and is not about to.
+    pub fn is_down(&self) -> bool {
+        matches!(self.active.as_str(), "" | "inactive" | "failed")
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        self.record.as_ref().map(|record| record.phase)
+    }
+}
+
+/// One step on one unit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Task {
+    /// The unit.
+    pub unit: UnitName,
+    /// What to do.
+    pub kind: TaskKind,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// What to do. The order of the variants is the order in which tasks of different units are done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TaskKind {
+    /// Stop it and wait until it is down.
+    Stop,
+    /// It is down: remove its file, links and failed state, and remember that.
+    Unload(LaunchRecord),
+    /// It is down: write its file and remember that.
+    Load(LaunchRecord, Arc<str>),
+    /// Change nothing but what is remembered.
+    Remember(LaunchRecord),
+    /// Remove what is remembered.
+    Forget,
+    /// Remember the intent and start it.
+    Start(LaunchRecord),
+    /// Remember the intent and restart it.
+    Restart(LaunchRecord),
+}
+
+impl TaskKind {
+    /// The word for logs and metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            TaskKind::Stop => "stop",
+            TaskKind::Unload(_) => "unload",
+            TaskKind::Load(..) => "load",
+            TaskKind::Remember(_) => "remember",
+            TaskKind::Forget => "forget",
+            TaskKind::Start(_) => "start",
+            TaskKind::Restart(_) => "restart",
+        }
+    }
+
+    /// Its place in [`TaskKind::ALL`] and in a plan.
+    pub fn rank(&self) -> usize {
+        match self {
+            TaskKind::Stop => 0,
+            TaskKind::Unload(_) => 1,
+            TaskKind::Load(..) => 2,
+            TaskKind::Remember(_) => 3,
+            TaskKind::Forget => 4,
+            TaskKind::Start(_) => 5,
+            TaskKind::Restart(_) => 6,
+        }
+    }
+
+    /// The words of all kinds, by rank.
+    pub const ALL: [&'static str; 7] = [
+        "stop", "unload", "load", "remember", "forget", "start", "restart",
+    ];
+}
+
+/// What holds for the whole machine while planning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Circumstances {
+    /// systemd can be reached. If not, nothing can be done and nothing is known.
+    pub systemd: bool,
+    /// The machine's presence is certain, so that nobody else runs its units: it may start.
+    pub may_start: bool,
+    /// The store may not be the one that these units came from: nothing is stopped.
+    pub hold: bool,
+}
+
+impl Circumstances {
+    /// All is well.
+    pub const GOOD: Circumstances = Circumstances {
+        systemd: true,
+        may_start: true,
+        hold: false,
+    };
+}
+
+/// What is to be said of a unit in `states/`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// The newest decision carried out or worked on.
+    pub decision: Decision,
+    /// How far.
+    pub reached: Reached,
+    /// Why it was refused, cannot go on, or failed.
+    pub why: Option<String>,
+    /// This will stand for a while: say it at once. Otherwise only if it lasts.
+    pub settled: bool,
+}
+
+/// What to do about a unit, and what to say.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct UnitPlan {
+    /// In the order in which they must be done.
+    pub tasks: Vec<Task>,
+    /// For `states/`; None: nothing (new) can be said.
+    pub report: Option<Report>,
+    /// Why nothing is done although something seems wrong: worth a line in the log.
+    pub remark: Option<String>,
+}
+
+/// All tasks for all units, in the order of [`TaskKind`] and then of the names.
+pub fn plan(
+    desired: &BTreeMap<UnitName, AssignmentRecord>,
+    observed: &BTreeMap<UnitName, Observed>,
+    circumstances: Circumstances,
+) -> Vec<Task> {
+    let nothing = Observed::default();
+    let mut names: Vec<&UnitName> = desired.keys().chain(observed.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut tasks: Vec<Task> = names
+        .into_iter()
+        .flat_map(|name| {
+            let observed = observed.get(name).unwrap_or(&nothing);
+            plan_unit(name, desired.get(name), observed, circumstances).tasks
+        })
+        .collect();
+    in_order(&mut tasks);
+    tasks
+}
+
+/// Sorts the tasks of many units: stops, removals and files before starts.
+pub fn in_order(tasks: &mut [Task]) {
+    tasks.sort_by(|a, b| (a.kind.rank(), &a.unit).cmp(&(b.kind.rank(), &b.unit)));
+}
+
+/// What to do about one unit now, and what to say about it.
+pub fn plan_unit(
+    name: &UnitName,
+    assignment: Option<&AssignmentRecord>,
+    observed: &Observed,
+    circumstances: Circumstances,
+) -> UnitPlan {
+    if !circumstances.systemd {
+        return UnitPlan::default();
+    }
+    let Some(assignment) = assignment else {
+        return without_assignment(observed);
+    };
+    if let Some(record) = &observed.record
+        && assignment.decision < record.decision
+    {
+        return UnitPlan {
+            remark: Some(format!(
+                "the assignment is older ({}) than what was done ({}): ignored",
+                assignment.decision, record.decision
+            )),
+            report: Some(report_kept(record, observed)),
+            ..UnitPlan::default()
+        };
+    }
+    let mut planner = Planner {
+        name,
+        assignment,
+        observed,
+        circumstances,
+        plan: UnitPlan::default(),
+    };
+    let reached = planner.decide();
+    let mut plan = planner.plan;
+    plan.report = Some(report(assignment.decision, reached, observed));
+    plan
+}
+
+/// The state record that says `report`.
+pub fn state_record(
+    report: &Report,
+    observed: &Observed,
+    assigned: Option<UnitHash>,
+) -> StateRecord {
+    let or = |text: &str, default: &str| if text.is_empty() { default } else { text }.to_owned();
+    let gone = matches!(report.reached, Reached::Gone | Reached::Refused);
+    let failure = observed.failure.as_ref();
+    StateRecord {
+        load: or(&observed.load, if gone { "not-found" } else { "loaded" }),
+        active: or(&observed.active, "inactive"),
+        sub: or(&observed.sub, "dead"),
+        hash: observed
+            .file
+            .or(observed.record.as_ref().map(|record| record.hash))
+            .or(assigned)
+            .unwrap_or_else(|| UnitHash::of(b"")),
+        decision: report.decision,
+        reached: report.reached,
+        invocation_id: observed.invocation_id.clone(),
+        description: observed.description.clone(),
+        why: report.why.clone(),
+        log: match failure {
+            Some(failure) if !gone => failure.log.clone(),
+            _ => Vec::new(),
+        },
+    }
+}
+
+fn without_assignment(observed: &Observed) -> UnitPlan {
+    if observed.is_nothing() || observed.working.is_some() {
+        return UnitPlan::default();
+    }
+    match &observed.record {
+        // The cluster knows that it is gone; the agent forgets it once its state is removed.
+        Some(record) if record.phase == Phase::Gone => UnitPlan::default(),
+        record => UnitPlan {
+            remark: Some(
+                "the unit is here but has no assignment, and absence is no order: it is kept"
+                    .to_owned(),
+            ),
+            report: record.as_ref().map(|record| report_kept(record, observed)),
+            ..UnitPlan::default()
+        },
+    }
+}
+
+/// The report on a unit that stays as its record says.
+fn report_kept(record: &LaunchRecord, observed: &Observed) -> Report {
+    let reached = match record.phase {
+        Phase::Loaded => Reached::Loaded,
+        Phase::Starting => Reached::Working,
+        Phase::Launched => Reached::Launched,
+        Phase::Gone => Reached::Gone,
+    };
+    report(record.decision, reached, observed)
+}
+
+fn report(decision: Decision, reached: Reached, observed: &Observed) -> Report {
+    let why = match reached {
+        Reached::Refused => observed.refused.as_ref().map(|(_, why)| why.clone()),
+        Reached::Working => observed.attempt.as_ref().map(|a| a.why.clone()),
+        Reached::Gone => None,
+        Reached::Loaded | Reached::Launched => observed.failure.as_ref().map(|f| f.why.clone()),
+    };
+    let passing = matches!(
+        observed.active.as_str(),
+        "activating" | "deactivating" | "reloading" | "maintenance"
+    );
+    let settled = match reached {
+        Reached::Gone | Reached::Refused => true,
+        // What waits for its next attempt stands for a while; a task in flight does not.
+        Reached::Working => observed.working.is_none() && observed.attempt.is_some(),
+        Reached::Loaded | Reached::Launched => !passing && !observed.failure_pending,
+    };
+    Report {
+        decision,
+        reached,
+        why,
+        settled,
+    }
+}
+
+struct Planner<'a> {
+    name: &'a UnitName,
+    assignment: &'a AssignmentRecord,
+    observed: &'a Observed,
+    circumstances: Circumstances,
+    plan: UnitPlan,
+}
+
+impl Planner<'_> {
+    /// Adds the tasks and returns what has been reached without them.
+    fn decide(&mut self) -> Reached {
+        let observed = self.observed;
+        if observed.working == Some(Working::Files) || observed.working == Some(Working::Stopping) {
+            return Reached::Working;
+        }
+        if let Some((decision, _)) = &observed.refused
+            && *decision == self.assignment.decision
+            && self.assignment.order != Order::Gone
+        {
+            return Reached::Refused;
+        }
+        if let Some(attempt) = &observed.attempt
+            && attempt.decision == self.assignment.decision
+            && !attempt.due
+        {
+            return Reached::Working;
+        }
+        match self.assignment.order {
+            Order::Gone => self.gone(),
+            Order::Loaded => self.loaded(),
+            Order::Launched => self.launched(),
+        }
+    }
+
+    fn gone(&mut self) -> Reached {
+        let observed = self.observed;
+        // A name that fleet has neither written nor remembers is the machine's own: hands off.
+        if observed.is_nothing() {
+            return Reached::Gone;
+        }
+        if observed.phase() == Some(Phase::Gone) && observed.file.is_none() {
+            if observed.record.as_ref().map(|r| r.decision) != Some(self.assignment.decision) {
+                self.task(
+                    TaskKind::Remember(self.record(Phase::Gone)),
+                    "unit already gone",
+                );
+            }
+            return Reached::Gone;
+        }
+        if self.refuse_to_stop("the order is to remove it") {
+            return Reached::Working;
+        }
+        if self.is_idle_and_down() {
+            self.task(
+                TaskKind::Unload(self.record(Phase::Gone)),
+                "unit loaded but not scheduled here",
+            );
+        } else {
+            self.task(TaskKind::Stop, "unit running but not scheduled here");
+        }
+        Reached::Working
+    }
+
+    fn loaded(&mut self) -> Reached {
+        let observed = self.observed;
+        let started = observed.working == Some(Working::Starting)
+            || matches!(observed.phase(), Some(Phase::Starting | Phase::Launched));
+        if started && !self.is_idle_and_down() {
+            if !self.refuse_to_stop("the order is to load it only") {
+                self.task(
+                    TaskKind::Stop,
+                    "unit currently launched but desired state is loaded",
+                );
+            }
+            return Reached::Working;
+        }
+        match observed.file {
+            Some(hash) if hash == self.assignment.hash => {
+                let record = self.record(Phase::Loaded);
+                if observed.record.as_ref() == Some(&record) {
+                    return Reached::Loaded;
+                }
+                self.task(TaskKind::Remember(record), "unit already loaded");
+            }
+            Some(_) => {
+                if self.down_for_new_contents() {
+                    self.load(Phase::Loaded, "unit loaded but hash differs to expected");
+                }
+            }
+            None => self.load(Phase::Loaded, "unit scheduled here but not loaded"),
+        }
+        Reached::Working
+    }
+
+    fn launched(&mut self) -> Reached {
+        let observed = self.observed;
+        match observed.file {
+            Some(hash) if hash == self.assignment.hash => self.launched_with_right_file(),
+            Some(_) => {
+                if self.down_for_new_contents() && self.may_start() {
+                    self.load(Phase::Loaded, "unit loaded but hash differs to expected");
+                    self.start("unit currently loaded but desired state is launched");
+                }
+                Reached::Working
+            }
+            // Its file was taken away by hand while it runs: put it back, touch nothing else.
+            None if !observed.is_down() && self.owned() => {
+                let phase = observed.phase().unwrap_or(Phase::Loaded);
+                self.load(phase, "the file of a running unit is missing");
+                Reached::Working
+            }
+            None => {
+                if observed.working.is_none() && self.may_start() {
+                    self.load(Phase::Loaded, "unit scheduled here but not loaded");
+                    self.start("unit currently loaded but desired state is launched");
+                }
+                Reached::Working
+            }
+        }
+    }
+
+    fn launched_with_right_file(&mut self) -> Reached {
+        let (observed, assignment) = (self.observed, self.assignment);
+        // A start in flight is not asked for twice; its end will be planned for.
+        if observed.working.is_some() {
+            return Reached::Working;
+        }
+        let Some(record) = observed.record.as_ref().filter(|r| r.phase != Phase::Gone) else {
+            return self.start_or_adopt("unit currently loaded but desired state is launched");
+        };
+        match record.phase {
+            Phase::Launched => {
+                if assignment.restarts > record.restarts {
+                    if self.may_start()
+                        && (observed.is_down() || !self.refuse_to_stop("a restart was asked for"))
+                    {
+                        self.task(
+                            TaskKind::Restart(self.record(Phase::Starting)),
+                            "a restart was asked for",
+                        );
+                    }
+                    return Reached::Working;
+                }
+                if assignment.decision.generation > record.decision.generation {
+                    return self.start_or_adopt("a start was asked for again");
+                }
+                if assignment.decision != record.decision {
+                    self.adopt("same wish, newer placement");
+                    return Reached::Working;
+                }
+                Reached::Launched
+            }
+            Phase::Starting => {
+                // The agent died between intent and result. Another invocation than the one
+                // before the intent shows that the start happened.
+                let ran = observed.active == "failed"
+                    || (!observed.invocation_id.is_empty()
+                        && observed.invocation_id != record.invocation_id);
+                if ran || !observed.is_down() {
+                    self.adopt("the start had happened");
+                } else if self.may_start() {
+                    self.start("the start was interrupted");
+                }
+                Reached::Working
+            }
+            Phase::Loaded | Phase::Gone => {
+                self.start_or_adopt("unit currently loaded but desired state is launched")
+            }
+        }
+    }
+
+    fn start_or_adopt(&mut self, reason: &str) -> Reached {
+        if !self.observed.is_down() && self.observed.active != "deactivating" {
+            self.adopt("unit already running with these contents");
+        } else if self.may_start() {
+            self.start(reason);
+        }
+        Reached::Working
+    }
+
+    fn adopt(&mut self, reason: &str) {
+        let mut record = self.record(Phase::Launched);
+        record.invocation_id = self.observed.invocation_id.clone();
+        self.task(TaskKind::Remember(record), reason);
+    }
+
+    fn start(&mut self, reason: &str) {
+        self.task(TaskKind::Start(self.record(Phase::Starting)), reason);
+    }
+
+    fn load(&mut self, phase: Phase, reason: &str) {
+        let mut record = self.record(phase);
+        if let Some(old) = &self.observed.record
+            && phase != Phase::Loaded
+        {
+            record.restarts = old.restarts;
+        }
+        let text = Arc::clone(&self.assignment.text);
+        self.task(TaskKind::Load(record, text), reason);
+    }
+
+    /// Whether other contents may be written now: the old process is down to the last of its
+    /// stop directives, which come from the old file. Orders the stop if it is not.
+    fn down_for_new_contents(&mut self) -> bool {
+        if self.is_idle_and_down() {
+            return true;
+        }
+        if !self.refuse_to_stop("its contents are to change") {
+            self.task(TaskKind::Stop, "unit loaded but hash differs to expected");
+        }
+        false
+    }
+
+    /// Whether the unit must not be stopped now; says so.
+    fn refuse_to_stop(&mut self, wanted: &str) -> bool {
+        if self.circumstances.hold {
+            self.plan.remark = Some(format!(
+                "{wanted}, but the store may not be the one that it came from: it is kept"
+            ));
+        }
+        self.circumstances.hold
+    }
+
+    /// Whether a unit may be started now; says so if not.
+    fn may_start(&mut self) -> bool {
+        if !self.circumstances.may_start {
+            self.plan.remark = Some(
+                "not started: this machine's presence is not certain at the moment".to_owned(),
+            );
+        }
+        self.circumstances.may_start
+    }
+
+    fn is_idle_and_down(&self) -> bool {
+        self.observed.is_down() && self.observed.working.is_none()
+    }
+
+    /// Whether what runs under this name was started by fleet with the assigned contents.
+    fn owned(&self) -> bool {
+        self.observed.record.as_ref().is_some_and(|record| {
+            record.hash == self.assignment.hash
+                && matches!(record.phase, Phase::Starting | Phase::Launched)
+        })
+    }
+
+    fn record(&self, phase: Phase) -> LaunchRecord {
+        LaunchRecord {
+            decision: self.assignment.decision,
+            phase,
+            hash: self.assignment.hash,
+            restarts: self.assignment.restarts,
+            invocation_id: match phase {
+                Phase::Starting | Phase::Launched => self.observed.invocation_id.clone(),
+                Phase::Loaded | Phase::Gone => String::new(),
+            },
+        }
+    }
+
+    fn task(&mut self, kind: TaskKind, reason: &str) {
+        self.plan.tasks.push(Task {
+            unit: self.name.clone(),
+            kind,
+            reason: reason.to_owned(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! Whether the store is the one that this machine's units came from.
+//!
+//! The id of the cluster and the highest revision that was acted on are kept below the run
+//! directory. Another id, or a revision that went backwards, means that the store was wiped,
+//! restored from an old backup, or is another one: then nothing is stopped on its word.
+
+use std::path::PathBuf;
+
+use tracing::{error, info, warn};
+
+use super::runfile;
+use crate::store::Revision;
+
+pub(crate) struct Hold {
+    file: PathBuf,
+    cluster: Option<String>,
+    revision: Revision,
+    holding: bool,
+}
+
+impl Hold {
+    /// What was remembered.
+    pub(crate) fn open(file: PathBuf) -> Hold {
+        let lines = runfile::read(&file);
+        Hold {
+            cluster: runfile::value(&lines, "cluster").map(str::to_owned),
+            revision: runfile::value(&lines, "revision")
+                .and_then(|r| r.parse().ok())
+                .unwrap_or(0),
+            file,
+            holding: false,
+        }
+    }
+
+    pub(crate) fn is_holding(&self) -> bool {
+        self.holding
+    }
+
+    /// Judges a snapshot of the store: its cluster's id, if it has one yet, and its revision.
+    pub(crate) fn judge(&mut self, cluster: Option<&str>, revision: Revision) {
+        let foreign = self.cluster.is_some() && self.cluster.as_deref() != cluster;
+        let backwards = self.cluster.is_some() && revision < self.revision;
+        let holding = foreign || backwards;
+        if holding && !self.holding {
+            error!(
+                known = self.cluster.as_deref().unwrap_or(""),
+                found = cluster.unwrap_or("none"),
+                acted_on = self.revision,
+                revision,
+                "the store is not the one that this machine's units came from, or an older copy \
+                 of it: no unit is stopped on its word. Bring the right store back; or, if this \
+                 one is to be believed, remove the file and restart fleetd"
+            );
+            error!(file = %self.file.display(), "the file that remembers the store");
+        }
+        if !holding && self.holding {
+            info!("the store is again the one that this machine's units came from");
+        }
+        self.holding = holding;
+        if !holding
+            && let Some(cluster) = cluster
+            && self.cluster.as_deref() != Some(cluster)
+        {
+            self.cluster = Some(cluster.to_owned());
+            self.revision = revision;
+            self.write();
+        }
+    }
+
+    /// Remembers that everything up to a revision was acted on.
+    pub(crate) fn acted_on(&mut self, revision: Revision) {
+        if !self.holding && self.cluster.is_some() && revision > self.revision {
+            self.revision = revision;
+            self.write();
+        }
+    }
+
+    fn write(&self) {
+        let revision = self.revision.to_string();
+        let cluster = self.cluster.as_deref().unwrap_or("");
+        let lines = [("cluster", cluster), ("revision", revision.as_str())];
+        if let Err(error) = runfile::write(&self.file, &lines) {
+            warn!(%error, file = %self.file.display(), "the store's identity is not remembered");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_wiped_or_older_store_is_not_obeyed_and_the_right_one_is_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cluster");
+        let mut hold = Hold::open(file.clone());
+        hold.judge(None, 3);
+        assert!(
+            !hold.is_holding(),
+            "a machine that has seen no cluster has nothing to lose"
+        );
+        hold.judge(Some("a"), 10);
+        hold.acted_on(20);
+
+        let mut hold = Hold::open(file);
+        for (cluster, revision, holding) in [
+            (Some("a"), 20, false),
+            (Some("b"), 30, true),
+            (Some("a"), 19, true),
+            (None, 1, true),
+            (Some("a"), 21, false),
+        ] {
+            hold.judge(cluster, revision);
+            assert_eq!(hold.is_holding(), holding, "{cluster:?} at {revision}");
+        }
+    }
+}

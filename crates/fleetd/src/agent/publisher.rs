@@ -1,0 +1,237 @@
+//! What the agent says of its units: `states/<unit>/<machine>`, in batches, changes only.
+//!
+//! One transaction is in flight at a time, each fenced by the machine's epoch. When nothing is
+//! under way a change goes out at once; when changes come in numbers they are gathered for a
+//! moment, which makes one transaction of many.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_core::name::UnitName;
+use fleet_core::records::{MachineId, StateRecord};
+use tokio::time::Instant;
+
+use crate::store::codec::Document;
+use crate::store::{Compare, Error, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Revision, Store, Txn, keys};
+
+/// Gathered for so long when the last transaction carried more than [`FEW`] keys: measured, 20 ms
+/// cut etcd's CPU three- to fivefold and made a thousand starts faster.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// A transaction of so many keys is no sign of a storm.
+const FEW: usize = 4;
+
+/// A state that will pass (activating) is only said when it lasts longer than this.
+const PASSING: Duration = Duration::from_millis(250);
+
+/// What is to be said of one unit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Pending {
+    /// None: nothing any more, the key is removed.
+    state: Option<StateRecord>,
+    /// Not before then.
+    due: Instant,
+}
+
+/// Remembers what was said and what is to be said.
+pub(crate) struct Publisher {
+    store: Arc<dyn Store>,
+    machine: MachineId,
+    /// What the store has, as far as is known. An unknown outcome makes an entry unknown.
+    published: BTreeMap<UnitName, StateRecord>,
+    pending: BTreeMap<UnitName, Pending>,
+    /// Keys in the last transaction.
+    last_batch: usize,
+    last_sent: Option<Instant>,
+}
+
+/// A transaction ready to be sent.
+pub(crate) struct Batch {
+    txn: Txn,
+    units: Vec<(UnitName, Option<StateRecord>)>,
+}
+
+impl Batch {
+    /// How many keys it writes.
+    pub(crate) fn len(&self) -> usize {
+        self.units.len()
+    }
+
+    /// Sends it.
+    pub(crate) async fn send(self, store: Arc<dyn Store>) -> (Batch, Result<Revision, Error>) {
+        let sent = store.commit(self.txn.clone()).await;
+        (self, sent)
+    }
+}
+
+impl Publisher {
+    pub(crate) fn new(store: Arc<dyn Store>, machine: MachineId) -> Publisher {
+        Publisher {
+            store,
+            machine,
+            published: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            last_batch: 0,
+            last_sent: None,
+        }
+    }
+
+    /// Learns what the store has of these units, so that what is there is not said again.
+    pub(crate) async fn learn(&mut self, units: Vec<UnitName>) -> Result<(), Error> {
+        self.published.clear();
+        for chunk in units.chunks(MAX_TXN_OPS) {
+            let keys: Vec<String> = chunk
+                .iter()
+                .map(|unit| keys::state(unit.as_str(), self.machine.as_str()))
+                .collect();
+            for entry in self.store.read_keys(&keys).await?.entries {
+                let keys::Key::State(unit, _) = keys::parse(&entry.key) else {
+                    continue;
+                };
+                // A damaged state of our own is simply said anew.
+                if let (Ok(unit), Ok(state)) = (
+                    UnitName::parse(unit),
+                    StateRecord::decode(&entry.key, &entry.value),
+                ) {
+                    self.published.insert(unit, state);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was last said of a unit and, as far as is known, stands in the store.
+    pub(crate) fn published(&self, unit: &UnitName) -> Option<&StateRecord> {
+        self.published.get(unit)
+    }
+
+    /// Says how a unit is. A state that is not settled goes out only if it lasts.
+    pub(crate) fn say(&mut self, unit: &UnitName, state: StateRecord, settled: bool) {
+        if self.published.get(unit) == Some(&state) {
+            self.pending.remove(unit);
+            return;
+        }
+        let now = Instant::now();
+        let due = if settled { now } else { now + PASSING };
+        match self.pending.get_mut(unit) {
+            // What has waited keeps its place: a unit that flaps for ever is still heard of.
+            Some(pending) => {
+                pending.due = pending.due.min(due);
+                pending.state = Some(state);
+            }
+            None => {
+                self.pending.insert(
+                    unit.clone(),
+                    Pending {
+                        state: Some(state),
+                        due,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Removes what was said of a unit.
+    pub(crate) fn remove(&mut self, unit: &UnitName) {
+        if self.published.contains_key(unit) || self.pending.contains_key(unit) {
+            self.pending.insert(
+                unit.clone(),
+                Pending {
+                    state: None,
+                    due: Instant::now(),
+                },
+            );
+        }
+    }
+
+    /// When the next batch is to go out; None: nothing is to be said.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        let due = self.pending.values().map(|pending| pending.due).min()?;
+        match self.last_sent {
+            Some(sent) if self.last_batch > FEW => Some(due.max(sent + GATHER)),
+            _ => Some(due),
+        }
+    }
+
+    /// Everything that is due, as far as it fits one transaction. It is no longer pending; give
+    /// it back with [`Publisher::done`].
+    pub(crate) fn batch(&mut self, epoch: Revision) -> Option<Batch> {
+        let now = Instant::now();
+        let mut batch = Batch {
+            txn: Txn {
+                compares: vec![Compare::CreateRevision(
+                    keys::machine(self.machine.as_str()),
+                    epoch,
+                )],
+                ops: Vec::new(),
+            },
+            units: Vec::new(),
+        };
+        let mut bytes = 0;
+        let due: Vec<UnitName> = self
+            .pending
+            .iter()
+            .filter(|(_, p)| p.due <= now)
+            .map(|(unit, _)| unit.clone())
+            .collect();
+        for unit in due {
+            if batch.units.len() == MAX_TXN_OPS || bytes >= MAX_TXN_BYTES / 2 {
+                break;
+            }
+            let Some(Pending { state, .. }) = self.pending.remove(&unit) else {
+                continue;
+            };
+            let key = keys::state(unit.as_str(), self.machine.as_str());
+            batch.txn.ops.push(match &state {
+                Some(state) => {
+                    let value = state.encode();
+                    bytes += key.len() + value.len();
+                    Op::Put {
+                        key,
+                        value,
+                        lease: None,
+                    }
+                }
+                None => Op::Delete { key },
+            });
+            batch.units.push((unit, state));
+        }
+        if batch.units.is_empty() {
+            return None;
+        }
+        self.last_batch = batch.units.len();
+        self.last_sent = Some(now);
+        Some(batch)
+    }
+
+    /// Takes in what became of a batch. What did not arrive is said again, unless something
+    /// newer is to be said by now. Returns the units whose key is removed.
+    pub(crate) fn done(
+        &mut self,
+        batch: Batch,
+        outcome: &Result<Revision, Error>,
+    ) -> Vec<UnitName> {
+        let mut removed = Vec::new();
+        for (unit, state) in batch.units {
+            match (outcome, state) {
+                (Ok(_), Some(state)) => {
+                    self.published.insert(unit, state);
+                }
+                (Ok(_), None) => {
+                    self.published.remove(&unit);
+                    removed.push(unit);
+                }
+                (Err(_), state) => {
+                    self.published.remove(&unit);
+                    let again = Pending {
+                        state,
+                        due: Instant::now(),
+                    };
+                    self.pending.entry(unit).or_insert(again);
+                }
+            }
+        }
+        removed
+    }
+}
