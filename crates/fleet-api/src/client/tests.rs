@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::v1::MetadataOp;
-use crate::v2::{BatchRequest, UnitWish, WaitRequest};
+use crate::v2::{BatchRequest, UnitWish, WaitFor, WaitRequest};
 
 /// Answers the n-th request with the n-th text; the connection is closed after `close`.
 struct Script {
@@ -254,7 +254,13 @@ async fn lines_of_a_wait_come_as_they_are_sent_however_cut() {
         ),
         http("200 OK", &["{}"]),
     ]);
-    let mut wait = client.wait(&WaitRequest::default()).await.unwrap();
+    let request = WaitRequest {
+        units: vec![WaitFor {
+            name: "a".into(),
+            generation: 1,
+        }],
+    };
+    let mut wait = client.wait(&request).await.unwrap();
     let mut phases = Vec::new();
     while let Some(progress) = wait.next().await.unwrap() {
         phases.push((progress.phase, progress.is_final));
@@ -296,4 +302,19 @@ async fn a_missing_socket_is_named() {
     assert!(
         matches!(error, Error::Connect { source, .. } if source.kind() == io::ErrorKind::NotFound)
     );
+}
+
+#[tokio::test]
+async fn a_wait_that_ends_early_says_so() {
+    let (client, _requests) =
+        client(&[http("200 OK", &["{\"name\":\"a\",\"phase\":\"placed\"}\n"])]);
+    let request = WaitRequest {
+        units: vec![WaitFor {
+            name: "a".into(),
+            generation: 1,
+        }],
+    };
+    let mut wait = client.wait(&request).await.unwrap();
+    assert_eq!(wait.next().await.unwrap().unwrap().phase, "placed");
+    assert!(matches!(wait.next().await, Err(Error::Broken { .. })));
 }

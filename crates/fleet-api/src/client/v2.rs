@@ -56,6 +56,12 @@ impl Client {
             connection: Some(answer.connection),
             buffer: BytesMut::new(),
             searched: 0,
+            n_open: request
+                .units
+                .iter()
+                .map(|unit| &unit.name)
+                .collect::<std::collections::BTreeSet<_>>()
+                .len(),
         })
     }
 
@@ -115,24 +121,33 @@ pub struct WaitStream<'a> {
     buffer: BytesMut,
     /// So many bytes of the buffer hold no line break.
     searched: usize,
+    /// So many units are not final yet.
+    n_open: usize,
 }
 
 impl WaitStream<'_> {
     /// The next line; None when all units are final. May be dropped and called again.
+    /// [`Error::Broken`] when fleetd ends the wait before that, as it does when it stops: wait
+    /// again, at this or another fleetd.
     pub async fn next(&mut self) -> Result<Option<Progress>, Error> {
         loop {
             if let Some(line) = self.line() {
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
-                let progress = serde_json::from_slice(&line);
-                return progress.map(Some).map_err(|error| Error::Protocol {
-                    endpoint: self.client.endpoint.to_string(),
-                    reason: format!("a line of a wait: {error}"),
-                });
+                let progress: Progress =
+                    serde_json::from_slice(&line).map_err(|error| Error::Protocol {
+                        endpoint: self.client.endpoint.to_string(),
+                        reason: format!("a line of a wait: {error}"),
+                    })?;
+                self.n_open = self.n_open.saturating_sub(usize::from(progress.is_final));
+                return Ok(Some(progress));
             }
             let Some(body) = &mut self.body else {
-                return Ok(None);
+                return match self.n_open {
+                    0 => Ok(None),
+                    _ => Err(self.client.broken(&self.call, "the wait ended early")),
+                };
             };
             if self.buffer.len() > MAX_LINE_BYTES {
                 return Err(Error::Protocol {

@@ -15,6 +15,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use tokio::sync::watch;
 
+use crate::shutdown::Shutdown;
 use crate::store::Store;
 
 mod batch;
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     metrics: MetricsText,
     /// Why nothing can be served, if so.
     unready: Option<watch::Receiver<Option<String>>>,
+    /// Ends the waits.
+    shutdown: Option<Shutdown>,
     ids: RequestIds,
     boundaries: Boundaries,
     waits: wait::Hub,
@@ -72,6 +75,7 @@ impl ApiState {
                 server: format!("fleetd/v{version}"),
                 metrics: Arc::new(String::new),
                 unready: None,
+                shutdown: None,
                 ids: RequestIds::new(),
                 boundaries: Boundaries::default(),
             }),
@@ -88,6 +92,14 @@ impl ApiState {
     pub fn with_readiness(self, unready: watch::Receiver<Option<String>>) -> ApiState {
         self.map(|shared| Shared {
             unready: Some(unready),
+            ..shared
+        })
+    }
+
+    /// With the sign to stop: waits end then, so that they do not hold up fleetd.
+    pub fn with_shutdown(self, shutdown: Shutdown) -> ApiState {
+        self.map(|shared| Shared {
+            shutdown: Some(shutdown),
             ..shared
         })
     }

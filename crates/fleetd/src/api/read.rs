@@ -238,12 +238,8 @@ impl<'a> Reading<'a> {
                     }
                 }
                 Key::Member(machine) => {
-                    if self
-                        .decode(entry)
-                        .is_some_and(|member| is_given_up(&member))
-                    {
-                        given_up.insert(machine);
-                    }
+                    let member = self.decode(entry);
+                    given_up.extend(member.filter(is_given_up).map(|_| machine));
                 }
                 _ => {}
             }

@@ -1,15 +1,390 @@
-//! API v2: what v1 cannot say.
+//! API v2: what v1 cannot say. Its types and paths are those of [`fleet_api::v2`].
 
-use super::Api;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use fleet_api::v2::{
+    BASE, MAX_PAGE, MachineListing, MachineView, RefusalView, StateView, UnitListing, UnitView,
+};
+use fleet_core::records::{
+    MachineRecord, MachineWish, MemberRecord, MemberStatus, PlacementRecord, Reached, Refusal,
+    StateRecord,
+};
+use hyper::Method;
+use serde::de::DeserializeOwned;
+
 use super::failure::Failure;
 use super::path::V2;
-use super::request::{Answer, Call, RequestBody};
+use super::read::{LiveUnit, Reading, StateOf, current_state};
+use super::request::{Answer, Call, Reply, RequestBody};
+use super::{Api, batch, wait};
+use crate::store::keys::{self, Key};
+use crate::store::{self, Range, Revision};
+
+/// Most entries read at a time beside a page of units.
+const MAX_CHUNK: usize = 5_000;
 
 pub(crate) async fn serve(
-    _state: &Api,
-    _call: &Call,
-    _body: &mut RequestBody,
-    _resource: V2,
+    state: &Api,
+    call: &Call,
+    body: &mut RequestBody,
+    resource: V2,
 ) -> Answer {
-    Err(Failure::new(404, ""))
+    match (resource, call.method.clone()) {
+        (V2::Units, Method::GET) => list(state, call).await,
+        (V2::Units, Method::POST) => batch::submit(state, call, body).await,
+        (V2::Unit(name), Method::GET) => get(state, &name).await,
+        (V2::Machines, Method::GET) => machines(state).await,
+        (V2::Wait, Method::POST) => wait::start(state, body).await,
+        (V2::Units, _) => not_allowed("GET and POST"),
+        (V2::Unit(_) | V2::Machines, _) => not_allowed("GET"),
+        (V2::Wait, _) => not_allowed("POST"),
+    }
+}
+
+/// A body of v2.
+pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::bad_request(format!("unable to decode body: {error}")))
+}
+
+fn not_allowed(methods: &str) -> Answer {
+    let message = format!("only {methods} supported against this resource");
+    Err(Failure::new(405, message))
+}
+
+async fn list(state: &Api, call: &Call) -> Answer {
+    let limit = number(call, "limit")?.map_or(MAX_PAGE, |limit| {
+        usize::try_from(limit)
+            .unwrap_or(MAX_PAGE)
+            .clamp(1, MAX_PAGE)
+    });
+    let revision = number(call, "revision")?;
+    let after = call.parameter("after");
+    let mut reading = Reading::new(&*state.store);
+    let page = reading
+        .units(after, 0, limit, revision)
+        .await
+        .map_err(compacted)?;
+    let at = Some(page.revision);
+    let placements = placements(state, &mut reading, &page.units, at).await?;
+    let mut states = states(state, &mut reading, &page.units, at).await?;
+    let members = Members::read(&mut reading, at).await.map_err(compacted)?;
+    let units = page
+        .units
+        .iter()
+        .map(|unit| {
+            let states = states.remove(unit.name.as_str()).unwrap_or_default();
+            view(unit, placements.get(&unit.name), &states, &members)
+        })
+        .collect();
+    let listing = UnitListing {
+        revision: page.revision,
+        units,
+        more: page.more,
+    };
+    Ok(Reply::json(&listing).with_warnings(reading.into_warnings()))
+}
+
+async fn get(state: &Api, name: &str) -> Answer {
+    let mut reading = Reading::new(&*state.store);
+    let unit = reading.unit(name).await?.ok_or_else(Failure::no_unit)?;
+    let placement = reading.placement(name).await?;
+    let states = reading.states(Some(name)).await?;
+    let members = Members::read(&mut reading, None).await?;
+    let view = UnitView {
+        text: Some(unit.record.text.to_string()),
+        ..view(&unit, placement.as_ref(), &states, &members)
+    };
+    Ok(Reply::json(&view).with_warnings(reading.into_warnings()))
+}
+
+async fn machines(state: &Api) -> Answer {
+    let mut reading = Reading::new(&*state.store);
+    let members = Members::read(&mut reading, None).await?;
+    let wishes = reading.range(keys::MACHINE_WISHES, None).await?;
+    let mut wished: BTreeMap<String, MachineWish> = BTreeMap::new();
+    for entry in &wishes.entries {
+        if let Key::MachineWish(id) = keys::parse(&entry.key)
+            && let Some(wish) = reading.decode(entry)
+        {
+            wished.insert(id.to_owned(), wish);
+        }
+    }
+    let ids: BTreeSet<&String> = members.present.keys().chain(members.known.keys()).collect();
+    let machines = ids
+        .into_iter()
+        .map(|id| members.view(id, wished.get(id)))
+        .collect();
+    Ok(Reply::json(&MachineListing { machines }).with_warnings(reading.into_warnings()))
+}
+
+/// The machines: who is present, and who has ever been.
+struct Members {
+    present: BTreeMap<String, MachineRecord>,
+    known: BTreeMap<String, MemberRecord>,
+}
+
+impl Members {
+    async fn read(
+        reading: &mut Reading<'_>,
+        revision: Option<Revision>,
+    ) -> Result<Members, store::Error> {
+        let machines = reading.range(keys::MACHINES, revision).await?;
+        let known = reading.range(keys::MEMBERS, revision).await?;
+        let mut members = Members {
+            present: BTreeMap::new(),
+            known: BTreeMap::new(),
+        };
+        for entry in &machines.entries {
+            if let Key::Machine(id) = keys::parse(&entry.key)
+                && let Some(record) = reading.decode(entry)
+            {
+                members.present.insert(id.to_owned(), record);
+            }
+        }
+        for entry in &known.entries {
+            if let Key::Member(id) = keys::parse(&entry.key)
+                && let Some(record) = reading.decode(entry)
+            {
+                members.known.insert(id.to_owned(), record);
+            }
+        }
+        Ok(members)
+    }
+
+    /// Presence itself counts more than what the engine has made of it so far.
+    fn status(&self, id: &str) -> MemberStatus {
+        let known = self.known.get(id).map(|member| member.status);
+        match (self.present.contains_key(id), known) {
+            (_, Some(MemberStatus::Retired)) => MemberStatus::Retired,
+            (true, _) => MemberStatus::Present,
+            (false, None | Some(MemberStatus::Present)) => MemberStatus::Suspect,
+            (false, Some(status)) => status,
+        }
+    }
+
+    fn view(&self, id: &str, wish: Option<&MachineWish>) -> MachineView {
+        let present = self.present.get(id);
+        let known = self.known.get(id);
+        let own = present
+            .map(|record| &record.metadata)
+            .or(known.map(|member| &member.metadata));
+        let nothing = BTreeMap::new();
+        let own = own.unwrap_or(&nothing);
+        let trouble = present
+            .and_then(|record| record.trouble.clone())
+            .or_else(|| {
+                let wish = wish?;
+                match (wish.drain, wish.cordon) {
+                    (true, _) => Some("draining".to_owned()),
+                    (false, true) => Some("cordoned".to_owned()),
+                    (false, false) => None,
+                }
+            });
+        MachineView {
+            id: id.to_owned(),
+            primary_ip: present
+                .map(|record| record.public_ip.clone())
+                .or(known.map(|member| member.public_ip.clone()))
+                .unwrap_or_default(),
+            metadata: match wish {
+                Some(wish) => wish.merged(own),
+                None => own.clone(),
+            },
+            status: self.status(id).as_str().to_owned(),
+            trouble,
+            version: present
+                .map(|record| record.version.clone())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// The placements of a page of units: a range over the same names.
+async fn placements(
+    state: &Api,
+    reading: &mut Reading<'_>,
+    units: &[LiveUnit],
+    revision: Option<Revision>,
+) -> Result<HashMap<String, PlacementRecord>, Failure> {
+    let mut placements = HashMap::with_capacity(units.len());
+    let (Some(first), Some(last)) = (units.first(), units.last()) else {
+        return Ok(placements);
+    };
+    let mut after = just_before(&keys::placement(&first.name));
+    let end = keys::placement(&last.name);
+    loop {
+        let range = Range {
+            prefix: keys::PLACEMENTS.to_owned(),
+            after: Some(after),
+            limit: Some(chunk(units)),
+            revision,
+        };
+        let snapshot = state.store.read(range).await.map_err(compacted)?;
+        for entry in &snapshot.entries {
+            if entry.key > end {
+                return Ok(placements);
+            }
+            if let Key::Placement(unit) = keys::parse(&entry.key)
+                && let Some(record) = reading.decode(entry)
+            {
+                placements.insert(unit.to_owned(), record);
+            }
+        }
+        match snapshot.entries.last() {
+            Some(entry) if snapshot.more => after = entry.key.clone(),
+            _ => return Ok(placements),
+        }
+    }
+}
+
+/// The states of a page of units.
+async fn states(
+    state: &Api,
+    reading: &mut Reading<'_>,
+    units: &[LiveUnit],
+    revision: Option<Revision>,
+) -> Result<HashMap<String, Vec<StateOf>>, Failure> {
+    let mut states: HashMap<String, Vec<StateOf>> = units
+        .iter()
+        .map(|unit| (unit.name.clone(), Vec::new()))
+        .collect();
+    // The `/` behind a unit's name sorts after `-` and `.`, so that keys are not in the order of
+    // the names: the range goes from the first to the last *key* of these units.
+    let first = units.iter().map(|unit| keys::states_of(&unit.name)).min();
+    let last = units.iter().map(|unit| keys::states_of(&unit.name)).max();
+    let (Some(first), Some(last)) = (first, last) else {
+        return Ok(states);
+    };
+    let mut after = just_before(&first);
+    loop {
+        let range = Range {
+            prefix: keys::STATES.to_owned(),
+            after: Some(after),
+            limit: Some(chunk(units)),
+            revision,
+        };
+        let snapshot = state.store.read(range).await.map_err(compacted)?;
+        let end = snapshot
+            .entries
+            .iter()
+            .position(|entry| entry.key > last && !entry.key.starts_with(&last))
+            .unwrap_or(snapshot.entries.len());
+        for found in reading.states_in(&snapshot.entries[..end]) {
+            if let Some(states) = states.get_mut(&found.unit) {
+                states.push(found);
+            }
+        }
+        match snapshot.entries.last() {
+            Some(entry) if snapshot.more && end == snapshot.entries.len() => {
+                after = entry.key.clone();
+            }
+            _ => return Ok(states),
+        }
+    }
+}
+
+/// How much to read at once beside a page: about what belongs to it, seldom much more.
+fn chunk(units: &[LiveUnit]) -> usize {
+    (2 * units.len() + 16).min(MAX_CHUNK)
+}
+
+/// A text that sorts before a key, and hardly anything between them.
+fn just_before(key: &str) -> String {
+    let mut before = key.to_owned();
+    before.pop();
+    before
+}
+
+fn view(
+    unit: &LiveUnit,
+    placement: Option<&PlacementRecord>,
+    states: &[StateOf],
+    members: &Members,
+) -> UnitView {
+    let machine = placement.and_then(|placement| placement.machine.as_ref());
+    let there = machine.and_then(|machine| {
+        states
+            .iter()
+            .find(|state| state.machine == machine.as_str())
+    });
+    let current = (!unit.global).then(|| {
+        let state = there.map(|state| &state.record);
+        current_state(placement, state).as_str().to_owned()
+    });
+    UnitView {
+        name: unit.name.clone(),
+        generation: unit.generation,
+        hash: unit.record.hash.to_string(),
+        desired_state: unit.record.desired.as_str().to_owned(),
+        current_state: current,
+        description: unit.file.description().map(str::to_owned),
+        global: unit.global,
+        machine_id: machine.map(ToString::to_string),
+        reason: placement
+            .map(|placement| placement.reason.clone())
+            .unwrap_or_default(),
+        refusals: placement
+            .map(|placement| refusals(&placement.refusals))
+            .unwrap_or_default(),
+        considered: placement.map_or(0, |placement| placement.considered),
+        states: states
+            .iter()
+            .filter(|state| state.record.reached != Reached::Gone)
+            .map(|state| {
+                let is_stale = members.status(&state.machine) != MemberStatus::Present;
+                state_view(&state.machine, &state.record, is_stale)
+            })
+            .collect(),
+        text: None,
+    }
+}
+
+/// Refusals on the wire.
+pub(crate) fn refusals(refusals: &[Refusal]) -> Vec<RefusalView> {
+    refusals
+        .iter()
+        .map(|refusal| RefusalView {
+            requirement: refusal.requirement.clone(),
+            machines: refusal.machines,
+        })
+        .collect()
+}
+
+/// A state on the wire.
+pub(crate) fn state_view(machine: &str, state: &StateRecord, is_stale: bool) -> StateView {
+    StateView {
+        machine_id: machine.to_owned(),
+        load: state.load.clone(),
+        active: state.active.clone(),
+        sub: state.sub.clone(),
+        hash: state.hash.to_string(),
+        description: state.description.clone(),
+        reached: state.reached.as_str().to_owned(),
+        invocation_id: state.invocation_id.clone(),
+        stale: is_stale,
+        why: state.why.clone(),
+        log: state.log.clone(),
+    }
+}
+
+/// A numeric parameter.
+fn number(call: &Call, key: &str) -> Result<Option<u64>, Failure> {
+    let Some(text) = call.parameter(key) else {
+        return Ok(None);
+    };
+    text.parse()
+        .map(Some)
+        .map_err(|_| Failure::bad_request(format!("invalid {key} {text:?}: use a number")))
+}
+
+/// A listing whose revision is no longer kept cannot go on.
+fn compacted(error: store::Error) -> Failure {
+    match error {
+        store::Error::Compacted(_) => Failure::new(
+            410,
+            format!("{error}: begin the listing anew (GET {BASE}/units)"),
+        ),
+        error => error.into(),
+    }
 }

@@ -1,7 +1,10 @@
 //! Writing `units/<name>`: guarded transactions with a bounded number of retries.
 
+use fleet_core::hash::UnitHash;
 use fleet_core::name::UnitName;
 use fleet_core::records::{DesiredState, UnitRecord};
+use fleet_core::unit_file::UnitFile;
+use fleet_core::validate::{UnknownKeys, validate_unit};
 
 use super::Api;
 use super::failure::Failure;
@@ -27,6 +30,30 @@ impl Author {
             request_id: call.request_id.clone(),
             changed_by: call.changed_by.clone(),
         }
+    }
+}
+
+/// A unit file that was sent, and what is to be said of it if it is to be stored.
+pub(crate) struct Candidate {
+    /// None if it is no unit file.
+    pub(crate) text: Option<Text>,
+    pub(crate) warnings: Result<Vec<String>, Failure>,
+}
+
+impl Candidate {
+    pub(crate) fn of(name: &UnitName, file: &UnitFile, unknown: UnknownKeys) -> Candidate {
+        let warnings = validate_unit(Some(name), file, unknown)
+            .map(|warnings| warnings.iter().map(ToString::to_string).collect())
+            .map_err(|error| Failure::bad_request(error.message()));
+        Candidate {
+            text: file.normalized().ok().map(|file| Text::of(&file)),
+            warnings,
+        }
+    }
+
+    /// Whether it is the unit file of this hash.
+    pub(crate) fn is(&self, hash: UnitHash) -> bool {
+        self.text.as_ref().is_some_and(|text| text.hash == hash)
     }
 }
 
@@ -68,6 +95,11 @@ impl Stored {
             Record::Damaged(error) => Some(error),
             _ => None,
         }
+    }
+
+    /// Nothing is stored.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.entry.is_none()
     }
 
     /// Its generation; 0 if nothing is stored.

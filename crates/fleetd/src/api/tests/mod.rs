@@ -19,13 +19,16 @@ use crate::store::codec::Document;
 use crate::store::memory::MemoryStore;
 use crate::store::{Op, Range, Revision, Store, Txn, keys};
 
+mod batch;
 mod fuzz;
+mod listing;
 mod machines;
 mod pages;
 mod paths;
 mod socket;
 mod states;
 mod units;
+mod wait;
 
 /// An API and the store behind it, in which the tests play engine and agents.
 struct Cluster {
@@ -81,6 +84,10 @@ impl Cluster {
         let json = [("Content-Type", "application/json")];
         let path = format!("/fleet/v1/units/{unit}");
         self.call("PUT", &path, &json, body).await
+    }
+
+    async fn post(&self, path: &str, body: &str) -> Got {
+        self.call("POST", path, &[], body).await
     }
 
     /// Status and body of a GET.

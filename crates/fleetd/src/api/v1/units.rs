@@ -4,15 +4,15 @@ use fleet_api::v1::{Unit, UnitOption, UnitPage};
 use fleet_core::name::UnitName;
 use fleet_core::records::{DesiredState, PlacementRecord, StateRecord};
 use fleet_core::unit_file::{self, UnitFile};
-use fleet_core::validate::{UnknownKeys, validate_unit};
+use fleet_core::validate::UnknownKeys;
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 
 use super::super::Api;
 use super::super::failure::Failure;
-use super::super::read::{LiveUnit, Reading, Text, current_state};
+use super::super::read::{LiveUnit, Reading, current_state};
 use super::super::request::{Answer, Call, MAX_V1_BODY, Reply, RequestBody};
-use super::super::wish::{Author, check_template, update};
+use super::super::wish::{Author, Candidate, check_template, update};
 use super::page_token;
 
 pub(crate) async fn list(state: &Api, call: &Call) -> Answer {
@@ -69,7 +69,10 @@ pub(crate) async fn put(state: &Api, call: &Call, body: &mut RequestBody, name: 
         )));
     }
     let name = UnitName::parse(name).map_err(|error| Failure::bad_request(error.to_string()))?;
-    let file = (!wish.options.is_empty()).then(|| Candidate::of(&name, wish.options));
+    let file = (!wish.options.is_empty()).then(|| {
+        let file = UnitFile::from_options(wish.options.into_iter().map(option).collect());
+        Candidate::of(&name, &file, UnknownKeys::Allow)
+    });
     let desired = desired_state(&wish.desired_state);
     let author = Author::of(call);
     let mut decided = None;
@@ -139,32 +142,8 @@ pub(crate) async fn delete(state: &Api, call: &Call, name: &str) -> Answer {
     Ok(Reply::empty(StatusCode::NO_CONTENT))
 }
 
-/// A unit file that was sent, and what is to be said of it if it is to be stored.
-struct Candidate {
-    /// None if it is no unit file.
-    text: Option<Text>,
-    warnings: Result<Vec<String>, Failure>,
-}
-
-impl Candidate {
-    fn of(name: &UnitName, options: Vec<UnitOption>) -> Candidate {
-        let options = options
-            .into_iter()
-            .map(|option| unit_file::UnitOption::new(option.section, option.name, option.value))
-            .collect();
-        let file = UnitFile::from_options(options);
-        let warnings = validate_unit(Some(name), &file, UnknownKeys::Allow)
-            .map(|warnings| warnings.iter().map(ToString::to_string).collect())
-            .map_err(|error| Failure::bad_request(error.message()));
-        Candidate {
-            text: file.normalized().ok().map(|file| Text::of(&file)),
-            warnings,
-        }
-    }
-
-    fn is(&self, hash: fleet_core::hash::UnitHash) -> bool {
-        self.text.as_ref().is_some_and(|text| text.hash == hash)
-    }
+fn option(option: UnitOption) -> unit_file::UnitOption {
+    unit_file::UnitOption::new(option.section, option.name, option.value)
 }
 
 /// The word of a wish; empty for none.

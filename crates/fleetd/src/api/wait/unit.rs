@@ -1,0 +1,394 @@
+//! The waiting rule: from what the store says of a unit to lines of progress. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fleet_api::v2::{MachineRef, Progress};
+use fleet_core::records::{
+    DesiredState, MachineId, PlacementRecord, Reached, StateRecord, UnitRecord,
+};
+use fleet_core::unit_file::UnitFile;
+
+use super::super::read::is_global;
+use super::super::v2::{refusals, state_view};
+use crate::store::codec::Document;
+use crate::store::keys::{self, Key};
+use crate::store::{self, Entry};
+
+/// A unit that is waited for.
+pub(crate) struct Waited {
+    name: Arc<str>,
+    /// Its wish must be at least of this generation.
+    generation: u64,
+    wish: Option<Wish>,
+    /// What is wrong with its document.
+    damage: Option<String>,
+    placement: Option<PlacementRecord>,
+    states: BTreeMap<String, StateRecord>,
+    /// Everything has been read once.
+    is_known: bool,
+    is_dirty: bool,
+    is_final: bool,
+    /// The last line about each machine, and about the unit as such.
+    said: BTreeMap<Option<String>, Progress>,
+}
+
+/// What counts of a wish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Wish {
+    generation: u64,
+    desired: DesiredState,
+    global: bool,
+}
+
+impl Waited {
+    pub(crate) fn new(name: &Arc<str>) -> Waited {
+        Waited {
+            name: Arc::clone(name),
+            generation: 0,
+            wish: None,
+            damage: None,
+            placement: None,
+            states: BTreeMap::new(),
+            is_known: false,
+            is_dirty: false,
+            is_final: false,
+            said: BTreeMap::new(),
+        }
+    }
+
+    /// Waits for this generation, or a later one.
+    pub(crate) fn at_least(&mut self, generation: u64) {
+        self.generation = self.generation.max(generation);
+    }
+
+    /// Everything that the store has of it has been applied.
+    pub(crate) fn is_known(&mut self) {
+        self.is_known = true;
+        self.is_dirty = true;
+    }
+
+    /// There may be something to say.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.is_dirty && self.is_known && !self.is_final
+    }
+
+    /// All has been said.
+    pub(crate) fn is_final(&self) -> bool {
+        self.is_final
+    }
+
+    /// The machines whose states matter; None if all of them do.
+    pub(crate) fn machines(&self) -> Option<impl Iterator<Item = &str>> {
+        let is_global = self.wish.is_some_and(|wish| wish.global);
+        let placement = self.placement.as_ref();
+        // Nowhere, perhaps because machines have refused it.
+        let is_pending = placement.is_some_and(|p| p.machine.is_none() && p.leaving.is_none());
+        let is_destroyed = self
+            .wish
+            .is_some_and(|wish| wish.desired == DesiredState::Destroyed);
+        if is_global || is_pending || is_destroyed {
+            return None;
+        }
+        let machines = placement
+            .into_iter()
+            .flat_map(|placement| [&placement.machine, &placement.leaving])
+            .flatten()
+            .map(MachineId::as_str);
+        Some(machines)
+    }
+
+    /// The machines whose states are known.
+    pub(crate) fn known_machines(&self) -> Vec<String> {
+        self.states.keys().cloned().collect()
+    }
+
+    /// Takes in what one of its keys holds; None: it was removed. A damaged placement or state
+    /// counts as not there; listings name it.
+    pub(crate) fn apply(&mut self, key: &str, entry: Option<&Entry>) {
+        self.is_dirty = true;
+        match keys::parse(key) {
+            Key::Unit(name) => {
+                let wish = entry.map(|entry| wish(name, entry)).transpose();
+                self.damage = wish.as_ref().err().map(ToString::to_string);
+                self.wish = wish.unwrap_or_default();
+            }
+            Key::Placement(_) => self.placement = entry.and_then(decoded),
+            Key::State(_, machine) => match entry.and_then(decoded) {
+                Some(state) => {
+                    self.states.insert(machine.to_owned(), state);
+                }
+                None => {
+                    self.states.remove(machine);
+                }
+            },
+            _ => {}
+        }
+    }
+
+    /// Says what is new.
+    pub(crate) fn look(&mut self, lines: &mut Vec<Progress>) {
+        self.is_dirty = false;
+        for line in self.lines() {
+            let about = line.machine.as_ref().map(|machine| machine.id.clone());
+            // One machine at a time carries a unit, so that its lines replace each other.
+            let about = about.filter(|_| self.wish.is_some_and(|wish| wish.global));
+            if self.said.get(&about) != Some(&line) {
+                self.is_final |= line.is_final;
+                self.said.insert(about, line.clone());
+                lines.push(line);
+            }
+        }
+    }
+
+    fn lines(&self) -> Vec<Progress> {
+        if let Some(damage) = &self.damage {
+            return vec![self.ended(FAILED, damage)];
+        }
+        let Some(wish) = self.wish else {
+            return vec![self.ended("destroyed", "")];
+        };
+        if wish.generation < self.generation {
+            return vec![self.line("submitted", "the store has not seen this wish yet")];
+        }
+        match (wish.desired, wish.global) {
+            (DesiredState::Destroyed, _) => {
+                self.leaving("waiting until every machine has stopped it")
+            }
+            (DesiredState::Inactive, _) => self.inactive(wish),
+            (DesiredState::Loaded | DesiredState::Launched, true) => self.on_all_machines(wish),
+            (DesiredState::Loaded | DesiredState::Launched, false) => vec![self.placed(wish)],
+        }
+    }
+
+    /// A placement that answers the wish.
+    fn decided(&self, wish: Wish) -> Option<&PlacementRecord> {
+        self.placement
+            .as_ref()
+            .filter(|placement| placement.decision.generation >= wish.generation)
+    }
+
+    fn inactive(&self, wish: Wish) -> Vec<Progress> {
+        let Some(placement) = &self.placement else {
+            return vec![self.ended("inactive", "")];
+        };
+        if self.decided(wish).is_none() {
+            return vec![self.line("submitted", "waiting for the leader to decide")];
+        }
+        let is_off = |machine: &MachineId| {
+            self.states.get(machine.as_str()).is_some_and(|state| {
+                state.reached == Reached::Gone && state.decision >= placement.decision
+            })
+        };
+        let is_nowhere = match wish.global {
+            true => {
+                let is_gone = |state: &StateRecord| state.reached == Reached::Gone;
+                placement.assigned == 0 && self.states.values().all(is_gone)
+            }
+            false => placement.machine.is_none() && placement.leaving.as_ref().is_none_or(is_off),
+        };
+        if is_nowhere {
+            return vec![self.ended("inactive", &placement.reason)];
+        }
+        self.leaving(&placement.reason)
+    }
+
+    /// A line for each machine that still has it.
+    fn leaving(&self, reason: &str) -> Vec<Progress> {
+        let lines: Vec<Progress> = self
+            .states
+            .iter()
+            .filter(|(_, state)| !matches!(state.reached, Reached::Gone | Reached::Refused))
+            .map(|(machine, state)| self.on("working", reason, machine, Some(state)))
+            .collect();
+        match lines.is_empty() {
+            true => vec![self.line("working", reason)],
+            false => lines,
+        }
+    }
+
+    fn placed(&self, wish: Wish) -> Progress {
+        let Some(placement) = self.decided(wish) else {
+            return self.line("submitted", "waiting for the leader to decide");
+        };
+        let reason = placement.reason.as_str();
+        let Some(machine) = &placement.machine else {
+            return match &placement.leaving {
+                Some(machine) => {
+                    let state = self.states.get(machine.as_str());
+                    self.on("working", reason, machine.as_str(), state)
+                }
+                None => self.pending(wish, placement),
+            };
+        };
+        let machine = machine.as_str();
+        let state = self
+            .states
+            .get(machine)
+            .filter(|state| state.decision >= placement.decision);
+        let Some(state) = state else {
+            return self.on("placed", reason, machine, None);
+        };
+        match outcome(wish.desired, state) {
+            Outcome::Working => self.on("working", reason, machine, Some(state)),
+            Outcome::Refused => {
+                let why = state.why.as_deref().unwrap_or(reason);
+                self.on("refused", why, machine, Some(state))
+            }
+            Outcome::Reached(phase) => {
+                let reason = state.why.as_deref().unwrap_or(reason);
+                Progress {
+                    is_final: true,
+                    ..self.on(phase, reason, machine, Some(state))
+                }
+            }
+        }
+    }
+
+    /// Nowhere to go. A machine may join; but where machines have refused it by themselves, no
+    /// requirement will change their minds, and the wait ends.
+    fn pending(&self, wish: Wish, placement: &PlacementRecord) -> Progress {
+        let refused = self.states.iter().find(|(_, state)| {
+            state.reached == Reached::Refused && state.decision.generation >= wish.generation
+        });
+        let line = match refused {
+            None => self.line("pending", &placement.reason),
+            Some((machine, state)) => Progress {
+                is_final: true,
+                ..self.on(
+                    "refused",
+                    state.why.as_deref().unwrap_or(&placement.reason),
+                    machine,
+                    Some(state),
+                )
+            },
+        };
+        Progress {
+            refusals: refusals(&placement.refusals),
+            considered: placement.considered,
+            ..line
+        }
+    }
+
+    fn on_all_machines(&self, wish: Wish) -> Vec<Progress> {
+        let Some(placement) = self.decided(wish) else {
+            return vec![self.line("submitted", "waiting for the leader to decide")];
+        };
+        if placement.assigned == 0 {
+            return vec![Progress {
+                refusals: refusals(&placement.refusals),
+                considered: placement.considered,
+                ..self.line("pending", &placement.reason)
+            }];
+        }
+        let mut lines = Vec::new();
+        let mut n_settled = 0;
+        let mut phase = wish.desired.as_str();
+        for (machine, state) in &self.states {
+            if state.decision.generation < wish.generation || state.reached == Reached::Gone {
+                continue;
+            }
+            let why = state.why.as_deref().unwrap_or_default();
+            lines.push(match outcome(wish.desired, state) {
+                Outcome::Working => self.on("working", why, machine, Some(state)),
+                Outcome::Refused => {
+                    n_settled += 1;
+                    self.on("refused", why, machine, Some(state))
+                }
+                Outcome::Reached(reached) => {
+                    n_settled += 1;
+                    if reached == FAILED {
+                        phase = FAILED;
+                    }
+                    self.on(reached, why, machine, Some(state))
+                }
+            });
+        }
+        if n_settled >= placement.assigned {
+            lines.push(self.ended(phase, &placement.reason));
+        } else if lines.is_empty() {
+            lines.push(self.line("placed", &placement.reason));
+        }
+        lines
+    }
+
+    fn line(&self, phase: &str, reason: &str) -> Progress {
+        Progress {
+            name: self.name.to_string(),
+            phase: phase.to_owned(),
+            reason: reason.to_owned(),
+            ..Progress::default()
+        }
+    }
+
+    fn ended(&self, phase: &str, reason: &str) -> Progress {
+        Progress {
+            is_final: true,
+            ..self.line(phase, reason)
+        }
+    }
+
+    fn on(
+        &self,
+        phase: &str,
+        reason: &str,
+        machine: &str,
+        state: Option<&StateRecord>,
+    ) -> Progress {
+        Progress {
+            machine: Some(MachineRef {
+                id: machine.to_owned(),
+                primary_ip: String::new(),
+            }),
+            state: state.map(|state| state_view(machine, state, false)),
+            ..self.line(phase, reason)
+        }
+    }
+}
+
+/// How far a machine has come with the newest decision.
+enum Outcome {
+    Working,
+    Refused,
+    /// As wished, or failed: the phase.
+    Reached(&'static str),
+}
+
+const FAILED: &str = "failed";
+
+fn outcome(desired: DesiredState, state: &StateRecord) -> Outcome {
+    match (state.reached, desired) {
+        (Reached::Refused, _) => Outcome::Refused,
+        (Reached::Launched, DesiredState::Launched) if has_failed(state) => {
+            Outcome::Reached(FAILED)
+        }
+        (Reached::Launched, DesiredState::Launched) => Outcome::Reached("launched"),
+        // What was stopped may be `failed` by the signal that stopped it: it is loaded all the same.
+        (Reached::Loaded, DesiredState::Loaded) if !can_run(state) => Outcome::Reached(FAILED),
+        (Reached::Loaded, DesiredState::Loaded) => Outcome::Reached("loaded"),
+        _ => Outcome::Working,
+    }
+}
+
+fn has_failed(state: &StateRecord) -> bool {
+    let is_up = matches!(state.active.as_str(), "active" | "activating" | "reloading");
+    state.active == "failed" || !can_run(state) || (state.why.is_some() && !is_up)
+}
+
+fn can_run(state: &StateRecord) -> bool {
+    !matches!(state.load.as_str(), "bad-setting" | "error" | "not-found")
+}
+
+fn wish(name: &str, entry: &Entry) -> Result<Wish, store::Error> {
+    let record = UnitRecord::decode(&entry.key, &entry.value)?;
+    let file = UnitFile::parse(record.text.as_bytes());
+    Ok(Wish {
+        generation: entry.mod_revision,
+        desired: record.desired,
+        global: file.is_ok_and(|file| is_global(name, &file)),
+    })
+}
+
+fn decoded<T: Document>(entry: &Entry) -> Option<T> {
+    T::decode(&entry.key, &entry.value).ok()
+}
