@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use rustix::fs::FlockOperation;
+
+use crate::error::At;
 use crate::program::UMOUNT;
-use crate::record::{Record, list, load, lock, run_directory};
+use crate::record::{Claim, claim, list, lock, run_directory};
 use crate::{Error, Result, network, nspawn};
 
 /// Removes everything of a sandbox. A sandbox that does not exist, or is half gone, is no error.
@@ -12,15 +15,10 @@ use crate::{Error, Result, network, nspawn};
 /// # Errors
 /// [`Error::Left`] with what could not be removed; the record stays, so that it can be tried again.
 pub fn down(name: &str) -> Result<()> {
-    let record = match load(name) {
-        Err(Error::NoSuchSandbox { .. }) => {
-            // Without a record nothing was made; a directory can be left by a crash between the two.
-            let _ = fs::remove_dir_all(run_directory(name));
-            return Ok(());
-        }
-        other => other?,
-    };
-    take_down(&record)
+    match claim(name, FlockOperation::LockExclusive)? {
+        Some(claim) => take_down(&claim),
+        None => Ok(()),
+    }
 }
 
 /// Takes down sandboxes whose owner is dead: nobody else will.
@@ -28,13 +26,19 @@ pub fn down(name: &str) -> Result<()> {
 /// # Errors
 /// As `down`.
 pub fn sweep() -> Result<()> {
-    list()?
-        .iter()
-        .filter(|record| record.is_orphan())
-        .try_for_each(take_down)
+    for orphan in list()?.iter().filter(|record| record.is_orphan()) {
+        // Whoever was faster may have made another one of that name meanwhile.
+        if let Some(claim) = claim(&orphan.name, FlockOperation::LockExclusive)?
+            && claim.record.is_orphan()
+        {
+            take_down(&claim)?;
+        }
+    }
+    Ok(())
 }
 
-fn take_down(record: &Record) -> Result<()> {
+fn take_down(claim: &Claim) -> Result<()> {
+    let record = &claim.record;
     let mut left = Vec::new();
     let mut note = |result: Result<()>| left.extend(result.err().map(|e| e.to_string()));
     std::thread::scope(|scope| {
@@ -62,9 +66,8 @@ fn take_down(record: &Record) -> Result<()> {
         });
     }
     let _lock = lock()?;
-    // Another `down` may have been faster.
-    let _ = fs::remove_dir_all(run_directory(&record.name));
-    Ok(())
+    let own = run_directory(&record.name);
+    fs::remove_dir_all(&own).at("remove", own)
 }
 
 /// Removes the trees; first whatever is mounted below, so that nothing of the computer's can

@@ -134,10 +134,17 @@ pub(crate) trait At<T> {
 
 impl<T, E: Into<std::io::Error>> At<T> for std::result::Result<T, E> {
     fn at(self, what: &'static str, path: impl Into<PathBuf>) -> Result<T> {
-        self.map_err(|e| Error::File {
-            what,
-            path: path.into(),
-            source: e.into(),
+        self.map_err(|e| {
+            let source: std::io::Error = e.into();
+            let denied = source.kind() == std::io::ErrorKind::PermissionDenied;
+            if denied && !rustix::process::geteuid().is_root() {
+                return Error::NotRoot;
+            }
+            Error::File {
+                what,
+                path: path.into(),
+                source,
+            }
         })
     }
 }

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::error::At;
 use crate::process::Process;
 use crate::program::{ETCD, ETCDCTL, output_of, tail};
-use crate::record::{MemberRecord, Record, load};
+use crate::record::{MemberRecord, Record, claim_for_use, load};
 use crate::{Error, Result, wait_for};
 
 /// Of one HTTP request. A member that elects a leader answers within two seconds.
@@ -75,9 +75,9 @@ impl Member {
     /// # Errors
     /// With the end of its log when it does not become healthy.
     pub fn start(&self) -> Result<()> {
-        let record = load(&self.sandbox)?;
+        let claim = claim_for_use(&self.sandbox)?;
         let member = self.record()?;
-        start(&record, &member)?;
+        start(&claim.record, &member)?;
         await_health(&member)
     }
 

@@ -10,12 +10,14 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, renameat};
+use rustix::fs::{
+    CWD, FlockOperation, Mode, OFlags, ResolveFlags, flock, mkdirat, openat, openat2, renameat,
+};
 
 use crate::error::At;
 use crate::process::Process;
 use crate::program::{JOURNALCTL, NSENTER, tail};
-use crate::record::{HostRecord, Record, load, update_host};
+use crate::record::{HostRecord, claim_for_use, load, update_host};
 use crate::scope::unified_mount;
 use crate::tree::PATH;
 use crate::wait::Deadline;
@@ -76,21 +78,24 @@ impl Host {
         }
     }
 
-    fn records(&self) -> Result<(Record, HostRecord)> {
-        let record = load(&self.sandbox)?;
-        let host = record.hosts.iter().find(|h| h.name == self.name).cloned();
-        let host = host.ok_or_else(|| Error::NoSuchHost {
-            host: self.name.clone(),
-        })?;
-        Ok((record, host))
-    }
-
     /// What is recorded of it.
     ///
     /// # Errors
     /// When its sandbox is gone.
     pub fn record(&self) -> Result<HostRecord> {
-        Ok(self.records()?.1)
+        let record = load(&self.sandbox)?;
+        let host = record.hosts.into_iter().find(|h| h.name == self.name);
+        host.ok_or_else(|| Error::NoSuchHost {
+            host: self.name.clone(),
+        })
+    }
+
+    /// One after the other switches it on and off and plugs its cable; freed when dropped.
+    fn turn(&self) -> Result<File> {
+        let root = self.record()?.root;
+        let directory = File::open(&root).at("open", &root)?;
+        flock(&directory, FlockOperation::LockExclusive).at("lock", root)?;
+        Ok(directory)
     }
 
     /// Its name, also its hostname.
@@ -194,8 +199,9 @@ impl Host {
     /// # Errors
     /// When something of it could not be ended.
     pub fn kill(&self) -> Result<()> {
-        let (record, host) = self.records()?;
-        nspawn::power_off(&record, &host)?;
+        let claim = claim_for_use(&self.sandbox)?;
+        let _turn = self.turn()?;
+        nspawn::power_off(&claim.record, &self.record()?)?;
         update_host(&self.sandbox, &self.name, |h| {
             h.leader = None;
             h.nspawn = None;
@@ -207,14 +213,16 @@ impl Host {
     /// # Errors
     /// [`Error::Invalid`] when it is on; [`Error::Boot`] with the end of its console.
     pub fn boot(&self) -> Result<()> {
-        let (record, host) = self.records()?;
+        let claim = claim_for_use(&self.sandbox)?;
+        let _turn = self.turn()?;
+        let host = self.record()?;
         if nspawn::leader(&host).is_ok() {
             return Err(Error::Invalid(format!(
                 "host {0} is on: `fleet-sandbox kill {0}` cuts its power",
                 self.name
             )));
         }
-        nspawn::power_on(&record, &host)
+        nspawn::power_on(&claim.record, &host)
     }
 
     /// Takes its network cable out. It stays out over power cut and boot.
@@ -234,6 +242,8 @@ impl Host {
     }
 
     fn set_cut(&self, cut: bool) -> Result<()> {
+        let _claim = claim_for_use(&self.sandbox)?;
+        let _turn = self.turn()?;
         update_host(&self.sandbox, &self.name, |h| h.cut = cut)?;
         let host = self.record()?;
         // A host that is off gets its cable at boot.
@@ -360,6 +370,9 @@ fn make_directories(root: &OwnedFd, path: &Path) -> Result<OwnedFd> {
 /// The command line that runs something inside a host: a shell that joins a cgroup of the
 /// host's own (so that a power cut and the accounts include it), then becomes nsenter.
 fn inside<A: AsRef<OsStr>>(host: &HostRecord, argv: &[A]) -> Result<Command> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::NotRoot);
+    }
     let leader = nspawn::leader(host)?;
     let pid = leader.pid.to_string();
     let nsenter = NSENTER.path()?;

@@ -45,6 +45,7 @@
 //! - Every wait has a bound and says in its failure what it last saw.
 //! - This package knows fleetd only as a binary with units and a configuration file.
 
+mod builder;
 mod down;
 mod error;
 mod etcd;
@@ -61,13 +62,14 @@ mod subnet;
 mod tree;
 mod wait;
 
+pub use builder::{Builder, ETCD_MAX, HOSTS_MAX};
 pub use down::{down, sweep};
 pub use error::{Error, Result};
 pub use etcd::Member;
 pub use host::{Host, Output};
 pub use process::Process;
 pub use record::{HostRecord, MemberRecord, RUN_DIRECTORY, Record, list, load};
-pub use sandbox::{Builder, ETCD_MAX, HOSTS_MAX, Sandbox, built_beside};
+pub use sandbox::{Sandbox, built_beside};
 pub use scope::Scope;
 pub use subnet::Subnet;
 pub use wait::wait_for;

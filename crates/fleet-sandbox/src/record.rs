@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -168,6 +169,43 @@ pub(crate) fn lock() -> Result<Lock> {
         .at("open", &path)?;
     flock(&file, FlockOperation::LockExclusive).at("lock", &path)?;
     Ok(Lock(file))
+}
+
+/// The right to change a sandbox, held while it is used; freed when dropped, and when its
+/// holder dies. Many may boot and kill hosts at a time; only one may take it down, and only
+/// when nobody does anything else with it.
+pub(crate) struct Claim {
+    #[expect(dead_code, reason = "held, not read")]
+    directory: fs::File,
+    pub(crate) record: Record,
+}
+
+/// Claims a sandbox; waits for those who have it. None: it does not exist, or not any more.
+pub(crate) fn claim(name: &str, operation: FlockOperation) -> Result<Option<Claim>> {
+    let path = run_directory(name);
+    let directory = match fs::File::open(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.at("open", &path)?,
+    };
+    flock(&directory, operation).at("lock", &path)?;
+    // While we waited it may have been taken down, and another of its name been made.
+    let own = directory.metadata().at("read", &path)?;
+    if !fs::metadata(&path).is_ok_and(|m| (m.dev(), m.ino()) == (own.dev(), own.ino())) {
+        return Ok(None);
+    }
+    match load(name) {
+        Ok(record) => Ok(Some(Claim { directory, record })),
+        Err(Error::NoSuchSandbox { .. }) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Claims a sandbox to do something with it.
+pub(crate) fn claim_for_use(name: &str) -> Result<Claim> {
+    let claim = claim(name, FlockOperation::LockShared)?;
+    claim.ok_or_else(|| Error::NoSuchSandbox {
+        name: name.to_owned(),
+    })
 }
 
 /// Reads one record.
