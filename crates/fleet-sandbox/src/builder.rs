@@ -228,7 +228,6 @@ impl Builder {
             scope: Scope::plan(&record.name, &name),
             cut: false,
             leader: None,
-            nspawn: None,
             name,
         }
     }

@@ -202,10 +202,7 @@ impl Host {
         let claim = claim_for_use(&self.sandbox)?;
         let _turn = self.turn()?;
         nspawn::power_off(&claim.record, &self.record()?)?;
-        update_host(&self.sandbox, &self.name, |h| {
-            h.leader = None;
-            h.nspawn = None;
-        })
+        update_host(&self.sandbox, &self.name, |h| h.leader = None)
     }
 
     /// Boots it: same machine id, same address, /etc and /var as they were, /run empty.

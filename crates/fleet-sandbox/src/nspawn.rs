@@ -13,6 +13,7 @@ use crate::host::run_inside;
 use crate::process::Process;
 use crate::program::{NSPAWN, tail};
 use crate::record::{HostRecord, Record, run_directory, update_host};
+use crate::scope::Scope;
 use crate::wait::Deadline;
 use crate::{Error, Result, network, wait_for};
 
@@ -45,13 +46,9 @@ pub(crate) fn power_on(record: &Record, host: &HostRecord) -> Result<()> {
     let leader = leader?;
     let on = HostRecord {
         leader: Some(leader),
-        nspawn: leader.parent(),
         ..host.clone()
     };
-    update_host(&record.name, &host.name, |h| {
-        h.leader = on.leader;
-        h.nspawn = on.nspawn;
-    })?;
+    update_host(&record.name, &host.name, |h| h.leader = on.leader)?;
     // `start` of a target that is being started waits for it: one wait inside, no polling,
     // except until PID 1 has opened its socket.
     let script = "systemctl start basic.target && \
@@ -80,9 +77,6 @@ pub(crate) fn power_off(record: &Record, host: &HostRecord) -> Result<()> {
     if let Some(leader) = host.leader {
         leader.signal(Signal::KILL);
     }
-    if let Some(nspawn) = host.nspawn {
-        nspawn.signal(Signal::KILL);
-    }
     host.scope.kill()?;
     // nspawn that is killed leaves these: its lock on the tree and its mount tunnel.
     if let Ok(tree) = fs::metadata(&host.root) {
@@ -99,21 +93,30 @@ pub(crate) fn power_off(record: &Record, host: &HostRecord) -> Result<()> {
 
 /// The host's systemd: the one that was recorded, or after a reboot from inside its successor.
 pub(crate) fn leader(host: &HostRecord) -> Result<Process> {
-    let off = || Error::HostOff {
-        host: host.name.clone(),
-    };
-    let recorded = host.leader.ok_or_else(off)?;
-    if recorded.is_alive() {
-        return Ok(recorded);
+    match host.leader {
+        Some(recorded) if recorded.is_alive() => Some(recorded),
+        Some(_) => host
+            .scope
+            .processes()
+            .into_iter()
+            .find(Process::is_init_of_container),
+        None => None,
     }
-    host.nspawn
-        .filter(Process::is_alive)
-        .and_then(|n| n.children().into_iter().next())
-        .ok_or_else(off)
+    .ok_or_else(|| Error::HostOff {
+        host: host.name.clone(),
+    })
 }
 
+/// nspawn that keeps its unit does not reboot its container itself: it ends with exit code
+/// 133 to be started again, by the computer's systemd or by a shell.
+const REBOOTING: &str = r#"while "$@"; s=$?; [ $s = 133 ]; do :; done; exit $s"#;
+
 fn command(host: &HostRecord) -> Result<Vec<String>> {
-    let mut argv = vec![NSPAWN.path()?.to_string_lossy().into_owned()];
+    let mut argv = match host.scope {
+        Scope::Cgroups(_) => ["sh", "-c", REBOOTING, "sh"].map(str::to_owned).to_vec(),
+        Scope::Unit(_) => Vec::new(),
+    };
+    argv.extend([NSPAWN.path()?.to_string_lossy().into_owned()]);
     argv.extend(
         // Nothing of the computer's settings, journal or resolver; not known to machined; in
         // the cgroup that it was started in.

@@ -46,24 +46,31 @@ impl Process {
         }
     }
 
-    /// Its living children.
-    pub(crate) fn children(&self) -> Vec<Process> {
-        let path = format!("/proc/{0}/task/{0}/children", self.pid);
-        let list = fs::read_to_string(path).unwrap_or_default();
-        list.split_whitespace()
-            .filter_map(|pid| Process::find(pid.parse().ok()?))
-            .collect()
+    /// True for PID 1 of a namespace one below ours: a host's systemd, and not that of a
+    /// container inside the host.
+    pub(crate) fn is_init_of_container(&self) -> bool {
+        namespaces("self").is_some_and(|own| {
+            namespaces(&self.pid.to_string())
+                .is_some_and(|pids| pids.len() == own.len() + 1 && pids.ends_with(&[1]))
+        })
     }
+}
 
-    /// Its parent.
-    pub(crate) fn parent(&self) -> Option<Process> {
-        Process::find(stat(self.pid)?.parent)
-    }
+/// A process's number in each namespace that it is in, ours first.
+fn namespaces(pid: &str) -> Option<Vec<i32>> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    Some(
+        list.split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect(),
+    )
 }
 
 struct Stat {
     state: char,
-    parent: i32,
     start: u64,
 }
 
@@ -73,7 +80,6 @@ fn stat(pid: i32) -> Option<Stat> {
     let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_whitespace().collect();
     Some(Stat {
         state: fields.first()?.chars().next()?,
-        parent: fields.get(1)?.parse().ok()?,
         start: fields.get(19)?.parse().ok()?,
     })
 }
@@ -96,13 +102,13 @@ mod tests {
     }
 
     #[test]
-    fn a_child_knows_its_parent() {
+    fn a_killed_process_is_not_alive_and_no_container() {
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
             .unwrap();
         let process = Process::find(child.id().cast_signed()).unwrap();
-        assert_eq!(process.parent(), Process::own());
+        assert!(process.is_alive() && !process.is_init_of_container());
         process.signal(Signal::KILL);
         child.wait().unwrap();
         assert!(!process.is_alive());

@@ -76,8 +76,6 @@ pub struct HostRecord {
     pub cut: bool,
     /// Its systemd, as the computer numbers it; None: not booted, or switched off.
     pub leader: Option<Process>,
-    /// systemd-nspawn, which holds it.
-    pub nspawn: Option<Process>,
 }
 
 /// One member of etcd.

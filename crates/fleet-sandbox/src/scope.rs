@@ -98,24 +98,22 @@ impl Scope {
                 Ok(())
             }
             Scope::Unit(unit) => {
+                let output = format!("StandardOutput=append:{}", output.display());
+                let properties = [
+                    "Delegate=yes",
+                    "TasksMax=infinity",
+                    "KillMode=mixed",
+                    // nspawn ends so when its host reboots.
+                    "RestartForceExitStatus=133",
+                    "SuccessExitStatus=133",
+                    output.as_str(),
+                    "StandardError=inherit",
+                ];
                 let mut command = SYSTEMD_RUN.command()?;
                 command
-                    .args([
-                        "--quiet",
-                        "--collect",
-                        "--service-type=exec",
-                        "-p",
-                        "Delegate=yes",
-                        "-p",
-                        "TasksMax=infinity",
-                    ])
-                    .args([
-                        "-p",
-                        "KillMode=mixed",
-                        "-p",
-                        &format!("StandardOutput=append:{}", output.display()),
-                    ])
-                    .args(["-p", "StandardError=inherit", &format!("--unit={unit}")])
+                    .args(["--quiet", "--collect", "--service-type=exec"])
+                    .arg(format!("--unit={unit}"))
+                    .args(properties.map(|property| format!("--property={property}")))
                     .args(
                         env.iter()
                             .map(|(key, value)| format!("--setenv={key}={value}")),

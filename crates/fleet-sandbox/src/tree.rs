@@ -60,13 +60,14 @@ const COPIED: [&str; 11] = [
 
 /// Units of /usr that make no sense in a host: hardware, consoles, networks that the sandbox
 /// makes, mounts of the computer's kernel, services that the computer happens to have.
-const MASKED: [&str; 44] = [
+const MASKED: [&str; 45] = [
     "systemd-udevd.service",
     "systemd-udevd-control.socket",
     "systemd-udevd-kernel.socket",
     "systemd-udev-trigger.service",
     "systemd-udev-settle.service",
     "systemd-logind.service",
+    "dbus-org.freedesktop.login1.service",
     "systemd-user-sessions.service",
     "console-getty.service",
     "getty@.service",

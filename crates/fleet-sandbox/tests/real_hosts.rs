@@ -2,6 +2,8 @@
 //! needs; takes seconds. Each test has sandboxes of its own and takes them down, also when it
 //! panics.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -373,9 +375,14 @@ fn etcd_keeps_its_data_and_needs_a_majority() {
     assert!(first.metric("etcd_server_has_leader").unwrap() > 0.0);
     sandbox.etcd(1).kill().unwrap();
     assert_eq!(sandbox.etcd(1).process().unwrap(), None);
-    first.etcdctl(&["put", "a", "2"]).unwrap();
+    // It may have led: the others elect.
+    wait_for("a write to two of three", BOUND, || {
+        first.etcdctl(&["put", "a", "2"])
+    })
+    .unwrap();
     sandbox.etcd(2).stop().unwrap();
-    let alone = first.etcdctl(&["--command-timeout=1s", "put", "a", "3"]);
+    // Another key: what becomes of this write is open, it may be accepted later.
+    let alone = first.etcdctl(&["--command-timeout=1s", "put", "b", "3"]);
     assert!(alone.is_err(), "one of three members accepted a write");
     sandbox.etcd(1).start().unwrap();
     assert_eq!(
@@ -387,7 +394,10 @@ fn etcd_keeps_its_data_and_needs_a_majority() {
     );
     sandbox.etcd(2).start().unwrap();
     first.freeze().unwrap();
-    sandbox.etcd(2).etcdctl(&["put", "a", "4"]).unwrap();
+    wait_for("a write beside a frozen member", BOUND, || {
+        sandbox.etcd(2).etcdctl(&["put", "a", "4"])
+    })
+    .unwrap();
     first.thaw().unwrap();
     wait_for("the frozen member to catch up", BOUND, || {
         match first.etcdctl(&["get", "--print-value-only", "a"]) {
