@@ -23,6 +23,8 @@ mod leases;
 mod links;
 #[cfg(test)]
 pub(super) mod server;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod watch;
 

@@ -38,6 +38,7 @@ const MAX_MESSAGE: usize = 1 << 30;
 pub(super) struct Links {
     endpoints: Vec<(String, Endpoint)>,
     user: Option<(String, String)>,
+    has_certificate: bool,
     timeout: Duration,
     /// The endpoint to try first.
     preferred: AtomicUsize,
@@ -81,6 +82,7 @@ impl Links {
     pub(super) fn new(config: EtcdConfig) -> Result<Arc<Links>, Error> {
         Ok(Arc::new(Links {
             endpoints: tls::endpoints(&config)?,
+            has_certificate: config.tls.certificate.is_some(),
             user: (!config.username.is_empty()).then_some((config.username, config.password)),
             timeout: config.request_timeout,
             preferred: AtomicUsize::new(0),
@@ -179,7 +181,7 @@ impl Links {
         let Some((url, target)) = self.endpoints.get(endpoint) else {
             return Err(String::new());
         };
-        let failed = |why: String| format!("etcd {url}: {why}");
+        let failed = |why: String| format!("etcd {url}: {why}{}", self.certificate_hint(url));
         let channel = target
             .connect()
             .await
@@ -204,11 +206,36 @@ impl Links {
             Error::Unavailable(why) => why,
             other => other.to_string(),
         })?;
+        // A connection alone says little: what listens there may hang, or have lost the others.
+        match client.maintenance_client().status().await {
+            Ok(status) if status.leader() == 0 => {
+                return Err(failed("it has no leader".to_owned()));
+            }
+            Ok(_) => {}
+            Err(error) => match classify(url, &error) {
+                // It lives, and does not tell everybody how it is.
+                (Fault::Answer, _) => {}
+                (_, Error::Unavailable(why)) => {
+                    return Err(format!("{why}{}", self.certificate_hint(url)));
+                }
+                (_, error) => return Err(error.to_string()),
+            },
+        }
         Ok(Link {
             endpoint,
             client,
             cut: watch::Sender::new(false),
         })
+    }
+}
+
+impl Links {
+    /// A server that wants a certificate does not always come to say so before it hangs up.
+    fn certificate_hint(&self, url: &str) -> &'static str {
+        match url.starts_with("https://") && !self.has_certificate {
+            true => " (if it wants a client certificate, set etcd_certfile and etcd_keyfile)",
+            false => "",
+        }
     }
 }
 

@@ -146,6 +146,11 @@ impl Server {
         self.child = Some(child);
     }
 
+    /// Removes all its data, as if another etcd had been set up at its address.
+    pub(in crate::store) fn forget(&self) {
+        std::fs::remove_dir_all(self.dir.path().join("data")).unwrap();
+    }
+
     /// Stops it from running without closing its connections, as a cable cut would; or goes on.
     pub(in crate::store) fn freeze(&self, frozen: bool) {
         let signal = if frozen {

@@ -26,8 +26,8 @@ pub(super) async fn open(store: &EtcdStore, prefix: &str, after: Revision) -> Re
         let link = line.link(deadline).await?;
         let until = line.until(Effect::Read, deadline);
         let error = match timeout_at(until, create(store, &link, prefix, after)).await {
-            Ok(Ok(Created::Running(answers, newest))) => break (link, answers, newest),
-            Ok(Ok(Created::Refused(why))) => {
+            Ok(Ok(Ok((answers, newest)))) => break (link, answers, newest),
+            Ok(Ok(Err(why))) => {
                 // etcd says so also when the token has expired.
                 if errors::is_stale_token(&why) && tokens < TOKEN_RETRIES {
                     tokens += 1;
@@ -73,12 +73,8 @@ pub(super) async fn open(store: &EtcdStore, prefix: &str, after: Revision) -> Re
     Ok(batches.boxed())
 }
 
-enum Created {
-    /// etcd watches; its newest revision.
-    Running(WatchStream, Revision),
-    /// It does not, and says why.
-    Refused(String),
-}
+/// A watch that etcd has taken on and its newest revision, or why it has not.
+type Created = Result<(WatchStream, Revision), String>;
 
 async fn create(
     store: &EtcdStore,
@@ -97,17 +93,15 @@ async fn create(
         .watch(store.full(prefix), Some(options))
         .await?;
     let Some(created) = answers.message().await? else {
-        return Ok(Created::Refused(
-            "the watch ended before it began".to_owned(),
-        ));
+        return Ok(Err("the watch ended before it began".to_owned()));
     };
     if created.canceled() {
-        return Ok(Created::Refused(created.cancel_reason().to_owned()));
+        return Ok(Err(created.cancel_reason().to_owned()));
     }
     let newest = created
         .header()
         .map_or(0, |header| revision(header.revision()));
-    Ok(Created::Running(answers, newest))
+    Ok(Ok((answers, newest)))
 }
 
 fn refused(line: Line<'_>, why: &str) -> Error {
