@@ -29,6 +29,7 @@ mod socket;
 mod states;
 mod units;
 mod wait;
+mod waits;
 
 /// An API and the store behind it, in which the tests play engine and agents.
 struct Cluster {

@@ -6,22 +6,21 @@ use axum::body::BodyDataStream;
 use fleet_api::v2::{Progress, WaitFor, WaitRequest};
 use fleet_core::records::Refusal;
 use futures_util::StreamExt;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::*;
 
 /// Lines come at once; whoever waits so long waits for ever.
-const BOUND: Duration = Duration::from_secs(20);
+pub(super) const BOUND: Duration = Duration::from_secs(20);
 
 /// The lines of a wait.
-struct Lines {
-    body: BodyDataStream,
+pub(super) struct Lines {
+    pub(super) body: BodyDataStream,
     text: String,
 }
 
 impl Lines {
-    async fn of(cluster: &Cluster, units: &[&str]) -> Lines {
+    pub(super) async fn of(cluster: &Cluster, units: &[&str]) -> Lines {
         let mut request = WaitRequest::default();
         for name in units {
             let snapshot = cluster.store.read_keys(&[keys::unit(name)]).await.unwrap();
@@ -50,7 +49,7 @@ impl Lines {
     }
 
     /// The next line; None at the end.
-    async fn next(&mut self) -> Option<Progress> {
+    pub(super) async fn next(&mut self) -> Option<Progress> {
         loop {
             if let Some((line, rest)) = self.text.split_once('\n') {
                 let line = line.to_owned();
@@ -69,7 +68,7 @@ impl Lines {
     }
 
     /// The next line as `phase` or `phase machine`, with `!` if it is final.
-    async fn brief(&mut self) -> String {
+    pub(super) async fn brief(&mut self) -> String {
         let Some(line) = self.next().await else {
             return "end".into();
         };
@@ -87,7 +86,7 @@ fn brief(line: &Progress) -> String {
     format!("{}{machine}{end}", line.phase)
 }
 
-const LAUNCHED: &str = r#"{"options":[{"section":"Service","name":"ExecStart","value":"/bin/sleep 100"}],"desiredState":"launched"}"#;
+pub(super) const LAUNCHED: &str = r#"{"options":[{"section":"Service","name":"ExecStart","value":"/bin/sleep 100"}],"desiredState":"launched"}"#;
 
 #[tokio::test]
 async fn a_start_from_the_wish_to_running() {
@@ -251,13 +250,38 @@ async fn a_refusing_machine_is_named_and_the_wait_goes_on_elsewhere() {
     assert_eq!(line.reason, "the machine has a unit of that name");
     cluster.place("a.service", Some("m2")).await;
     assert_eq!(lines.brief().await, "placed m2");
-    // Nowhere left.
+    // Also for whoever comes later, while its state still says so.
     cluster.place("a.service", None).await;
     assert_eq!(lines.brief().await, "refused m1!");
     assert_eq!(lines.brief().await, "end");
-    // Also for whoever comes later.
     let mut lines = Lines::of(&cluster, &["a.service"]).await;
     assert_eq!(lines.brief().await, "refused m1!");
+}
+
+#[tokio::test]
+async fn a_refusal_is_remembered_when_the_unit_is_taken_from_there() {
+    let cluster = Cluster::new();
+    cluster.put("a.service", LAUNCHED).await;
+    let first = cluster.place("a.service", Some("m1")).await;
+    let mut lines = Lines::of(&cluster, &["a.service"]).await;
+    assert_eq!(lines.brief().await, "placed m1");
+    let refused = StateRecord {
+        why: Some("no".into()),
+        ..state(first, Reached::Refused, "")
+    };
+    cluster.report("a.service", "m1", refused).await;
+    assert_eq!(lines.brief().await, "refused m1");
+    let gone = state(first, Reached::Gone, "not-found/inactive/dead");
+    cluster.report("a.service", "m1", gone).await;
+    cluster.place("a.service", None).await;
+    let mut line = lines.next().await.unwrap();
+    while !line.is_final {
+        line = lines.next().await.unwrap();
+    }
+    assert_eq!(
+        (brief(&line).as_str(), line.reason.as_str()),
+        ("refused m1!", "no")
+    );
 }
 
 #[tokio::test]
@@ -303,13 +327,10 @@ async fn a_stop_an_unload_and_a_destroy() {
     };
     cluster.write(keys::placement(unit), leaving.encode()).await;
     assert_eq!(lines.brief().await, "working m1");
-    cluster
-        .report(
-            unit,
-            "m1",
-            state(decision, Reached::Gone, "not-found/inactive/dead"),
-        )
-        .await;
+    let gone = state(decision, Reached::Gone, "not-found/inactive/dead");
+    cluster.report(unit, "m1", gone).await;
+    assert_eq!(lines.brief().await, "working");
+    cluster.remove(keys::placement(unit)).await;
     assert_eq!(lines.brief().await, "inactive!");
 
     cluster
@@ -371,6 +392,41 @@ async fn a_global_unit_has_a_line_for_each_machine_and_one_at_the_end() {
 }
 
 #[tokio::test]
+async fn a_global_unit_refused_by_one_machine_waits_for_the_others() {
+    let cluster = Cluster::new();
+    let unit = "g.service";
+    let text = body(&[("X-Fleet", "Global", "true")], "launched");
+    cluster.put(unit, &text).await;
+    let decision = Decision {
+        generation: cluster.generation(unit).await,
+        seq: 50,
+    };
+    let assigned = |assigned| PlacementRecord {
+        decision,
+        assigned,
+        ..placement(None)
+    };
+    cluster
+        .write(keys::placement(unit), assigned(3).encode())
+        .await;
+    let mut lines = Lines::of(&cluster, &[unit]).await;
+    assert_eq!(lines.brief().await, "placed");
+    cluster
+        .report(unit, "m1", state(decision, Reached::Refused, ""))
+        .await;
+    assert_eq!(lines.brief().await, "refused m1");
+    let running = state(decision, Reached::Launched, "loaded/active/running");
+    cluster.report(unit, "m2", running.clone()).await;
+    assert_eq!(lines.brief().await, "launched m2");
+    cluster
+        .write(keys::placement(unit), assigned(2).encode())
+        .await;
+    cluster.report(unit, "m3", running).await;
+    assert_eq!(lines.brief().await, "launched m3");
+    assert_eq!(lines.brief().await, "launched!");
+}
+
+#[tokio::test]
 async fn a_damaged_unit_is_a_failure_and_no_destruction() {
     let cluster = Cluster::new();
     cluster
@@ -380,118 +436,4 @@ async fn a_damaged_unit_is_a_failure_and_no_destruction() {
     let line = lines.next().await.unwrap();
     assert_eq!(brief(&line), "failed!");
     assert!(line.reason.contains("damaged"), "{}", line.reason);
-}
-
-#[tokio::test]
-async fn a_thousand_units_wait_in_one_request_with_one_watch() {
-    let cluster = Cluster::new();
-    let names: Vec<String> = (0..1_000).map(|n| format!("u{n:04}.service")).collect();
-    for name in &names {
-        cluster
-            .write(
-                keys::unit(name),
-                wish(SLEEP_TEXT, DesiredState::Launched).encode(),
-            )
-            .await;
-    }
-    let units: Vec<&str> = names.iter().map(String::as_str).collect();
-    let mut lines = Lines::of(&cluster, &units).await;
-    for _ in 0..1_000 {
-        assert_eq!(lines.brief().await, "submitted");
-    }
-    for name in &names {
-        let decision = cluster.place(name, Some("m1")).await;
-        let running = state(decision, Reached::Launched, "loaded/active/running");
-        cluster.report(name, "m1", running).await;
-    }
-    let mut n_final = 0;
-    while let Some(line) = lines.next().await {
-        n_final += usize::from(line.is_final);
-    }
-    assert_eq!(n_final, 1_000);
-}
-
-#[tokio::test]
-async fn many_waits_see_the_same() {
-    let cluster = Cluster::new();
-    cluster.put("a.service", LAUNCHED).await;
-    let mut waits = Vec::new();
-    for _ in 0..20 {
-        let mut lines = Lines::of(&cluster, &["a.service"]).await;
-        assert_eq!(lines.brief().await, "submitted");
-        waits.push(lines);
-    }
-    assert_eq!(cluster.state.n_waiting(), 20);
-    // One that goes away takes none of the others with it.
-    waits.pop();
-    assert_eq!(cluster.state.n_waiting(), 19);
-    cluster.place("a.service", Some("m1")).await;
-    for lines in &mut waits {
-        assert_eq!(lines.brief().await, "placed m1");
-    }
-    drop(waits);
-    assert_eq!(cluster.state.n_waiting(), 0);
-    // The next one starts the watch again.
-    let mut lines = Lines::of(&cluster, &["a.service"]).await;
-    assert_eq!(lines.brief().await, "placed m1");
-    cluster.place("a.service", Some("m2")).await;
-    assert_eq!(lines.brief().await, "placed m2");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_silent_wait_shows_that_it_is_there_and_stops_with_fleetd() {
-    let mut cluster = Cluster::new();
-    let (shutdown, stop) = watch::channel(false);
-    cluster.state = cluster.state.with_shutdown(stop);
-    cluster.put("a.service", LAUNCHED).await;
-    let mut lines = Lines::of(&cluster, &["a.service"]).await;
-    assert_eq!(lines.brief().await, "submitted");
-    let chunk = lines.body.next().await.unwrap().unwrap();
-    assert_eq!(&chunk[..], b"\n");
-    shutdown.send_replace(true);
-    assert_eq!(lines.next().await, None);
-}
-
-#[tokio::test]
-async fn a_client_that_goes_away_ends_its_wait() {
-    let cluster = Cluster::new();
-    cluster.put("a.service", LAUNCHED).await;
-    let (_directory, path) = socket::serve(&cluster);
-    let client = socket::client(&path);
-    let request = WaitRequest {
-        units: vec![WaitFor {
-            name: "a.service".into(),
-            generation: 1,
-        }],
-    };
-    let mut wait = client.wait(&request).await.unwrap();
-    assert_eq!(wait.next().await.unwrap().unwrap().phase, "submitted");
-    assert_eq!(cluster.state.n_waiting(), 1);
-    // A wait and other requests go side by side.
-    assert_eq!(client.units().await.unwrap().len(), 1);
-    drop(wait);
-    drop(client);
-    let ended = async {
-        while cluster.state.n_waiting() > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(BOUND, ended).await.expect("the wait has ended");
-}
-
-#[tokio::test]
-async fn requests_that_are_none() {
-    let cluster = Cluster::new();
-    let unit = WaitFor {
-        name: "a.service".into(),
-        generation: 1,
-    };
-    let too_many = WaitRequest {
-        units: vec![unit; 10_001],
-    };
-    let too_many = serde_json::to_string(&too_many).unwrap();
-    assert_eq!(cluster.post("/fleet/v2/wait", &too_many).await.status, 413);
-    assert_eq!(cluster.post("/fleet/v2/wait", "[").await.status, 400);
-    let got = cluster.post("/fleet/v2/wait", "{}").await;
-    assert_eq!((got.status, got.body.as_str()), (200, ""));
 }

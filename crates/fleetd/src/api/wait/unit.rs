@@ -25,6 +25,9 @@ pub(crate) struct Waited {
     damage: Option<String>,
     placement: Option<PlacementRecord>,
     states: BTreeMap<String, StateRecord>,
+    /// The last refusal of a machine: its state is soon replaced, since the engine takes the
+    /// unit away from there.
+    refusal: Option<(String, StateRecord)>,
     /// Everything has been read once.
     is_known: bool,
     is_dirty: bool,
@@ -50,6 +53,7 @@ impl Waited {
             damage: None,
             placement: None,
             states: BTreeMap::new(),
+            refusal: None,
             is_known: false,
             is_dirty: false,
             is_final: false,
@@ -84,6 +88,7 @@ impl Waited {
         let placement = self.placement.as_ref();
         // Nowhere, perhaps because machines have refused it.
         let is_pending = placement.is_some_and(|p| p.machine.is_none() && p.leaving.is_none());
+        // Whoever still has it, perhaps from an earlier placement.
         let is_destroyed = self
             .wish
             .is_some_and(|wish| wish.desired == DesiredState::Destroyed);
@@ -114,8 +119,11 @@ impl Waited {
                 self.wish = wish.unwrap_or_default();
             }
             Key::Placement(_) => self.placement = entry.and_then(decoded),
-            Key::State(_, machine) => match entry.and_then(decoded) {
+            Key::State(_, machine) => match entry.and_then(decoded::<StateRecord>) {
                 Some(state) => {
+                    if state.reached == Reached::Refused {
+                        self.refusal = Some((machine.to_owned(), state.clone()));
+                    }
                     self.states.insert(machine.to_owned(), state);
                 }
                 None => {
@@ -175,19 +183,8 @@ impl Waited {
         if self.decided(wish).is_none() {
             return vec![self.line("submitted", "waiting for the leader to decide")];
         }
-        let is_off = |machine: &MachineId| {
-            self.states.get(machine.as_str()).is_some_and(|state| {
-                state.reached == Reached::Gone && state.decision >= placement.decision
-            })
-        };
-        let is_nowhere = match wish.global {
-            true => {
-                let is_gone = |state: &StateRecord| state.reached == Reached::Gone;
-                placement.assigned == 0 && self.states.values().all(is_gone)
-            }
-            false => placement.machine.is_none() && placement.leaving.as_ref().is_none_or(is_off),
-        };
-        if is_nowhere {
+        // The engine removes the placement when every machine has confirmed that it is gone.
+        if placement.machine.is_none() && placement.leaving.is_none() && placement.assigned == 0 {
             return vec![self.ended("inactive", &placement.reason)];
         }
         self.leaving(&placement.reason)
@@ -248,10 +245,11 @@ impl Waited {
     /// Nowhere to go. A machine may join; but where machines have refused it by themselves, no
     /// requirement will change their minds, and the wait ends.
     fn pending(&self, wish: Wish, placement: &PlacementRecord) -> Progress {
-        let refused = self.states.iter().find(|(_, state)| {
-            state.reached == Reached::Refused && state.decision.generation >= wish.generation
-        });
-        let line = match refused {
+        let refusal = self
+            .refusal
+            .as_ref()
+            .filter(|(_, state)| state.decision.generation >= wish.generation);
+        let line = match refusal {
             None => self.line("pending", &placement.reason),
             Some((machine, state)) => Progress {
                 is_final: true,
@@ -275,14 +273,10 @@ impl Waited {
             return vec![self.line("submitted", "waiting for the leader to decide")];
         };
         if placement.assigned == 0 {
-            return vec![Progress {
-                refusals: refusals(&placement.refusals),
-                considered: placement.considered,
-                ..self.line("pending", &placement.reason)
-            }];
+            return vec![self.pending(wish, placement)];
         }
         let mut lines = Vec::new();
-        let mut n_settled = 0;
+        let mut n_reached = 0;
         let mut phase = wish.desired.as_str();
         for (machine, state) in &self.states {
             if state.decision.generation < wish.generation || state.reached == Reached::Gone {
@@ -291,12 +285,10 @@ impl Waited {
             let why = state.why.as_deref().unwrap_or_default();
             lines.push(match outcome(wish.desired, state) {
                 Outcome::Working => self.on("working", why, machine, Some(state)),
-                Outcome::Refused => {
-                    n_settled += 1;
-                    self.on("refused", why, machine, Some(state))
-                }
+                // The engine takes it away from there, so that it is no longer assigned.
+                Outcome::Refused => self.on("refused", why, machine, Some(state)),
                 Outcome::Reached(reached) => {
-                    n_settled += 1;
+                    n_reached += 1;
                     if reached == FAILED {
                         phase = FAILED;
                     }
@@ -304,7 +296,7 @@ impl Waited {
                 }
             });
         }
-        if n_settled >= placement.assigned {
+        if n_reached >= placement.assigned {
             lines.push(self.ended(phase, &placement.reason));
         } else if lines.is_empty() {
             lines.push(self.line("placed", &placement.reason));
