@@ -1,0 +1,236 @@
+//! The command line: what was typed becomes a [`Parsed`], or what to print instead.
+//!
+//! Flags and arguments may be mixed, `--` ends flags, commands may be abbreviated to a unique
+//! prefix, and the flags of one letter may have one dash or two.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+
+use crate::commands::Command;
+use crate::global::{GlobalArgs, go_bool};
+use crate::suggest::suggestions;
+
+/// fleet: systemd for a whole cluster
+#[derive(Parser, Debug)]
+#[command(
+    name = "fleetctl",
+    disable_help_flag = true,
+    disable_help_subcommand = true,
+    disable_version_flag = true,
+    infer_subcommands = true,
+    subcommand_value_name = "COMMAND",
+    subcommand_help_heading = "Commands",
+    override_usage = "fleetctl [global flags] COMMAND [flags] [arguments]",
+    after_help = "Global flags may be given as FLEETCTL_* in the environment, too.\n\
+                  \"fleetctl help COMMAND\" says more about a command."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+
+    /// Print fleetctl's version
+    #[arg(long, short = 'v')]
+    version: bool,
+
+    /// Print help
+    #[arg(long, short = 'h', alias = "h", global = true)]
+    help: bool,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    /// Run this.
+    Run(Box<GlobalArgs>, Command),
+    /// Print this text on stdout: help was asked for.
+    Help(String),
+    /// Print the version.
+    Version,
+}
+
+/// A command line that makes no sense, in the original's words.
+#[derive(Debug)]
+pub(crate) struct UsageError(pub(crate) String);
+
+/// The version as the original prints it.
+pub(crate) fn version_line() -> String {
+    format!("fleetctl version v{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The help of all commands or, with a name (or a unique prefix), that of one.
+pub(crate) fn help(of: Option<&str>) -> Result<String, UsageError> {
+    let Some(name) = of else {
+        return Ok(clap_command().render_help().to_string());
+    };
+    let mut cli = clap_command().mut_args(|arg| {
+        let is_hidden = arg.is_global_set();
+        arg.hide(is_hidden)
+    });
+    cli.build();
+    let names = command_names(&cli);
+    let exact = names.iter().find(|known| *known == name);
+    let found = exact.or_else(|| {
+        let mut matching = names.iter().filter(|known| known.starts_with(name));
+        matching.next().filter(|_| matching.next().is_none())
+    });
+    match found.and_then(|found| cli.find_subcommand_mut(found)) {
+        Some(command) => Ok(command.render_help().to_string()),
+        None => Err(unknown_command(name)),
+    }
+}
+
+/// Reads a command line, the program's name included.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, UsageError> {
+    let command = clap_command();
+    let args = without_bool_values(args, &switches(&command))?;
+    let matches = command
+        .try_get_matches_from(args)
+        .map_err(|error| usage_error(&error))?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| usage_error(&error))?;
+    Ok(match cli {
+        Cli { version: true, .. } => Parsed::Version,
+        Cli { help: true, .. } => Parsed::Help(help(matches.subcommand_name())?),
+        Cli { command: None, .. } => Parsed::Help(help(None)?),
+        Cli {
+            command: Some(command),
+            global,
+            ..
+        } => Parsed::Run(Box::new(global), command),
+    })
+}
+
+/// The derived command. A command's own help is its whole doc comment, and the global flags
+/// stand in the general help only.
+fn clap_command() -> clap::Command {
+    let command = Cli::command();
+    let names = command_names(&command);
+    names.iter().fold(command, |command, name| {
+        command.mut_subcommand(name, |command| {
+            let long = command.get_long_about().map(ToString::to_string);
+            let more = long.as_deref().and_then(|long| long.split_once("\n\n"));
+            let more = more.map_or(String::new(), |(_, more)| format!("{more}\n\n"));
+            command.after_help(format!("{more}Global flags: see fleetctl --help."))
+        })
+    })
+}
+
+/// The flags that are on or off, with their dashes.
+fn switches(command: &clap::Command) -> BTreeSet<String> {
+    let subcommands = command.get_subcommands();
+    let all = std::iter::once(command).chain(subcommands);
+    let switches = all
+        .flat_map(clap::Command::get_arguments)
+        .filter(|arg| matches!(arg.get_action(), ArgAction::SetTrue));
+    let mut names = BTreeSet::new();
+    for arg in switches {
+        names.extend(arg.get_short().map(|short| format!("-{short}")));
+        let longs = arg
+            .get_long()
+            .into_iter()
+            .chain(arg.get_all_aliases().unwrap_or_default());
+        names.extend(longs.map(|long| format!("--{long}")));
+    }
+    names
+}
+
+/// Go's switches may have a value: `--no-block=true` is `--no-block`, and `--no-block=false` is
+/// nothing.
+fn without_bool_values(
+    args: impl IntoIterator<Item = OsString>,
+    switches: &BTreeSet<String>,
+) -> Result<Vec<OsString>, UsageError> {
+    let mut kept = Vec::new();
+    let mut are_flags_over = false;
+    for arg in args {
+        are_flags_over |= arg == "--";
+        let valued = arg.to_str().and_then(|arg| arg.split_once('='));
+        match valued.filter(|(name, _)| !are_flags_over && switches.contains(*name)) {
+            None => kept.push(arg),
+            Some((name, value)) => match go_bool(value) {
+                Ok(true) => kept.push(name.into()),
+                Ok(false) => {}
+                Err(reason) => {
+                    return Err(UsageError(format!(
+                        "Error: invalid argument \"{value}\" for \"{name}\" flag: {reason}"
+                    )));
+                }
+            },
+        }
+    }
+    Ok(kept)
+}
+
+fn command_names(command: &clap::Command) -> Vec<String> {
+    let names = command.get_subcommands().map(|c| c.get_name().to_owned());
+    names.collect()
+}
+
+fn usage_error(error: &clap::Error) -> UsageError {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(texts)) => texts.join(", "),
+        Some(ContextValue::StyledStr(text)) => text.to_string(),
+        _ => String::new(),
+    };
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        return unknown_command(&context(ContextKind::InvalidSubcommand));
+    }
+    let arg = context(ContextKind::InvalidArg);
+    // `--block-attempts <N>`
+    let flag = arg.split([' ', '[']).next().unwrap_or_default();
+    let value = context(ContextKind::InvalidValue);
+    let text = match error.kind() {
+        ErrorKind::UnknownArgument if arg.starts_with('-') => format!("unknown flag: {arg}"),
+        ErrorKind::UnknownArgument => format!("unexpected argument \"{arg}\""),
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue if value.is_empty() => {
+            format!("flag needs an argument: {flag}")
+        }
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            let valid = context(ContextKind::ValidValue);
+            let reason = match std::error::Error::source(error) {
+                Some(source) => format!(": {source}"),
+                None if !valid.is_empty() => format!(": it is one of {valid}"),
+                None => String::new(),
+            };
+            format!("invalid argument \"{value}\" for \"{flag}\" flag{reason}")
+        }
+        _ => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            first.trim_start_matches("error: ").to_owned()
+        }
+    };
+    let usage = context(ContextKind::Usage);
+    let command = usage.split_once("fleetctl ").map_or("", |(_, rest)| rest);
+    let command = command.split_whitespace().next().unwrap_or_default();
+    let help = match command_names(&clap_command())
+        .iter()
+        .any(|name| name == command)
+    {
+        true => format!("fleetctl {command} --help"),
+        false => "fleetctl --help".to_owned(),
+    };
+    UsageError(format!("Error: {text}\nRun '{help}' for usage."))
+}
+
+fn unknown_command(word: &str) -> UsageError {
+    let names = command_names(&clap_command());
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut text = format!("Error: unknown command \"{word}\" for \"fleetctl\"\n");
+    let similar = suggestions(word, &names);
+    if !similar.is_empty() {
+        text.push_str("\nDid you mean this?\n");
+        similar
+            .iter()
+            .for_each(|name| text.push_str(&format!("\t{name}\n")));
+        text.push('\n');
+    }
+    text.push_str("Run 'fleetctl --help' for usage.");
+    UsageError(text)
+}

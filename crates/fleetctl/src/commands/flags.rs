@@ -1,0 +1,88 @@
+//! Flags that several commands have.
+
+use clap::{Args, ValueEnum};
+use fleet_core::validate::UnknownKeys;
+
+use crate::report::Report;
+use crate::ui::Ui;
+use crate::wait::Bounds;
+
+/// In which form data is printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+/// `-o json`, of every command that prints data.
+#[derive(Args, Debug)]
+pub(crate) struct OutputFlags {
+    /// text, or json: an array of listings, a line for each unit of verbs
+    #[arg(
+        long,
+        short = 'o',
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub(crate) output: Format,
+}
+
+impl OutputFlags {
+    pub(crate) fn report<'a>(&self, ui: &'a Ui) -> Report<'a> {
+        Report::new(ui, self.output == Format::Json)
+    }
+}
+
+/// How long to wait.
+#[derive(Args, Debug)]
+pub(crate) struct BlockFlags {
+    /// Do not wait until it is done
+    #[arg(long)]
+    no_block: bool,
+
+    /// Wait N times two seconds at most; 0: 10 s while no machine may run a unit, 120 s while one is at work on it
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    block_attempts: u32,
+}
+
+impl BlockFlags {
+    /// None: do not wait.
+    pub(crate) fn bounds(&self) -> Option<Bounds> {
+        (!self.no_block).then(|| Bounds::of_attempts(self.block_attempts))
+    }
+}
+
+/// How units are created.
+#[derive(Args, Debug)]
+pub(crate) struct CreateFlags {
+    /// Replace the contents of units that exist by the local unit files'
+    #[arg(long)]
+    pub(crate) replace: bool,
+
+    /// Refuse units with unknown keys in [X-Fleet]
+    #[arg(long, conflicts_with = "allow_unknown")]
+    strict: bool,
+
+    /// Accept unknown keys in [X-Fleet], those that look like a mistyped one too
+    #[arg(long)]
+    allow_unknown: bool,
+
+    /// Accepted for the original's sake
+    #[arg(long, hide = true)]
+    sign: bool,
+}
+
+impl CreateFlags {
+    pub(crate) fn unknown_keys(&self) -> UnknownKeys {
+        match (self.strict, self.allow_unknown) {
+            (true, _) => UnknownKeys::Strict,
+            (_, true) => UnknownKeys::Allow,
+            _ => UnknownKeys::Default,
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! submit, load and start: create what is needed, wish for the state, wait for it.
+
+use std::collections::BTreeMap;
+
+use fleet_api::v2::UnitView;
+use fleet_core::name::UnitName;
+
+use crate::commands::flags::CreateFlags;
+use crate::commands::{Context, Outcome};
+use crate::create::{CreateError, Creator, Step};
+use crate::error::{CommandError, cures};
+use crate::exit::Exit;
+use crate::names::{UnitArg, globs, is_pattern, matching_files, without_repetition};
+use crate::report::{Goal, Report};
+use crate::wait::Bounds;
+use crate::wishes::{self, Manner, Wish, Wording};
+
+/// What makes the three commands different.
+pub(crate) struct Launch {
+    pub(crate) wording: Wording,
+    /// None: the unit is only submitted.
+    pub(crate) goal: Option<Goal>,
+    /// Desired states in which a unit may be replaced.
+    pub(crate) replaceable: &'static [Goal],
+    pub(crate) bounds: Option<Bounds>,
+}
+
+pub(crate) async fn run(
+    context: &Context<'_>,
+    report: &Report<'_>,
+    args: &[String],
+    create: &CreateFlags,
+    launch: Launch,
+) -> Outcome {
+    if args.is_empty() {
+        context.ui.note("No units given");
+        return Ok(Exit::Success);
+    }
+    let args = expand(context, report, args).await?;
+    let names: Vec<String> = args.iter().map(|arg| arg.name.clone()).collect();
+    let existing = context.fleet.lookup(&names).await.map_err(|error| {
+        CommandError::api(
+            "Error creating units: error retrieving units from Registry",
+            &error,
+        )
+    })?;
+    let wishes = wishes(context, report, &args, existing, create, &launch).await;
+    let manner = Manner {
+        wording: launch.wording,
+        bounds: launch.bounds,
+        unknown_keys: create.unknown_keys(),
+        tells_created: true,
+        stops: false,
+    };
+    let waited = wishes::carry_out(context.fleet, report, wishes, manner).await;
+    if waited.interrupted {
+        wishes::tell_interrupted(report);
+        return Ok(Exit::Interrupted);
+    }
+    refuse_templates(report, &args, &launch);
+    Ok(report.exit())
+}
+
+/// Patterns become local files or, if none matches, units that fleet has.
+async fn expand(
+    context: &Context<'_>,
+    report: &Report<'_>,
+    args: &[String],
+) -> Result<Vec<UnitArg>, CommandError> {
+    let mut expanded = Vec::with_capacity(args.len());
+    for arg in args {
+        let unit = UnitArg::new(arg);
+        if !is_pattern(arg) || unit.file().is_file() {
+            expanded.push(unit);
+            continue;
+        }
+        let mut matching = matching_files(arg);
+        if matching.is_empty() {
+            let units = context.fleet.matching(&globs(arg)).await;
+            let units = units.map_err(|error| {
+                CommandError::api("Error retrieving list of units from repository", &error)
+            })?;
+            matching.extend(units.iter().map(|unit| UnitArg::new(&unit.name)));
+        }
+        if matching.is_empty() {
+            report.failed(
+                arg,
+                &format!("Error creating units: no unit file and no unit matches {arg:?}"),
+            );
+        }
+        expanded.append(&mut matching);
+    }
+    Ok(without_repetition(expanded))
+}
+
+async fn wishes(
+    context: &Context<'_>,
+    report: &Report<'_>,
+    args: &[UnitArg],
+    mut existing: BTreeMap<String, UnitView>,
+    create: &CreateFlags,
+    launch: &Launch,
+) -> Vec<Wish> {
+    let mut creator = Creator::new(
+        context.fleet,
+        report,
+        create.replace,
+        create.unknown_keys(),
+        launch.replaceable,
+    );
+    let mut wishes = Vec::with_capacity(args.len());
+    for arg in args {
+        let existing = existing.remove(&arg.name);
+        match creator.step(arg, existing.as_ref()).await {
+            Ok(step) => wishes.extend(wish(report, arg, existing, step, launch)),
+            Err(CreateError::Unit(text)) => {
+                report.failed(&arg.name, &format!("Error creating units: {text}"));
+            }
+            Err(CreateError::NotReplaceable(text)) => report.failed(&arg.name, &text),
+            Err(CreateError::Api(error)) => {
+                let text = error.original_form();
+                report.failed(
+                    &arg.name,
+                    &format!(
+                        "Error creating units: error retrieving Unit({}) from Registry: {text}",
+                        arg.name
+                    ),
+                );
+                report.hint_once(&cures(&error));
+            }
+        }
+    }
+    wishes
+}
+
+fn wish(
+    report: &Report<'_>,
+    arg: &UnitArg,
+    existing: Option<UnitView>,
+    step: Step,
+    launch: &Launch,
+) -> Option<Wish> {
+    let is_launched = existing
+        .as_ref()
+        .is_some_and(|unit| unit.desired_state == Goal::Launched.as_str());
+    if launch.goal == Some(Goal::Loaded) && is_launched {
+        let text = format!(
+            "Unable to load unit {} in state launched: it would be stopped \
+             (fleetctl stop {} does that)",
+            arg.name, arg.name
+        );
+        report.failed(&arg.name, &text);
+        return None;
+    }
+    let was_global = existing.is_some_and(|unit| unit.global);
+    let global = step.is_global().unwrap_or(was_global);
+    let goal = launch.goal.filter(|_| !is_template(&arg.name));
+    let (file, replace) = match step {
+        // Nothing is wished for.
+        Step::Keep if goal.is_none() => return None,
+        Step::Keep => (None, false),
+        Step::Create(file) => (Some(file), false),
+        Step::Replace(file) => (Some(file), true),
+    };
+    Some(Wish {
+        file,
+        replace,
+        ..Wish::new(&arg.name, goal, global)
+    })
+}
+
+/// A template is submitted, but it cannot run.
+fn refuse_templates(report: &Report<'_>, args: &[UnitArg], launch: &Launch) {
+    if launch.goal.is_none() {
+        return;
+    }
+    for arg in args.iter().filter(|arg| is_template(&arg.name)) {
+        let text = format!(
+            "Error {} units: googleapi: Error 400: cannot activate template \"{}\"",
+            launch.wording.doing, arg.name
+        );
+        report.failed(&arg.name, &text);
+    }
+}
+
+fn is_template(name: &str) -> bool {
+    UnitName::parse(name).is_ok_and(|name| name.is_template())
+}

@@ -1,0 +1,135 @@
+//! `fleetctl list-machines`
+
+use fleet_api::client::Error;
+use fleet_api::v2::MachineView;
+
+use crate::commands::listing::{Field, ListFlags, PRESENT, print_original, print_ours, to_json};
+use crate::commands::{Context, Outcome};
+use crate::error::CommandError;
+use crate::exit::Exit;
+use crate::report::short_id;
+
+/// Blanks behind the machine and behind its address.
+const GUTTERS: [usize; 2] = [5, 3];
+
+/// The original's default.
+const DEFAULT_FIELDS: &str = "machine,ip,metadata";
+
+/// So many absent machines are named.
+const MAX_NAMED: usize = 10;
+
+const FIELDS: &[Field<MachineView>] = &[
+    Field {
+        name: "machine",
+        cell: |machine, full| match full {
+            true => machine.id.clone(),
+            false => short_id(&machine.id),
+        },
+    },
+    Field {
+        name: "ip",
+        cell: |machine, _| machine.primary_ip.clone(),
+    },
+    Field {
+        name: "metadata",
+        cell: |machine, _| metadata(machine),
+    },
+    Field {
+        name: "status",
+        cell: |machine, _| machine.status.clone(),
+    },
+    Field {
+        name: "version",
+        cell: |machine, _| machine.version.clone(),
+    },
+];
+
+/// List the machines that are present
+///
+/// Machines that are not present at the moment are named on stderr; --all lists them with their
+/// status. Fields: machine, ip, metadata, status, version.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    list: ListFlags,
+
+    /// List machines that are not present, too, with a column STATUS
+    #[arg(long)]
+    all: bool,
+}
+
+pub(crate) async fn run(args: Args, context: &Context<'_>) -> Outcome {
+    let flags = &args.list;
+    let original = flags.original(FIELDS, DEFAULT_FIELDS)?;
+    let mut machines = context.fleet.machines().await.map_err(failed)?;
+    if flags.is_json() {
+        context.ui.data(&to_json(&machines)?);
+        return Ok(Exit::Success);
+    }
+    let mut absent = Vec::new();
+    if !args.all {
+        (machines, absent) = machines.into_iter().partition(|m| m.status == PRESENT);
+    }
+    match original {
+        Some(fields) => print_original(context.ui, flags, &fields, &machines),
+        None => {
+            let mut header = vec!["MACHINE", "IP"];
+            header.extend(args.all.then_some("STATUS"));
+            header.push("METADATA");
+            let rows = machines.iter().map(|machine| {
+                let mut row = vec![machine.id.clone(), machine.primary_ip.clone()];
+                row.extend(args.all.then(|| machine.status.clone()));
+                row.push(metadata(machine));
+                row
+            });
+            print_ours(context.ui, flags, &header, rows, &GUTTERS);
+        }
+    }
+    for machine in machines.iter().filter(|machine| machine.trouble.is_some()) {
+        let trouble = machine.trouble.as_deref().unwrap_or_default();
+        context
+            .ui
+            .warning(&format!("machine {}: {trouble}", machine.id));
+    }
+    tell_absent(context, &absent);
+    Ok(Exit::Success)
+}
+
+/// `k=v,k=v`
+fn metadata(machine: &MachineView) -> String {
+    let pairs = machine
+        .metadata
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
+fn tell_absent(context: &Context<'_>, absent: &[MachineView]) {
+    // A retired machine is not expected back.
+    let absent: Vec<&MachineView> = absent.iter().filter(|m| m.status != "retired").collect();
+    if absent.is_empty() {
+        return;
+    }
+    let named = absent.iter().take(MAX_NAMED);
+    let named = named.map(|machine| format!("{} ({})", machine.id, machine.status));
+    let mut text = format!("Not present: {}", named.collect::<Vec<_>>().join(", "));
+    if absent.len() > MAX_NAMED {
+        text.push_str(&format!(" and {} more", absent.len() - MAX_NAMED));
+    }
+    context.ui.note(&text);
+}
+
+fn failed(error: Error) -> CommandError {
+    let api = CommandError::api("", &error);
+    let mut message = format!(
+        "Error retrieving list of active machines from fleet API ({})",
+        api.message
+    );
+    if matches!(error, Error::Answer { .. }) {
+        message.push_str(
+            "\nPossible issues:\n  etcd is unhealthy and/or lost quorum\n  \
+             connection cannot be established to any etcd servers",
+        );
+    }
+    CommandError { message, ..api }
+}

@@ -1,0 +1,88 @@
+//! The commands: one file each. A file has the command's flags (`Args`, whose doc comments are
+//! the help) and what it does (`run`).
+
+use clap::Subcommand;
+
+use crate::error::CommandError;
+use crate::exit::Exit;
+use crate::fleet::Fleet;
+use crate::ui::Ui;
+
+mod cat;
+mod destroy;
+mod flags;
+mod help;
+mod launch;
+mod list_machines;
+mod list_unit_files;
+mod list_units;
+mod listing;
+mod load;
+mod put_down;
+mod restart;
+mod start;
+mod stop;
+mod submit;
+mod unload;
+mod verify;
+mod version;
+
+/// How every command ends.
+pub(crate) type Outcome = Result<Exit, CommandError>;
+
+/// What a command has to work with.
+pub(crate) struct Context<'a> {
+    pub(crate) ui: &'a Ui,
+    pub(crate) fleet: &'a Fleet<'a>,
+}
+
+/// The table of commands. They stand in alphabetical order.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    Cat(cat::Args),
+    Destroy(destroy::Args),
+    Help(help::Args),
+    ListMachines(list_machines::Args),
+    ListUnitFiles(list_unit_files::Args),
+    ListUnits(list_units::Args),
+    Load(load::Args),
+    Restart(restart::Args),
+    Start(start::Args),
+    Stop(stop::Args),
+    Submit(submit::Args),
+    Unload(unload::Args),
+    Verify(verify::Args),
+    Version(version::Args),
+}
+
+impl Command {
+    /// Runs what needs no cluster; gives the others back.
+    pub(crate) fn run_alone(self, ui: &Ui) -> Result<Outcome, Command> {
+        match self {
+            Command::Help(args) => Ok(help::run(args, ui)),
+            Command::Verify(args) => Ok(verify::run(args, ui)),
+            Command::Version(args) => Ok(version::run(args, ui)),
+            other => Err(other),
+        }
+    }
+
+    /// Runs what needs a cluster.
+    pub(crate) async fn run(self, context: &Context<'_>) -> Outcome {
+        match self {
+            Command::Cat(args) => cat::run(args, context).await,
+            Command::Destroy(args) => destroy::run(args, context).await,
+            Command::ListMachines(args) => list_machines::run(args, context).await,
+            Command::ListUnitFiles(args) => list_unit_files::run(args, context).await,
+            Command::ListUnits(args) => list_units::run(args, context).await,
+            Command::Load(args) => load::run(args, context).await,
+            Command::Restart(args) => restart::run(args, context).await,
+            Command::Start(args) => start::run(args, context).await,
+            Command::Stop(args) => stop::run(args, context).await,
+            Command::Submit(args) => submit::run(args, context).await,
+            Command::Unload(args) => unload::run(args, context).await,
+            Command::Help(args) => help::run(args, context.ui),
+            Command::Verify(args) => verify::run(args, context.ui),
+            Command::Version(args) => version::run(args, context.ui),
+        }
+    }
+}

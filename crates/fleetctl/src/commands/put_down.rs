@@ -1,0 +1,161 @@
+//! stop, unload and destroy: wish for less, wait for it.
+
+use std::collections::BTreeSet;
+
+use fleet_api::v2::UnitView;
+use fleet_core::validate::UnknownKeys;
+
+use crate::commands::{Context, Outcome};
+use crate::error::CommandError;
+use crate::exit::Exit;
+use crate::names::{UnitArg, globs, is_pattern};
+use crate::report::{Goal, Report};
+use crate::wait::{Bounds, Waited};
+use crate::wishes::{self, Manner, Wish, Wording};
+
+/// The three commands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Stop,
+    Unload,
+    Destroy,
+}
+
+impl Verb {
+    fn wording(self) -> Wording {
+        let (verb, doing) = match self {
+            Verb::Stop => ("stop", "stopping"),
+            Verb::Unload => ("unload", "unloading"),
+            Verb::Destroy => ("destroy", "destroying"),
+        };
+        Wording { verb, doing }
+    }
+
+    fn done(self) -> &'static str {
+        match self {
+            Verb::Stop => "stopped",
+            Verb::Unload => "unloaded",
+            Verb::Destroy => "destroyed",
+        }
+    }
+}
+
+pub(crate) async fn run(
+    context: &Context<'_>,
+    report: &Report<'_>,
+    args: &[String],
+    verb: Verb,
+    bounds: Option<Bounds>,
+) -> Outcome {
+    if args.is_empty() {
+        context.ui.note("No units given");
+        return Ok(Exit::Success);
+    }
+    let units = known_units(context, report, args).await?;
+    if units.is_empty() {
+        context.ui.error("Units not found in registry");
+        return Ok(report.exit());
+    }
+    let wishes = units
+        .iter()
+        .filter_map(|unit| wish(report, unit, verb))
+        .collect();
+    let manner = Manner {
+        wording: verb.wording(),
+        bounds,
+        unknown_keys: UnknownKeys::Default,
+        tells_created: false,
+        stops: true,
+    };
+    let waited = wishes::carry_out(context.fleet, report, wishes, manner).await;
+    if waited.interrupted {
+        wishes::tell_interrupted(report);
+        return Ok(Exit::Interrupted);
+    }
+    if bounds.is_some() && verb != Verb::Destroy {
+        sum_up(context, verb, &waited);
+    }
+    Ok(report.exit())
+}
+
+/// The units that are meant; those that do not exist are reported.
+pub(crate) async fn known_units(
+    context: &Context<'_>,
+    report: &Report<'_>,
+    args: &[String],
+) -> Result<Vec<UnitView>, CommandError> {
+    let (patterns, names): (Vec<&String>, Vec<&String>) =
+        args.iter().partition(|arg| is_pattern(arg));
+    let names: Vec<String> = names.iter().map(|arg| UnitArg::new(arg).name).collect();
+    let failed = |error| CommandError::api("", &error);
+    let mut known = context.fleet.lookup(&names).await.map_err(failed)?;
+    let mut units = Vec::with_capacity(names.len());
+    let mut seen = BTreeSet::new();
+    for name in names {
+        match known.remove(&name) {
+            Some(unit) => units.push(unit),
+            None if seen.contains(&name) => continue,
+            None => report.failed(&name, &format!("Unit {name} not found in registry")),
+        }
+        seen.insert(name);
+    }
+    for pattern in patterns {
+        let matching = context
+            .fleet
+            .matching(&globs(pattern))
+            .await
+            .map_err(failed)?;
+        if matching.is_empty() {
+            report.failed(pattern, &format!("No unit in registry matches {pattern:?}"));
+        }
+        let new = matching
+            .into_iter()
+            .filter(|unit| seen.insert(unit.name.clone()));
+        units.extend(new);
+    }
+    Ok(units)
+}
+
+/// None: there is nothing to wish for.
+fn wish(report: &Report<'_>, unit: &UnitView, verb: Verb) -> Option<Wish> {
+    let current = unit.current_state.as_deref().unwrap_or_default();
+    let (is_inactive, is_loaded) = match unit.global {
+        true => (false, false),
+        false => (current == "inactive", current == "loaded"),
+    };
+    let desired = unit.desired_state.as_str();
+    let goal = match verb {
+        Verb::Stop if desired == "inactive" => {
+            let text = format!("Unable to stop unit {} in state inactive", unit.name);
+            report.failed(&unit.name, &text);
+            return None;
+        }
+        Verb::Stop if desired == "loaded" && is_loaded => return None,
+        Verb::Stop => Goal::Loaded,
+        Verb::Unload if desired == "inactive" && is_inactive => return None,
+        Verb::Unload => Goal::Inactive,
+        Verb::Destroy => Goal::Destroyed,
+    };
+    Some(Wish::new(&unit.name, Some(goal), unit.global))
+}
+
+fn sum_up(context: &Context<'_>, verb: Verb, waited: &Waited) {
+    if waited.failed.is_empty() {
+        let units = waited.reached.join(" ");
+        context
+            .ui
+            .note(&format!("Successfully {} units [{units}].", verb.done()));
+        return;
+    }
+    let units: Vec<&str> = waited
+        .failed
+        .iter()
+        .map(|(unit, _)| unit.as_str())
+        .collect();
+    let first = waited.failed.first().map_or("", |(_, text)| text.as_str());
+    context.ui.error(&format!(
+        "Failed to {} units [{}]. err: {first}",
+        verb.wording().verb,
+        units.join(" ")
+    ));
+}

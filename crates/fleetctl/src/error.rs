@@ -1,0 +1,83 @@
+//! Why a command gave up: what it says, what can be done, and with which status it ends.
+
+use std::io::ErrorKind;
+
+use fleet_api::client;
+
+use crate::exit::Exit;
+
+/// Why a command gave up.
+#[derive(Debug)]
+pub(crate) struct CommandError {
+    /// As the original words it, where it does. Empty: all has been said already.
+    pub(crate) message: String,
+    /// Cures.
+    pub(crate) hints: Vec<String>,
+    pub(crate) exit: Exit,
+}
+
+impl CommandError {
+    pub(crate) fn new(message: impl Into<String>) -> CommandError {
+        CommandError {
+            message: message.into(),
+            hints: Vec::new(),
+            exit: Exit::Failure,
+        }
+    }
+
+    /// The command line makes no sense.
+    pub(crate) fn usage(message: impl Into<String>) -> CommandError {
+        CommandError {
+            exit: Exit::Usage,
+            ..CommandError::new(message)
+        }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> CommandError {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// A failed request: `{what}: {the error as the original shows it}`.
+    pub(crate) fn api(what: &str, error: &client::Error) -> CommandError {
+        let text = error.original_form();
+        let message = match what {
+            "" => text,
+            what => format!("{what}: {text}"),
+        };
+        CommandError {
+            hints: cures(error),
+            ..CommandError::new(message)
+        }
+    }
+}
+
+/// What can be done about a failed request.
+pub(crate) fn cures(error: &client::Error) -> Vec<String> {
+    let cure = match error {
+        client::Error::Connect {
+            endpoint, source, ..
+        } => match source.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => format!(
+                "no fleetd listens at {endpoint}: start it (systemctl start fleet), \
+                 or say where one is with --endpoint or FLEETCTL_ENDPOINT"
+            ),
+            ErrorKind::PermissionDenied => format!(
+                "{endpoint} may be used by root and the group fleet: join that group \
+                 (usermod -aG fleet USER, then log in anew) or run fleetctl as root"
+            ),
+            _ => format!("is {endpoint} the right place? Say another with --endpoint"),
+        },
+        client::Error::Timeout { .. } => {
+            "the answer takes too long; --request-timeout=SECONDS waits longer".to_owned()
+        }
+        client::Error::Answer { request_id, .. } if !request_id.is_empty() => {
+            format!("fleetd's log has more about request {request_id}")
+        }
+        client::Error::Protocol { endpoint, .. } => {
+            format!("something other than fleetd may be listening at {endpoint}")
+        }
+        _ => return Vec::new(),
+    };
+    vec![cure]
+}

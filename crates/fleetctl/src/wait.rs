@@ -1,0 +1,467 @@
+//! Waiting until units are what was wished for: how long, and what to say meanwhile.
+//!
+//! [`Waits`] decides and does nothing else: progress and the time go in, [`Event`]s come out.
+//! The wait itself is fleetd's (`v2`), or polling where fleetd is an original one (`v1`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fleet_api::v2::{MachineRef, Progress, RefusalView, StateView};
+use tokio::time::Instant;
+
+use crate::report::{Goal, Report, legend};
+
+pub(crate) mod v1;
+pub(crate) mod v2;
+
+/// A unit that no machine may run is waited for so long: a machine that is just booting may
+/// still come, a wrong requirement will not mend itself.
+const PENDING_BOUND: Duration = Duration::from_secs(10);
+
+/// A unit that a machine is at work on is waited for so long: longer than systemd's own 90 s,
+/// after which it gives up and the unit's failure is seen.
+const WORKING_BOUND: Duration = Duration::from_secs(120);
+
+/// One attempt of `--block-attempts`; the original's.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// How long to wait for one unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Bounds {
+    /// While no machine may run it.
+    pub(crate) pending: Duration,
+    /// While a machine is at work on it.
+    pub(crate) working: Duration,
+}
+
+impl Bounds {
+    /// `--block-attempts`: so many times two seconds; 0: the defaults.
+    pub(crate) fn of_attempts(attempts: u32) -> Bounds {
+        match attempts {
+            0 => Bounds {
+                pending: PENDING_BOUND,
+                working: WORKING_BOUND,
+            },
+            n => Bounds {
+                pending: ATTEMPT * n,
+                working: ATTEMPT * n,
+            },
+        }
+    }
+}
+
+/// A unit to wait for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Awaited {
+    pub(crate) name: String,
+    /// Of the wish; 0 with an original fleetd, which knows none.
+    pub(crate) generation: u64,
+    pub(crate) goal: Goal,
+    pub(crate) global: bool,
+    /// It is to do less than before: stop, unload, destroy.
+    pub(crate) stops: bool,
+    /// systemd's InvocationIDs before a restart: they must change.
+    pub(crate) before: Vec<String>,
+}
+
+impl Awaited {
+    pub(crate) fn new(name: &str, generation: u64, goal: Goal, global: bool) -> Awaited {
+        Awaited {
+            name: name.to_owned(),
+            generation,
+            goal,
+            global,
+            stops: false,
+            before: Vec::new(),
+        }
+    }
+}
+
+/// What to say of a unit.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Event {
+    /// It is what was wished for, there.
+    Reached {
+        unit: String,
+        goal: Goal,
+        machine: Option<MachineRef>,
+    },
+    /// It will not be, or has not been for too long.
+    Failed {
+        unit: String,
+        text: String,
+        log: Vec<String>,
+    },
+    /// How it goes.
+    Note(String),
+}
+
+/// How a wait ended.
+#[derive(Debug, Default)]
+pub(crate) struct Waited {
+    /// Units that are what was wished for.
+    pub(crate) reached: Vec<String>,
+    /// Units that are not, and why.
+    pub(crate) failed: Vec<(String, String)>,
+    /// Ctrl-C.
+    pub(crate) interrupted: bool,
+}
+
+impl Waited {
+    /// Says it, and keeps what counts.
+    fn take(&mut self, event: Event, report: &Report<'_>) {
+        match event {
+            Event::Reached {
+                unit,
+                goal,
+                machine,
+            } => report.reached(&unit, goal, machine.as_ref()),
+            Event::Failed { unit, text, log } => {
+                let line = format!("Error waiting for units: {text}");
+                report.failed_with_log(&unit, &line, &log);
+                self.failed.push((unit, text));
+            }
+            Event::Note(text) => report.ui.note(&text),
+        }
+    }
+}
+
+/// Units that are waited for.
+pub(crate) struct Waits {
+    bounds: Bounds,
+    /// Those that are not final.
+    open: BTreeMap<String, Open>,
+    /// No unit's time ends earlier.
+    next_end: Option<Instant>,
+    pub(crate) reached: Vec<String>,
+}
+
+struct Open {
+    awaited: Awaited,
+    is_pending: bool,
+    /// In this phase.
+    since: Instant,
+    /// Why it is not there yet.
+    reason: String,
+    has_failed: bool,
+}
+
+impl Waits {
+    pub(crate) fn new(awaited: Vec<Awaited>, bounds: Bounds, now: Instant) -> Waits {
+        let open = awaited.into_iter().map(|awaited| {
+            let one = Open {
+                awaited,
+                is_pending: false,
+                since: now,
+                reason: String::new(),
+                has_failed: false,
+            };
+            (one.awaited.name.clone(), one)
+        });
+        let open: BTreeMap<String, Open> = open.collect();
+        Waits {
+            bounds,
+            next_end: (!open.is_empty()).then_some(now + bounds.pending.min(bounds.working)),
+            open,
+            reached: Vec::new(),
+        }
+    }
+
+    /// Those that are not final.
+    pub(crate) fn open(&self) -> impl Iterator<Item = &Awaited> {
+        self.open.values().map(|open| &open.awaited)
+    }
+
+    /// When [`Waits::expire`] must be called next; None: all are final.
+    pub(crate) fn next_end(&self) -> Option<Instant> {
+        self.next_end.filter(|_| !self.open.is_empty())
+    }
+
+    /// fleetd says how far a unit has come.
+    pub(crate) fn progress(&mut self, progress: &Progress, now: Instant) -> Vec<Event> {
+        let Some(open) = self.open.get_mut(&progress.name) else {
+            return Vec::new();
+        };
+        let goal = open.awaited.goal;
+        let mut events = Vec::new();
+        if progress.phase == "pending" && goal != Goal::Destroyed {
+            if open.awaited.stops {
+                // What runs nowhere has been stopped.
+                events.push(self.reach(&progress.name, Goal::Inactive, None));
+                return events;
+            }
+            events.extend(open.pending(progress));
+            if open.awaited.global {
+                // It runs on every machine that qualifies: on none, at present.
+                self.close(&progress.name);
+                return events;
+            }
+            self.enter(&progress.name, true, now);
+            return events;
+        }
+        if !open.is_success(progress) && matches!(progress.phase.as_str(), "failed" | "refused") {
+            let text = trouble(progress);
+            if progress.is_final || (open.awaited.global && progress.phase == "failed") {
+                let repeats = open.awaited.global && progress.is_final && open.has_failed;
+                open.has_failed = true;
+                if !repeats {
+                    events.push(Event::Failed {
+                        unit: progress.name.clone(),
+                        text,
+                        log: log(progress),
+                    });
+                }
+                if progress.is_final {
+                    self.open.remove(&progress.name);
+                }
+            } else {
+                events.push(Event::Note(text));
+                self.enter(&progress.name, false, now);
+            }
+            return events;
+        }
+        if let Some(event) = open.reached_on_machine(progress) {
+            events.push(event);
+        }
+        if !progress.is_final {
+            // `submitted` says nothing new: the engine has not looked at it yet.
+            if progress.phase != "submitted" {
+                let reason = progress.reason.clone();
+                self.enter(&progress.name, false, now);
+                if let Some(open) = self.open.get_mut(&progress.name) {
+                    open.reason = reason;
+                }
+            }
+            return events;
+        }
+        if !open.is_success(progress) {
+            events.push(Event::Failed {
+                unit: progress.name.clone(),
+                text: format!(
+                    "unit {} was changed by somebody else: it is {} now",
+                    progress.name, progress.phase
+                ),
+                log: Vec::new(),
+            });
+            self.open.remove(&progress.name);
+        } else if open.has_failed {
+            self.open.remove(&progress.name);
+        } else if open.awaited.global {
+            self.close(&progress.name);
+        } else if let Some(text) = open.not_restarted(progress) {
+            events.push(Event::Failed {
+                unit: progress.name.clone(),
+                text,
+                log: Vec::new(),
+            });
+            self.open.remove(&progress.name);
+        } else {
+            events.push(self.reach(&progress.name, goal, progress.machine.clone()));
+        }
+        events
+    }
+
+    /// A unit cannot be waited for, since asking for it failed.
+    pub(crate) fn fail_all(&mut self, why: &str) -> Vec<Event> {
+        let failed = std::mem::take(&mut self.open).into_keys();
+        failed
+            .map(|unit| Event::Failed {
+                text: format!("unit {unit}: {why}"),
+                unit,
+                log: Vec::new(),
+            })
+            .collect()
+    }
+
+    /// The units whose time is over. The wishes stand.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut next_end: Option<Instant> = None;
+        let bounds = self.bounds;
+        self.open.retain(|name, open| {
+            let end = open.end(bounds);
+            if end > now {
+                next_end = Some(next_end.map_or(end, |next| next.min(end)));
+                return true;
+            }
+            events.push(Event::Failed {
+                unit: name.clone(),
+                text: open.timed_out(),
+                log: Vec::new(),
+            });
+            false
+        });
+        self.next_end = next_end;
+        events
+    }
+
+    fn enter(&mut self, name: &str, is_pending: bool, now: Instant) {
+        let Some(open) = self.open.get_mut(name) else {
+            return;
+        };
+        if open.is_pending != is_pending {
+            open.is_pending = is_pending;
+            open.since = now;
+            let end = open.end(self.bounds);
+            self.next_end = Some(self.next_end.map_or(end, |next| next.min(end)));
+        }
+    }
+
+    fn reach(&mut self, name: &str, goal: Goal, machine: Option<MachineRef>) -> Event {
+        self.close(name);
+        Event::Reached {
+            unit: name.to_owned(),
+            goal,
+            machine,
+        }
+    }
+
+    fn close(&mut self, name: &str) {
+        self.open.remove(name);
+        self.reached.push(name.to_owned());
+    }
+}
+
+impl Open {
+    fn end(&self, bounds: Bounds) -> Instant {
+        self.since
+            + match self.is_pending {
+                true => bounds.pending,
+                false => bounds.working,
+            }
+    }
+
+    /// What to say when no machine may run it, unless that has been said.
+    fn pending(&mut self, progress: &Progress) -> Option<Event> {
+        let text = pending_text(progress);
+        if text == self.reason {
+            return None;
+        }
+        self.reason.clone_from(&text);
+        Some(Event::Note(text))
+    }
+
+    /// The phase is what was wished for. A unit that has failed has been stopped, too.
+    fn is_success(&self, progress: &Progress) -> bool {
+        let reached = progress.state.as_ref().map(|state| state.reached.as_str());
+        progress.phase == self.awaited.goal.as_str()
+            || (progress.phase == "failed"
+                && match self.awaited.goal {
+                    Goal::Launched => false,
+                    Goal::Loaded => reached == Some("loaded"),
+                    Goal::Inactive | Goal::Destroyed => reached == Some("gone"),
+                })
+    }
+
+    /// A machine of a global unit has got there.
+    fn reached_on_machine(&self, progress: &Progress) -> Option<Event> {
+        if !self.awaited.global || progress.machine.is_none() || !self.is_success(progress) {
+            return None;
+        }
+        Some(Event::Reached {
+            unit: progress.name.clone(),
+            goal: self.awaited.goal,
+            machine: progress.machine.clone(),
+        })
+    }
+
+    /// After a restart the unit must be another invocation.
+    fn not_restarted(&self, progress: &Progress) -> Option<String> {
+        let now = &progress.state.as_ref()?.invocation_id;
+        let is_same = !now.is_empty() && self.awaited.before.contains(now);
+        is_same.then(|| {
+            format!(
+                "unit {} was not restarted: it is still invocation {now}",
+                self.awaited.name
+            )
+        })
+    }
+
+    fn timed_out(&self) -> String {
+        let Awaited {
+            name, goal, stops, ..
+        } = &self.awaited;
+        let mut text = format!(
+            "timed out waiting for unit {name} to report state {}",
+            goal.as_str()
+        );
+        if !self.reason.is_empty() {
+            text.push_str(&format!(" ({})", self.reason));
+        }
+        text.push_str(match (stops, self.is_pending) {
+            (true, _) => "; the request stands",
+            (false, true) => "; it stays wanted and starts as soon as a machine may run it",
+            (false, false) => "; it stays wanted",
+        });
+        text
+    }
+}
+
+/// `0 of 3 machines may run x.service: MachineMetadata region=mars refused 3`
+pub(crate) fn pending_text(progress: &Progress) -> String {
+    let refusals: Vec<String> = progress
+        .refusals
+        .iter()
+        .map(
+            |RefusalView {
+                 requirement,
+                 machines,
+             }| format!("{requirement} refused {machines}"),
+        )
+        .collect();
+    let refused: u32 = progress
+        .refusals
+        .iter()
+        .map(|refusal| refusal.machines)
+        .sum();
+    let why = match refusals.is_empty() {
+        true => progress.reason.clone(),
+        false => refusals.join(", "),
+    };
+    let considered = progress.considered;
+    let mut text = match refused >= considered {
+        true => format!("0 of {considered} machines may run {}", progress.name),
+        // Not all have been refused one by one: the reason has the rest.
+        false => format!("no machine runs {} yet", progress.name),
+    };
+    if !why.is_empty() {
+        text.push_str(": ");
+        text.push_str(&why);
+    }
+    text
+}
+
+/// `unit bad.service failed on 63d22e36.../172.30.1.2: exit code 1`
+fn trouble(progress: &Progress) -> String {
+    let verb = match progress.phase.as_str() {
+        "refused" => "was refused",
+        _ => "failed",
+    };
+    let mut text = format!("unit {} {verb}", progress.name);
+    if let Some(machine) = &progress.machine {
+        text.push_str(&format!(
+            " on {}",
+            legend(&machine.id, &machine.primary_ip, false)
+        ));
+    }
+    let state = progress.state.as_ref();
+    let why = state.and_then(|state| state.why.clone());
+    let why = why.unwrap_or_else(|| progress.reason.clone());
+    if !why.is_empty() {
+        text.push_str(&format!(": {why}"));
+    } else if let Some(StateView {
+        load, active, sub, ..
+    }) = state
+    {
+        text.push_str(&format!(": systemd says {load}/{active}/{sub}"));
+    }
+    text
+}
+
+fn log(progress: &Progress) -> Vec<String> {
+    let state = progress.state.as_ref();
+    state.map(|state| state.log.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,19 @@
+//! Terminal sessions with the real binary, one file for each command.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod cat;
+mod command_line;
+mod destroy;
+mod fake;
+mod list_machines;
+mod list_unit_files;
+mod list_units;
+mod load;
+mod original;
+mod restart;
+mod session;
+mod start;
+mod stop;
+mod submit;
+mod unload;

@@ -1,0 +1,151 @@
+//! Terminal sessions: the real binary against a fake fleetd. A session's text is what a person
+//! would see: `$ command`, what it prints on stdout, `2> ` and what it prints on stderr, and the
+//! exit status unless it is 0.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use crate::fake::{self, Cluster, H1, H2, Shared, machine};
+
+pub(crate) const HELLO: &str =
+    "[Unit]\nDescription=Hello World\n\n[Service]\nExecStart=/bin/sleep 9\n";
+
+/// A directory with unit files, a cluster, and what has been typed.
+pub(crate) struct Session {
+    dir: tempfile::TempDir,
+    pub(crate) cluster: Shared,
+    /// Ends with the session.
+    server: Option<(
+        tokio::sync::oneshot::Sender<()>,
+        std::thread::JoinHandle<()>,
+    )>,
+    transcript: String,
+}
+
+impl Session {
+    /// Two machines, and a fleetd that speaks v2.
+    pub(crate) fn new() -> Session {
+        Session::start(true)
+    }
+
+    /// Two machines, and an original fleetd.
+    pub(crate) fn with_original() -> Session {
+        Session::start(false)
+    }
+
+    fn start(has_v2: bool) -> Session {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Arc::new(Mutex::new(Cluster {
+            has_v2,
+            machines: vec![
+                machine(H1, "172.30.1.2", "present", &[("hostname", "h1")]),
+                machine(
+                    H2,
+                    "172.30.1.3",
+                    "present",
+                    &[("zone", "z1"), ("hostname", "h2")],
+                ),
+            ],
+            ..Cluster::default()
+        }));
+        let socket = dir.path().join("fleet.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let server = std::thread::spawn({
+            let cluster = cluster.clone();
+            move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                runtime.unwrap().block_on(async {
+                    let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+                    tokio::select! {
+                        () = fake::serve(cluster, listener) => {}
+                        _ = stopped => {}
+                    }
+                });
+            }
+        });
+        Session {
+            dir,
+            cluster,
+            server: Some((stop, server)),
+            transcript: String::new(),
+        }
+    }
+
+    pub(crate) fn file(&self, path: &str, text: &str) -> &Session {
+        let path = self.dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+        self
+    }
+
+    /// A unit that the cluster has.
+    pub(crate) fn unit(&self, name: &str, text: &str, desired: &str) -> &Session {
+        self.cluster.lock().unwrap().add(name, text, desired);
+        self
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Types a command; `'` and blanks mean what they mean to a shell.
+    pub(crate) fn run(&mut self, command: &str) -> &mut Session {
+        let endpoint = format!("unix://{}", self.dir.path().join("fleet.sock").display());
+        let mut process = Command::new(env!("CARGO_BIN_EXE_fleetctl"));
+        process
+            .env_clear()
+            .env("FLEETCTL_ENDPOINT", endpoint)
+            .args(words(command).skip(1))
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null());
+        let output = process.output().unwrap();
+        let text = |bytes: &[u8]| {
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            text.replace(&self.dir.path().display().to_string(), "DIR")
+        };
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        self.transcript.push_str(&format!("$ {command}\n{out}"));
+        for line in err.lines() {
+            self.transcript.push_str(&format!("2> {line}\n"));
+        }
+        if !output.status.success() {
+            self.transcript
+                .push_str(&format!("rc={}\n", output.status.code().unwrap()));
+        }
+        self
+    }
+
+    /// What was seen since the last time.
+    #[track_caller]
+    pub(crate) fn shows(&mut self, expected: &str) {
+        let seen = std::mem::take(&mut self.transcript);
+        let expected = expected.strip_prefix('\n').unwrap_or(expected);
+        if seen != expected {
+            panic!("expected:\n{expected}\nseen:\n{seen}\nas text: {seen:?}");
+        }
+    }
+
+    /// The requests since the last time.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.cluster.lock().unwrap().requests)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some((stop, server)) = self.server.take() {
+            drop(stop);
+            // A panic there has been printed already.
+            let _ = server.join();
+        }
+    }
+}
+
+fn words(command: &str) -> impl Iterator<Item = String> {
+    command.split(' ').map(|word| word.replace('\'', ""))
+}
