@@ -12,7 +12,7 @@ use crate::record::{
 use crate::sandbox::{each, host_name};
 use crate::scope::Scope;
 use crate::subnet::Subnet;
-use crate::{Error, Result, Sandbox, etcd, network, nspawn, sweep, tree};
+use crate::{Error, Result, Sandbox, etcd, limits, network, nspawn, sweep, tree};
 
 /// Hosts of one sandbox. Fifty take about 750 MB; more would be a matter of patience only.
 pub const HOSTS_MAX: usize = 50;
@@ -199,6 +199,7 @@ impl Builder {
             .map(|index| plan_member(&record, index))
             .collect();
         save(&record, &lock)?;
+        limits::raise(&lock)?;
         Ok(record)
     }
 

@@ -8,7 +8,7 @@ use rustix::fs::FlockOperation;
 use crate::error::At;
 use crate::program::UMOUNT;
 use crate::record::{Claim, claim, list, lock, run_directory};
-use crate::{Error, Result, network, nspawn};
+use crate::{Error, Result, limits, network, nspawn};
 
 /// Removes everything of a sandbox. A sandbox that does not exist, or is half gone, is no error.
 ///
@@ -45,7 +45,11 @@ fn take_down(claim: &Claim) -> Result<()> {
         let hosts: Vec<_> = record
             .hosts
             .iter()
-            .map(|host| scope.spawn(move || nspawn::power_off(record, host)))
+            .map(|host| {
+                scope.spawn(move || {
+                    nspawn::power_off(record, host).and_then(|()| remove_tree(&host.root))
+                })
+            })
             .collect();
         record
             .etcd
@@ -65,9 +69,10 @@ fn take_down(claim: &Claim) -> Result<()> {
             left: left.join("; "),
         });
     }
-    let _lock = lock()?;
+    let lock = lock()?;
     let own = run_directory(&record.name);
-    fs::remove_dir_all(&own).at("remove", own)
+    fs::remove_dir_all(&own).at("remove", own)?;
+    limits::restore(&lock)
 }
 
 /// Removes the trees; first whatever is mounted below, so that nothing of the computer's can

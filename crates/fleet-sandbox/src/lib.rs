@@ -51,6 +51,7 @@ mod error;
 mod etcd;
 mod fleet;
 mod host;
+mod limits;
 mod network;
 mod nspawn;
 mod process;

@@ -4,15 +4,18 @@
 //! a farewell from a machine whose power was cut.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::program::{IP, UMOUNT};
 use crate::record::{HostRecord, Lock, Record, lock};
-use crate::{Error, Result};
+use crate::{Error, Result, wait_for};
 
 /// Name of the host's own end of the cable.
 const INSIDE: &str = "host0";
 /// Where ip(8) keeps namespaces.
 const NETNS: &str = "/run/netns";
+/// A namespace that somebody else has entered stays, and its cable with it.
+const GONE_BOUND: Duration = Duration::from_secs(10);
 /// In the directory of records: /run/netns is there because of us.
 const MADE_NETNS: &str = "/run/fleet-sandbox/made-run-netns";
 
@@ -67,15 +70,38 @@ pub(crate) fn plug(record: &Record, host: &HostRecord) -> Result<()> {
         .map(|_| ())
 }
 
-/// Removes a host's namespace and cable. Nothing to do is no error.
+/// Takes the cable of a host out at once, so that nothing it says from now on is heard.
+/// No cable is no error.
+pub(crate) fn silence(host: &HostRecord) -> Result<()> {
+    match set_cable(host, false) {
+        Err(Error::Command { .. }) if !link_exists(&host.cable) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes the namespace and the cable of a host whose processes have ended. Nothing to do is
+/// no error.
 pub(crate) fn unplug(host: &HostRecord) -> Result<()> {
-    delete_link(&host.cable)?;
     let lock = lock()?;
     if Path::new(NETNS).join(&host.netns).exists() {
         IP.run(&["netns", "delete", &host.netns])?;
     }
     tidy_netns(&lock);
-    Ok(())
+    drop(lock);
+    // The cable goes with its namespace: the kernel removes those of many hosts at once,
+    // whereas each removal by hand waits for all the others.
+    let gone = wait_for(
+        &format!("the end of cable {}", host.cable),
+        GONE_BOUND,
+        || {
+            if link_exists(&host.cable) {
+                Err("it is there")
+            } else {
+                Ok(())
+            }
+        },
+    );
+    gone.or_else(|_| delete_link(&host.cable))
 }
 
 /// Removes the bridge. Nothing to do is no error.
@@ -99,15 +125,23 @@ fn batch(script: &str) -> Result<()> {
 }
 
 fn delete_link(name: &str) -> Result<()> {
-    let exists = || Path::new("/sys/class/net").join(name).exists();
-    if !exists() {
+    if !link_exists(name) {
         return Ok(());
     }
     match IP.run(&["link", "delete", name]) {
         // It went with its namespace meanwhile.
-        Err(Error::Command { .. }) if !exists() => Ok(()),
+        Err(Error::Command { .. }) if !link_exists(name) => Ok(()),
         other => other.map(|_| ()),
     }
+}
+
+/// /sys/class/net may be another namespace's, when we are in a container ourselves.
+fn link_exists(name: &str) -> bool {
+    let links = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    links.lines().any(|line| {
+        line.split_once(':')
+            .is_some_and(|(link, _)| link.trim() == name)
+    })
 }
 
 /// ip(8) makes /run/netns a mount of its own the first time, and two that do so at once stack

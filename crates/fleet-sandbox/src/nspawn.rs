@@ -14,6 +14,7 @@ use crate::process::Process;
 use crate::program::{NSPAWN, tail};
 use crate::record::{HostRecord, Record, run_directory, update_host};
 use crate::scope::Scope;
+use crate::tree::SHARED;
 use crate::wait::Deadline;
 use crate::{Error, Result, network, wait_for};
 
@@ -54,30 +55,30 @@ pub(crate) fn power_on(record: &Record, host: &HostRecord) -> Result<()> {
     let script = "systemctl start basic.target && \
         busctl --quiet call org.freedesktop.systemd1 / org.freedesktop.DBus.Peer Ping";
     let booted = wait_for("basic.target and D-Bus", deadline.remaining(), || {
-        let output = run_inside(
-            &on,
-            &["sh", "-c", script],
-            None,
-            deadline.remaining().max(ALIVE_EVERY),
-        )
-        .map_err(|e| e.to_string())?;
-        if output.success() {
-            Ok(())
-        } else {
-            Err(output.stderr)
+        let bound = deadline.remaining().max(ALIVE_EVERY);
+        match run_inside(&on, &["sh", "-c", script], None, bound) {
+            Ok(output) if output.success() => Ok(Ok(())),
+            // It will not come back: no need to wait for the bound.
+            _ if !leader.is_alive() => Ok(Err("its systemd ended".to_owned())),
+            Ok(output) => Err(output.stderr),
+            Err(e) => Err(e.to_string()),
         }
     });
-    booted.map_err(|e| boot_error(host, &e.to_string()))
+    booted
+        .map_err(|e| e.to_string())
+        .and_then(|ended| ended)
+        .map_err(|why| boot_error(host, &why))
 }
 
 /// Cuts a host's power: its network first, so that no farewell gets out, then all of its
 /// processes at once. Nothing to do is no error; the tree stays.
 pub(crate) fn power_off(record: &Record, host: &HostRecord) -> Result<()> {
-    network::unplug(host)?;
+    network::silence(host)?;
     if let Some(leader) = host.leader {
         leader.signal(Signal::KILL);
     }
     host.scope.kill()?;
+    network::unplug(host)?;
     // nspawn that is killed leaves these: its lock on the tree and its mount tunnel.
     if let Ok(tree) = fs::metadata(&host.root) {
         let _ = fs::remove_file(format!(
@@ -139,6 +140,9 @@ fn command(host: &HostRecord) -> Result<Vec<String>> {
         ]
         .map(str::to_owned),
     );
+    if Path::new(SHARED).is_dir() {
+        argv.push(format!("--bind-ro={SHARED}"));
+    }
     argv.push(format!("--directory={}", host.root.display()));
     argv.push(format!("--machine={}", host.name));
     argv.push(format!(

@@ -16,7 +16,7 @@ pub(crate) const BIN: &str = "/opt/fleet/bin";
 pub(crate) const PATH: &str =
     "/opt/fleet/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-const DIRECTORIES: [&str; 23] = [
+const DIRECTORIES: [&str; 24] = [
     "usr",
     "proc",
     "sys",
@@ -40,13 +40,17 @@ const DIRECTORIES: [&str; 23] = [
     "var/tmp",
     "tmp",
     "etc/tmpfiles.d",
+    "etc/alternatives",
 ];
 
-/// What of the computer's /etc a host gets a copy of, where it exists: logins, the targets of
-/// links in /usr (awk, editors), the loader's cache, names of protocols, podman's policies.
-const COPIED: [&str; 11] = [
+/// What of the computer's /etc a host sees as it is, where it exists, without a copy: it holds
+/// hundreds of links, the targets of links in /usr (awk, editors).
+pub(crate) const SHARED: &str = "/etc/alternatives";
+
+/// What of the computer's /etc a host gets a copy of, where it exists: logins, the loader's
+/// cache, names of protocols, podman's policies.
+const COPIED: [&str; 10] = [
     "pam.d",
-    "alternatives",
     "ld.so.cache",
     "ld.so.conf",
     "ld.so.conf.d",

@@ -244,6 +244,9 @@ fn a_power_cut_leaves_the_disk_and_nothing_else() {
     .unwrap();
     host.run(&["systemctl", "start", "x.service"]).unwrap();
     host.run(&["logger", "before the power cut"]).unwrap();
+    // The journal takes it when it comes to it; a power cut before that loses it, as anywhere.
+    let on_disk = "journalctl -q -D /var/log/journal --grep='before the power cut'";
+    host.wait_until(BOUND, &["sh", "-c", on_disk]).unwrap();
 
     host.kill().unwrap();
     assert!(!host.is_on().unwrap());
