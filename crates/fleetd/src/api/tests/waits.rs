@@ -1,12 +1,16 @@
 //! Many waits at once: one watch, what it survives, and how waits end.
 
+use std::time::Duration;
+
+use async_trait::async_trait;
 use fleet_api::v2::{WaitFor, WaitRequest};
 use futures_util::StreamExt;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 
 use super::wait::{BOUND, LAUNCHED, Lines};
 use super::*;
+use crate::store::{self, LeaseId, Snapshot, Watch};
 
 #[tokio::test]
 async fn a_thousand_units_wait_in_one_request_with_one_watch() {
@@ -120,4 +124,103 @@ async fn requests_that_are_none() {
     assert_eq!(cluster.post("/fleet/v2/wait", "[").await.status, 400);
     let got = cluster.post("/fleet/v2/wait", "{}").await;
     assert_eq!((got.status, got.body.as_str()), (200, ""));
+}
+
+/// Passes everything on; its watches break when told to.
+struct Breaking {
+    store: Arc<MemoryStore>,
+    breaks: broadcast::Sender<store::Error>,
+    /// How many watches have begun, and the last one's place.
+    watches: watch::Sender<(usize, Revision)>,
+}
+
+#[async_trait]
+impl Store for Breaking {
+    async fn read(&self, range: Range) -> Result<Snapshot, store::Error> {
+        self.store.read(range).await
+    }
+    async fn read_keys(&self, keys: &[String]) -> Result<Snapshot, store::Error> {
+        self.store.read_keys(keys).await
+    }
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, store::Error> {
+        let inner = self.store.watch(prefix, after).await?;
+        let breaks = self.breaks.subscribe();
+        self.watches.send_modify(|(n, place)| {
+            *n += 1;
+            *place = after;
+        });
+        let watch = futures_util::stream::unfold(
+            (inner, breaks, false),
+            |(mut inner, mut breaks, is_broken)| async move {
+                if is_broken {
+                    return None;
+                }
+                tokio::select! {
+                    biased;
+                    error = breaks.recv() => {
+                        let error = error.ok()?;
+                        Some((Err(error), (inner, breaks, true)))
+                    }
+                    batch = inner.next() => Some((batch?, (inner, breaks, false))),
+                }
+            },
+        );
+        Ok(watch.boxed())
+    }
+    async fn commit(&self, txn: Txn) -> Result<Revision, store::Error> {
+        self.store.commit(txn).await
+    }
+    async fn grant(&self, ttl: Duration) -> Result<(LeaseId, Duration), store::Error> {
+        self.store.grant(ttl).await
+    }
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, store::Error> {
+        self.store.keep_alive(lease).await
+    }
+    async fn revoke(&self, lease: LeaseId) -> Result<(), store::Error> {
+        self.store.revoke(lease).await
+    }
+    async fn compact(&self, revision: Revision) -> Result<(), store::Error> {
+        self.store.compact(revision).await
+    }
+    fn describe(&self) -> String {
+        self.store.describe()
+    }
+}
+
+#[tokio::test]
+async fn a_wait_goes_on_when_the_watch_breaks_or_history_is_compacted() {
+    let store = Arc::new(Breaking {
+        store: MemoryStore::new(),
+        breaks: broadcast::channel(4).0,
+        watches: watch::channel((0, 0)).0,
+    });
+    let cluster = Cluster::over(Arc::clone(&store) as _, 100);
+    for unit in ["a.service", "b.service"] {
+        cluster.put(unit, LAUNCHED).await;
+    }
+    let mut first = Lines::of(&cluster, &["a.service"]).await;
+    let mut second = Lines::of(&cluster, &["b.service"]).await;
+    assert_eq!(first.brief().await, "submitted");
+    assert_eq!(second.brief().await, "submitted");
+    assert_eq!(store.watches.borrow().0, 1, "two waits share one watch");
+
+    // Broken: it goes on where it was, and what happened in between comes.
+    let place = store.watches.borrow().1;
+    let away = store::Error::Unavailable("gone".into());
+    store.breaks.send(away).unwrap();
+    cluster.place("a.service", Some("m1")).await;
+    assert_eq!(first.brief().await, "placed m1");
+    assert_eq!(store.watches.borrow().0, 2);
+    assert!(store.watches.borrow().1 >= place);
+
+    // Compacted: everything is read anew, what was removed included.
+    let gap = store::Error::Compacted(1);
+    store.breaks.send(gap).unwrap();
+    cluster.place("a.service", Some("m2")).await;
+    cluster.remove(keys::unit("b.service")).await;
+    let end = cluster.revision().await;
+    cluster.store.compact(end).await.unwrap();
+    assert_eq!(first.brief().await, "placed m2");
+    assert_eq!(second.brief().await, "destroyed!");
+    assert_eq!(second.brief().await, "end");
 }
