@@ -7,6 +7,7 @@ pub mod client;
 pub mod discovery;
 pub mod error;
 mod go_json;
+pub mod openapi;
 pub mod paging;
 pub mod v1;
 pub mod v2;

@@ -9,6 +9,7 @@
 //! | `GET /units/{name}` | – | [`UnitView`] |
 //! | `POST /wait` | [`WaitRequest`] | lines of [`Progress`] as they happen, until all are final |
 //! | `GET /machines` | – | [`MachineListing`] |
+//! | `GET /openapi.json` | – | [`crate::openapi::DOCUMENT`] |
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -35,6 +35,7 @@ pub(crate) enum V2 {
     Units,
     Unit(String),
     Wait,
+    OpenApi,
 }
 
 /// Finds what a path names.
@@ -77,6 +78,7 @@ fn v2_route(rest: &str) -> Route {
         ("machines", _) => V2::Machines,
         ("units", _) => V2::Units,
         ("wait", _) => V2::Wait,
+        ("openapi.json", _) => V2::OpenApi,
         (_, Some(("units", name))) if is_name(name) => V2::Unit(name.to_owned()),
         _ => return Route::NoV2,
     })
@@ -167,6 +169,7 @@ mod tests {
             ("/fleet/v2/units/a", Route::V2(V2::Unit("a".into()))),
             ("/fleet/v2/machines", Route::V2(V2::Machines)),
             ("/fleet/v2/wait", Route::V2(V2::Wait)),
+            ("/fleet/v2/openapi.json", Route::V2(V2::OpenApi)),
             ("/fleet/v2", Route::NoV2),
             ("/fleet/v2/", Route::NoV2),
             ("/fleet/v2/x", Route::NoV2),

@@ -35,8 +35,12 @@ pub(crate) async fn serve(
         (V2::Unit(name), Method::GET) => get(state, &name).await,
         (V2::Machines, Method::GET) => machines(state).await,
         (V2::Wait, Method::POST) => wait::start(state, body).await,
+        (V2::OpenApi, Method::GET) => Ok(Reply::text(
+            "application/json",
+            fleet_api::openapi::DOCUMENT,
+        )),
         (V2::Units, _) => not_allowed("GET and POST"),
-        (V2::Unit(_) | V2::Machines, _) => not_allowed("GET"),
+        (V2::Unit(_) | V2::Machines | V2::OpenApi, _) => not_allowed("GET"),
         (V2::Wait, _) => not_allowed("POST"),
     }
 }

@@ -257,6 +257,24 @@ async fn methods_and_paths_of_v2() {
 }
 
 #[tokio::test]
+async fn the_document_of_v2_names_every_path() {
+    let cluster = Cluster::new();
+    let (status, document) = cluster.shown("/fleet/v2/openapi.json").await;
+    assert_eq!(status, 200);
+    let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let path = format!("/fleet/v2{}", path.replace("{name}", "a.service"));
+        for method in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
+            let is_known = methods.get(method.to_lowercase()).is_some();
+            let got = cluster.call(method, &path, &[], "{}").await;
+            assert_eq!(got.status != 405, is_known, "{method} {path}");
+        }
+    }
+    let n_paths = document["paths"].as_object().unwrap().len();
+    assert_eq!(n_paths, 5);
+}
+
+#[tokio::test]
 async fn the_client_lists_everything() {
     let cluster = Cluster::new();
     for n in 0..30 {
