@@ -1,43 +1,45 @@
 //! What every store does, run over each of them. A store that is simulated must pass this too.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 
-use super::memory::MemoryStore;
 use super::{
-    Compare, Entry, Error, Event, LeaseId, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Range, Revision,
-    Snapshot, Store, Txn, Watch, WatchBatch,
+    Compare, Entry, Error, Event, LeaseId, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Range, Snapshot, Store,
+    Txn, Watch, WatchBatch,
 };
-use crate::store::embedded::EmbeddedStore;
-use crate::store::etcd::server::Server;
 
 /// Long enough for any answer on a busy computer; waiting ends as soon as there is one.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+mod leases;
+mod watches;
 
 macro_rules! conformance {
     ($($name:ident,)*) => {
         mod memory {
             $(#[tokio::test] async fn $name() {
-                super::$name(super::MemoryStore::new()).await;
+                super::$name(crate::store::memory::MemoryStore::new()).await;
             })*
         }
         mod embedded {
             $(#[tokio::test] async fn $name() {
                 let dir = tempfile::tempdir().unwrap();
-                super::$name(super::EmbeddedStore::open(dir.path().join("store.redb")).unwrap()).await;
+                super::$name(crate::store::embedded::EmbeddedStore::open(dir.path().join("store.redb")).unwrap()).await;
             })*
         }
         mod etcd {
             $(#[tokio::test] async fn $name() {
-                let server = super::Server::start().await;
+                let server = crate::store::etcd::server::Server::start().await;
                 super::$name(server.store("/_coreos.com/fleet/")).await;
             })*
         }
     };
 }
+
+use conformance;
+use watches::events;
 
 conformance! {
     a_key_has_the_revisions_of_its_life,
@@ -48,13 +50,6 @@ conformance! {
     the_past_is_read_as_it_was,
     single_keys_are_read_at_one_revision,
     a_large_range_is_read_whole,
-    a_watch_sees_what_happens_below_its_prefix,
-    a_watch_begins_where_a_snapshot_ended_while_others_write,
-    a_watch_of_a_revision_that_never_was_wants_a_new_snapshot,
-    what_is_compacted_is_said_to_be,
-    a_lease_that_is_kept_alive_stays_and_takes_its_keys_along_when_it_ends,
-    a_revoked_lease_takes_its_keys_along,
-    a_key_leaves_its_lease_when_it_is_put_without,
     limits_are_refused_before_anything_is_written,
     a_large_value_comes_back,
     of_many_claims_one_wins,
@@ -102,23 +97,6 @@ pub(super) async fn next(watch: &mut Watch) -> Result<WatchBatch, Error> {
         .await
         .expect("nothing came from the watch")
         .expect("the watch has ended without an error")
-}
-
-/// All events of the next batches, until there are as many as expected.
-async fn events(watch: &mut Watch, count: usize) -> Vec<Event> {
-    let mut events = Vec::new();
-    while events.len() < count {
-        events.extend(next(watch).await.unwrap().events);
-    }
-    events
-}
-
-/// The error of a watch, whether it comes when it is opened or as its first word.
-async fn watch_error(store: &dyn Store, after: Revision) -> Error {
-    match store.watch("", after).await {
-        Err(error) => error,
-        Ok(mut watch) => next(&mut watch).await.expect_err("the watch goes on"),
-    }
 }
 
 async fn a_key_has_the_revisions_of_its_life(store: Arc<dyn Store>) {
@@ -347,275 +325,6 @@ async fn a_large_range_is_read_whole(store: Arc<dyn Store>) {
         .await
         .unwrap();
     assert_eq!((most.entries.len(), most.more), (KEYS - 1, true));
-}
-
-async fn a_watch_sees_what_happens_below_its_prefix(store: Arc<dyn Store>) {
-    let start = store.commit(txn([op("u/a", "0")])).await.unwrap();
-    let mut past = store.watch("u/", 0).await.unwrap();
-    let mut now = store.watch("u/", start).await.unwrap();
-    let put = store
-        .commit(txn([op("v", "1"), op("u/a", "1")]))
-        .await
-        .unwrap();
-    store.commit(txn([op("v", "2")])).await.unwrap();
-    let gone = store
-        .commit(txn([delete("u/a"), delete("u/no")]))
-        .await
-        .unwrap();
-    let entry = |value: &str, mod_revision| {
-        let key = "u/a".to_owned();
-        let value = value.into();
-        Event::Put(Entry {
-            key,
-            value,
-            create_revision: start,
-            mod_revision,
-            lease: None,
-        })
-    };
-    let removed = Event::Delete {
-        key: "u/a".to_owned(),
-        revision: gone,
-    };
-    assert_eq!(
-        events(&mut now, 2).await,
-        [entry("1", put), removed.clone()]
-    );
-    assert_eq!(
-        events(&mut past, 3).await,
-        [entry("0", start), entry("1", put), removed]
-    );
-    drop(past);
-    store.commit(txn([op("u/b", "1")])).await.unwrap();
-    assert_eq!(events(&mut now, 1).await.len(), 1);
-}
-
-/// Each transaction changes three keys, so that a split revision would be seen.
-async fn a_watch_begins_where_a_snapshot_ended_while_others_write(store: Arc<dyn Store>) {
-    const WRITES: u64 = 600;
-    const WATCHES: usize = 20;
-    let writer = tokio::spawn({
-        let store = Arc::clone(&store);
-        async move {
-            for n in 0..WRITES {
-                let key = format!("u/{}", n % 7);
-                let last = match n % 5 {
-                    0 => delete("u/last"),
-                    _ => op("u/last", n.to_string()),
-                };
-                store
-                    .commit(txn([
-                        op(&key, n.to_string()),
-                        op("u/n", n.to_string()),
-                        last,
-                    ]))
-                    .await
-                    .unwrap();
-                tokio::task::yield_now().await;
-            }
-            store.commit(txn([op("u/end", "")])).await.unwrap()
-        }
-    });
-    let mut watches = tokio::task::JoinSet::new();
-    for _ in 0..WATCHES {
-        let snapshot = store.read(range("u/")).await.unwrap();
-        let mut watch = store.watch("u/", snapshot.revision).await.unwrap();
-        let reader = Arc::clone(&store);
-        watches.spawn(async move {
-            let mut seen = snapshot.revision;
-            let mut state: BTreeMap<_, _> = snapshot
-                .entries
-                .into_iter()
-                .map(|e| (e.key, e.value))
-                .collect();
-            while !state.contains_key("u/end") {
-                let batch = next(&mut watch).await.unwrap();
-                let mut revisions = BTreeMap::<_, BTreeSet<_>>::new();
-                for event in batch.events {
-                    let (key, revision, value) = match event {
-                        Event::Put(entry) => (entry.key, entry.mod_revision, Some(entry.value)),
-                        Event::Delete { key, revision } => (key, revision, None),
-                    };
-                    assert!(
-                        revision > seen,
-                        "{revision} again, or out of order, after {seen}"
-                    );
-                    assert!(revision <= batch.revision);
-                    let fresh = revisions.entry(revision).or_default().insert(key.clone());
-                    assert!(fresh, "{key} twice at {revision}");
-                    match value {
-                        Some(value) => state.insert(key, value),
-                        None => state.remove(&key),
-                    };
-                }
-                for (revision, keys) in revisions {
-                    // A delete of nothing is no event.
-                    let whole = keys.contains("u/end")
-                        || keys.len() == 3
-                        || (keys.len() == 2 && !keys.contains("u/last"));
-                    assert!(whole, "revision {revision} was split: {keys:?}");
-                    assert_eq!(revision, seen + 1, "a gap");
-                    seen = revision;
-                }
-                assert!(batch.revision >= seen);
-            }
-            let end = reader.read(range("u/")).await.unwrap();
-            let end: BTreeMap<_, _> = end.entries.into_iter().map(|e| (e.key, e.value)).collect();
-            assert_eq!(state, end);
-        });
-        tokio::task::yield_now().await;
-    }
-    writer.await.unwrap();
-    while let Some(watch) = watches.join_next().await {
-        watch.unwrap();
-    }
-}
-
-async fn a_watch_of_a_revision_that_never_was_wants_a_new_snapshot(store: Arc<dyn Store>) {
-    let revision = store.commit(txn([op("a", "1")])).await.unwrap();
-    let error = watch_error(&*store, revision + 1000).await;
-    assert!(matches!(error, Error::Compacted(_)), "{error}");
-}
-
-async fn what_is_compacted_is_said_to_be(store: Arc<dyn Store>) {
-    let at = |revision| Range {
-        revision: Some(revision),
-        ..Range::default()
-    };
-    let first = store
-        .commit(txn([op("a", "1"), op("b", "1")]))
-        .await
-        .unwrap();
-    let second = store
-        .commit(txn([op("a", "2"), delete("b")]))
-        .await
-        .unwrap();
-    let third = store.commit(txn([op("a", "3")])).await.unwrap();
-    store.compact(second).await.unwrap();
-    store.compact(second).await.unwrap();
-    store.compact(first).await.unwrap();
-    assert!(matches!(
-        store.compact(third + 1).await,
-        Err(Error::Refused(_))
-    ));
-    let error = store.read(at(first)).await.unwrap_err();
-    assert!(matches!(error, Error::Compacted(_)), "{error}");
-    assert_eq!(pairs(&store.read(at(second)).await.unwrap()), [("a", "2")]);
-    assert_eq!(
-        pairs(&store.read(Range::default()).await.unwrap()),
-        [("a", "3")]
-    );
-    // The removal of b is no longer kept: a watch from before must not miss it in silence.
-    let error = watch_error(&*store, first).await;
-    assert!(matches!(error, Error::Compacted(_)), "{error}");
-    let mut watch = store.watch("", second).await.unwrap();
-    let batch = next(&mut watch).await.unwrap();
-    assert_eq!((batch.revision, batch.events.len()), (third, 1));
-    // A watch that is running and has seen everything is not disturbed.
-    store.compact(third).await.unwrap();
-    store.commit(txn([op("a", "4")])).await.unwrap();
-    assert_eq!(events(&mut watch, 1).await.len(), 1);
-}
-
-async fn under(store: &dyn Store, lease: LeaseId, keys: &[&str]) -> Result<Revision, Error> {
-    let put = |key: &&str| Op::Put {
-        key: (*key).to_owned(),
-        value: vec![],
-        lease: Some(lease),
-    };
-    store
-        .commit(txn(keys.iter().map(put).collect::<Vec<_>>()))
-        .await
-}
-
-/// The keys that a revision removed, all in one batch.
-fn removed(batch: &WatchBatch) -> Vec<&str> {
-    let keys = batch.events.iter().map(|event| match event {
-        Event::Delete { key, revision } if *revision == batch.revision => key.as_str(),
-        other => panic!("{other:?} at {}", batch.revision),
-    });
-    let mut keys: Vec<_> = keys.collect();
-    keys.sort_unstable();
-    keys
-}
-
-async fn a_lease_that_is_kept_alive_stays_and_takes_its_keys_along_when_it_ends(
-    store: Arc<dyn Store>,
-) {
-    let (lease, ttl) = store.grant(Duration::from_secs(1)).await.unwrap();
-    assert!(ttl >= Duration::from_secs(1) && ttl < PATIENCE, "{ttl:?}");
-    let revision = under(&*store, lease, &["m/a", "m/b"]).await.unwrap();
-    let entries = store.read(Range::default()).await.unwrap().entries;
-    assert!(entries.iter().all(|entry| entry.lease == Some(lease)));
-    let mut watch = store.watch("m/", revision).await.unwrap();
-    // Longer than the lease lasts; it ends only when nobody renews it any more.
-    let renewed_until = tokio::time::Instant::now() + 2 * ttl;
-    while tokio::time::Instant::now() < renewed_until {
-        assert_eq!(store.keep_alive(lease).await.unwrap(), ttl);
-        let ended = tokio::time::timeout(ttl / 5, watch.next()).await;
-        assert!(
-            ended.is_err(),
-            "the lease ended while it was renewed: {ended:?}"
-        );
-    }
-    let batch = next(&mut watch).await.unwrap();
-    assert_eq!(removed(&batch), ["m/a", "m/b"]);
-    assert!(matches!(
-        store.keep_alive(lease).await,
-        Err(Error::LeaseGone)
-    ));
-    let error = under(&*store, lease, &["m/a"]).await.unwrap_err();
-    assert!(matches!(error, Error::LeaseGone), "{error}");
-    assert!(
-        store
-            .read(Range::default())
-            .await
-            .unwrap()
-            .entries
-            .is_empty()
-    );
-    assert!(matches!(
-        store.keep_alive(LeaseId(4711)).await,
-        Err(Error::LeaseGone)
-    ));
-}
-
-async fn a_revoked_lease_takes_its_keys_along(store: Arc<dyn Store>) {
-    let (lease, _) = store.grant(Duration::from_secs(60)).await.unwrap();
-    let (other, _) = store.grant(Duration::from_secs(60)).await.unwrap();
-    assert_ne!(lease, other);
-    under(&*store, lease, &["a", "b"]).await.unwrap();
-    let revision = under(&*store, other, &["c"]).await.unwrap();
-    store.keep_alive(lease).await.unwrap();
-    let mut watch = store.watch("", revision).await.unwrap();
-    store.revoke(lease).await.unwrap();
-    let batch = next(&mut watch).await.unwrap();
-    assert_eq!(
-        (batch.revision, removed(&batch)),
-        (revision + 1, vec!["a", "b"])
-    );
-    store.revoke(lease).await.unwrap();
-    assert!(matches!(
-        store.keep_alive(lease).await,
-        Err(Error::LeaseGone)
-    ));
-    assert_eq!(store.read(Range::default()).await.unwrap().entries.len(), 1);
-}
-
-async fn a_key_leaves_its_lease_when_it_is_put_without(store: Arc<dyn Store>) {
-    let (lease, _) = store.grant(Duration::from_secs(60)).await.unwrap();
-    let (other, _) = store.grant(Duration::from_secs(60)).await.unwrap();
-    under(&*store, lease, &["a", "b", "c"]).await.unwrap();
-    store.commit(txn([op("a", "stays")])).await.unwrap();
-    under(&*store, other, &["b"]).await.unwrap();
-    store.revoke(lease).await.unwrap();
-    let left = store.read(Range::default()).await.unwrap();
-    let leases: Vec<_> = left
-        .entries
-        .iter()
-        .map(|e| (e.key.as_str(), e.lease))
-        .collect();
-    assert_eq!(leases, [("a", None), ("b", Some(other))]);
 }
 
 async fn limits_are_refused_before_anything_is_written(store: Arc<dyn Store>) {

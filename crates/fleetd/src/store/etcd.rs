@@ -28,15 +28,20 @@ mod tests;
 mod tls;
 mod watch;
 
-/// How many keys one request reads: each page makes etcd count the whole range, so smaller pages
-/// cost more, and larger ones no longer less.
-const PAGE_KEYS: usize = 10_000;
+/// How many keys the first page of a read has; the next ones are sized by what it was like. Most
+/// reads are done with it, and even large units come in time.
+const FIRST_PAGE_KEYS: usize = 1000;
 
-/// A page that is too large or too slow is asked for again with so much fewer keys, at least
-/// [`MIN_PAGE_KEYS`].
+/// About what a page shall have. Each page makes etcd count all that follow (a million keys in
+/// pages of 10,000 took ten times as long), so they are as large as can be sent in a fraction of
+/// the request timeout.
+const PAGE_BYTES: usize = 32 << 20;
+
+/// A page that is too large for a message, or too large to come in time, is asked for again with
+/// so much fewer keys, at least [`MIN_PAGE_KEYS`].
 const PAGE_SHRINK: usize = 10;
 
-/// Ten of the largest documents are 14 MB: if that cannot be read in time, nothing can.
+/// Ten of the largest documents are 14 MB, which fits any message.
 const MIN_PAGE_KEYS: usize = 10;
 
 /// How often a read begins anew because its revision was compacted while it paged.
@@ -108,7 +113,12 @@ impl EtcdStore {
         if let Some(revision) = at {
             options = options.with_revision(number(revision));
         }
-        let answer = self.links.main().call(Effect::Read, |link| {
+        // That a large page is slow says nothing against the endpoint.
+        let effect = match limit > FIRST_PAGE_KEYS {
+            true => Effect::BulkRead,
+            false => Effect::Read,
+        };
+        let answer = self.links.main().call(effect, |link| {
             let (options, start) = (options.clone(), start.to_vec());
             async move { link.kv().get(start, Some(options)).await }
         });
@@ -126,7 +136,7 @@ impl EtcdStore {
         };
         let end = after_prefix(below);
         let limit = range.limit.unwrap_or(usize::MAX);
-        let mut page_keys = PAGE_KEYS;
+        let (mut page_keys, mut most_keys) = (FIRST_PAGE_KEYS, usize::MAX);
         let mut at = range.revision;
         let mut snapshot = Snapshot::default();
         loop {
@@ -135,11 +145,19 @@ impl EtcdStore {
             let asked = wanted.max(1);
             let mut page = match self.page(&start, &end, asked, at).await {
                 Ok(page) => page,
-                Err(error) if errors::is_size(&error) && page_keys > MIN_PAGE_KEYS => {
-                    page_keys = (page_keys / PAGE_SHRINK).max(MIN_PAGE_KEYS);
+                Err(error) => {
+                    let least = match errors::is_late(&error) {
+                        true => FIRST_PAGE_KEYS,
+                        false if errors::is_too_large(&error) => MIN_PAGE_KEYS,
+                        false => return Err(error),
+                    };
+                    if page_keys <= least {
+                        return Err(error);
+                    }
+                    page_keys = (page_keys / PAGE_SHRINK).max(least);
+                    most_keys = page_keys;
                     continue;
                 }
-                Err(error) => return Err(error),
             };
             let newest = page
                 .header()
@@ -150,6 +168,9 @@ impl EtcdStore {
             snapshot.more = page.more() || (wanted == 0 && !kvs.is_empty());
             if let Some(last) = kvs.last() {
                 start = [last.key(), b"\0"].concat();
+                let bytes: usize = kvs.iter().map(|kv| kv.key().len() + kv.value().len()).sum();
+                let fitting = PAGE_BYTES / (bytes / kvs.len()).max(1);
+                page_keys = fitting.max(MIN_PAGE_KEYS).min(most_keys);
             }
             let entries = kvs
                 .into_iter()

@@ -89,12 +89,13 @@ pub(super) fn is_stale_token(why: &str) -> bool {
 }
 
 /// Whether a smaller page may succeed.
-pub(super) fn is_size(error: &Error) -> bool {
-    match error {
-        Error::Refused(why) => why.contains(SIZE),
-        Error::Unavailable(why) => why.contains(TIMEOUT),
-        _ => false,
-    }
+pub(super) fn is_too_large(error: &Error) -> bool {
+    matches!(error, Error::Refused(why) if why.contains(SIZE))
+}
+
+/// Whether the answer did not come in time.
+pub(super) fn is_late(error: &Error) -> bool {
+    matches!(error, Error::Unavailable(why) if why.contains(TIMEOUT))
 }
 
 /// Names the revision that was asked for: etcd does not say what it still has.

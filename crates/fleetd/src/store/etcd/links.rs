@@ -65,6 +65,8 @@ pub(super) struct Link {
 pub(super) enum Effect {
     /// Nothing: it is tried again elsewhere.
     Read,
+    /// Nothing, but its answer is so large that being late says nothing about the endpoint.
+    BulkRead,
     /// It does not matter if it is done twice: it is tried again elsewhere.
     Repeatable,
     /// It is done at most once.
@@ -256,6 +258,7 @@ impl Line<'_> {
             let (fault, error) = match timeout_at(until, request(Arc::clone(&link))).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => classify(self.links.url(link.endpoint), &error),
+                Err(_) if effect == Effect::BulkRead => return Err(self.too_late(&link)),
                 Err(_) => (Fault::Unknown, self.too_late(&link)),
             };
             if fault == Fault::Answer {
@@ -300,7 +303,8 @@ impl Line<'_> {
 
     /// How long one endpoint is waited for.
     pub(super) fn until(self, effect: Effect, deadline: Instant) -> Instant {
-        if effect == Effect::Write || self.links.endpoints.len() < 2 {
+        let whole = matches!(effect, Effect::Write | Effect::BulkRead);
+        if whole || self.links.endpoints.len() < 2 {
             return deadline;
         }
         deadline.min(Instant::now() + self.links.timeout / SHARE_OF_ONE)

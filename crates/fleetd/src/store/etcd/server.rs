@@ -161,6 +161,10 @@ impl Server {
         let child = self.child.as_ref().unwrap();
         let pid = rustix::process::Pid::from_child(child);
         rustix::process::kill_process(pid, signal).unwrap();
+        if frozen {
+            // The signal stops its threads one by one; this ends when the last one stands.
+            rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::UNTRACED).unwrap();
+        }
     }
 
     /// Waits until it answers; false when it has ended instead.
