@@ -3,7 +3,7 @@
 //! [`Waits`] decides and does nothing else: progress and the time go in, [`Event`]s come out.
 //! The wait itself is fleetd's (`v2`), or polling where fleetd is an original one (`v1`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fleet_api::v2::{MachineRef, Progress, RefusalView, StateView};
@@ -143,6 +143,9 @@ struct Open {
     since: Instant,
     /// Why it is not there yet.
     reason: String,
+    /// Machines of a global unit that have been told of. A state that changes is told anew by
+    /// fleetd, and not by us.
+    told: BTreeSet<String>,
     has_failed: bool,
 }
 
@@ -154,6 +157,7 @@ impl Waits {
                 is_pending: false,
                 since: now,
                 reason: String::new(),
+                told: BTreeSet::new(),
                 has_failed: false,
             };
             (one.awaited.name.clone(), one)
@@ -200,22 +204,10 @@ impl Waits {
             return events;
         }
         if !open.is_success(progress) && matches!(progress.phase.as_str(), "failed" | "refused") {
-            let text = trouble(progress);
-            if progress.is_final || (open.awaited.global && progress.phase == "failed") {
-                let repeats = open.awaited.global && progress.is_final && open.has_failed;
-                open.has_failed = true;
-                if !repeats {
-                    events.push(Event::Failed {
-                        unit: progress.name.clone(),
-                        text,
-                        log: log(progress),
-                    });
-                }
-                if progress.is_final {
-                    self.open.remove(&progress.name);
-                }
+            events.extend(open.trouble(progress));
+            if progress.is_final {
+                self.open.remove(&progress.name);
             } else {
-                events.push(Event::Note(text));
                 self.enter(&progress.name, false, now);
             }
             return events;
@@ -354,14 +346,43 @@ impl Open {
     }
 
     /// A machine of a global unit has got there.
-    fn reached_on_machine(&self, progress: &Progress) -> Option<Event> {
-        if !self.awaited.global || progress.machine.is_none() || !self.is_success(progress) {
+    fn reached_on_machine(&mut self, progress: &Progress) -> Option<Event> {
+        let machine = progress.machine.as_ref()?;
+        let is_news = self.awaited.global
+            && self.is_success(progress)
+            && self.told.insert(machine.id.clone());
+        if !is_news {
             return None;
         }
         Some(Event::Reached {
             unit: progress.name.clone(),
             goal: self.awaited.goal,
             machine: progress.machine.clone(),
+        })
+    }
+
+    /// It has failed or was refused: for good, on one machine of a global unit, or with another
+    /// machine to come.
+    fn trouble(&mut self, progress: &Progress) -> Option<Event> {
+        let text = trouble(progress);
+        let is_of_machine = self.awaited.global && progress.machine.is_some();
+        if let (true, Some(machine)) = (is_of_machine, &progress.machine)
+            && !self.told.insert(machine.id.clone())
+        {
+            return None;
+        }
+        let is_failure = progress.is_final || (is_of_machine && progress.phase == "failed");
+        if !is_failure {
+            return Some(Event::Note(text));
+        }
+        // The last line of a global unit repeats what its machines have said.
+        if std::mem::replace(&mut self.has_failed, true) && !is_of_machine {
+            return None;
+        }
+        Some(Event::Failed {
+            unit: progress.name.clone(),
+            text,
+            log: log(progress),
         })
     }
 

@@ -180,3 +180,53 @@ fn a_global_unit_that_no_machine_qualifies_for_is_no_failure() {
     assert_eq!(waits.next_end(), None);
     assert_eq!(waits.reached, ["g.service"]);
 }
+
+#[test]
+fn a_machine_of_a_global_unit_is_told_once_however_often_its_state_changes() {
+    let awaited = Awaited::new("g.service", 1, Goal::Launched, true);
+    let mut waits = Waits::new(vec![awaited], BOUNDS, now());
+    let on = |phase: &str, sub: &str| Progress {
+        machine: Some(MachineRef {
+            id: "m1".into(),
+            primary_ip: String::new(),
+        }),
+        state: Some(StateView {
+            sub: sub.into(),
+            ..StateView::default()
+        }),
+        ..line("g.service", phase, false)
+    };
+    assert_eq!(
+        said(waits.progress(&on("launched", "start"), now())).len(),
+        1
+    );
+    assert_eq!(
+        said(waits.progress(&on("launched", "running"), now())),
+        [""; 0]
+    );
+}
+
+#[test]
+fn after_a_restart_the_invocation_must_be_another() {
+    let awaited = || Awaited {
+        before: vec!["i1".into()],
+        ..start("a.service")
+    };
+    let done = |invocation: &str| Progress {
+        state: Some(StateView {
+            invocation_id: invocation.into(),
+            ..StateView::default()
+        }),
+        ..line("a.service", "launched", true)
+    };
+    let mut waits = Waits::new(vec![awaited()], BOUNDS, now());
+    assert_eq!(
+        said(waits.progress(&done("i2"), now())),
+        ["a.service launched"]
+    );
+    let mut waits = Waits::new(vec![awaited()], BOUNDS, now());
+    assert_eq!(
+        said(waits.progress(&done("i1"), now())),
+        ["failed: unit a.service was not restarted: it is still invocation i1"]
+    );
+}

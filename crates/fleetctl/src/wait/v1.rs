@@ -34,8 +34,10 @@ pub(crate) async fn wait(
     let mut waited = Waited::default();
     let mut waits = Waits::new(awaited, bounds, Instant::now());
     tokio::select! {
-        () = poll(fleet, report, &mut waits, &mut waited) => {}
+        // The signal first: it is caught before anything is asked.
+        biased;
         _ = tokio::signal::ctrl_c() => waited.interrupted = true,
+        () = poll(fleet, report, &mut waits, &mut waited) => {}
     }
     waited.reached.append(&mut waits.reached);
     waited

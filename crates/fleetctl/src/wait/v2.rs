@@ -25,8 +25,10 @@ pub(crate) async fn wait(
     for part in awaited.chunks(MAX_WAIT) {
         let mut waits = Waits::new(part.to_vec(), bounds, Instant::now());
         tokio::select! {
-            () = follow(fleet, report, &mut waits, &mut waited) => {}
+            // The signal first: it is caught before anything is asked.
+            biased;
             _ = tokio::signal::ctrl_c() => waited.interrupted = true,
+            () = follow(fleet, report, &mut waits, &mut waited) => {}
         }
         waited.reached.append(&mut waits.reached);
         if waited.interrupted {
@@ -49,7 +51,7 @@ async fn follow(fleet: &Fleet<'_>, report: &Report<'_>, waits: &mut Waits, waite
                 .collect(),
         };
         let broken = match timeout_at(end, fleet.client.wait(&request)).await {
-            Ok(Ok(mut stream)) => read(&mut stream, report, waits, waited).await,
+            Ok(Ok(mut stream)) => read(fleet, &mut stream, report, waits, waited).await,
             Ok(Err(error)) => Some(error),
             Err(_) => None,
         };
@@ -76,6 +78,7 @@ async fn follow(fleet: &Fleet<'_>, report: &Report<'_>, waits: &mut Waits, waite
 
 /// Reads lines until all units are final, one's time is over, or the stream breaks.
 async fn read(
+    fleet: &Fleet<'_>,
     stream: &mut WaitStream<'_>,
     report: &Report<'_>,
     waits: &mut Waits,
@@ -86,9 +89,9 @@ async fn read(
             Ok(Ok(Some(progress))) => progress,
             Ok(Ok(None)) => {
                 return Some(Error::Broken {
-                    endpoint: String::new(),
-                    original: "the wait ended too early".to_owned(),
-                    reason: "the wait ended too early".to_owned(),
+                    endpoint: fleet.client.endpoint().to_string(),
+                    original: "the wait ended early".to_owned(),
+                    reason: "the wait ended early".to_owned(),
                 });
             }
             Ok(Err(error)) => return Some(error),

@@ -40,6 +40,8 @@ pub(crate) struct Cluster {
     pub(crate) requests: Vec<String>,
     /// Every request is answered so.
     pub(crate) outage: Option<(u16, &'static str)>,
+    /// So many waits end before anything is said.
+    pub(crate) n_broken_waits: u32,
     pub(crate) generation: u64,
 }
 
@@ -471,6 +473,13 @@ async fn v2_batch(State(cluster): State<Shared>, body: Bytes) -> Response {
 
 async fn v2_wait(State(cluster): State<Shared>, body: Bytes) -> Response {
     let request: WaitRequest = serde_json::from_slice(&body).unwrap();
+    {
+        let mut cluster = cluster.lock().unwrap();
+        if cluster.n_broken_waits > 0 {
+            cluster.n_broken_waits -= 1;
+            return Body::empty().into_response();
+        }
+    }
     let mut text = String::new();
     let mut ends = true;
     for wait in &request.units {

@@ -3,7 +3,7 @@
 //! exit status unless it is 0.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use crate::fake::{self, Cluster, H1, H2, Shared, machine};
@@ -95,6 +95,33 @@ impl Session {
 
     /// Types a command; `'` and blanks mean what they mean to a shell.
     pub(crate) fn run(&mut self, command: &str) -> &mut Session {
+        let output = self.process(command).output().unwrap();
+        self.note(command, &output);
+        self
+    }
+
+    /// Types a command and, when fleetd has got this request, Ctrl-C.
+    pub(crate) fn interrupt(&mut self, command: &str, request: &str) -> &mut Session {
+        let mut process = self.process(command);
+        let process = process.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let process = process.spawn().unwrap();
+        let begin = tokio::time::Instant::now();
+        let has_come = || {
+            let cluster = self.cluster.lock().unwrap();
+            cluster.requests.iter().any(|known| known == request)
+        };
+        while !has_come() {
+            assert!(begin.elapsed().as_secs() < 10, "{:?}", self.requests());
+            std::thread::yield_now();
+        }
+        let pid = rustix::process::Pid::from_child(&process);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let output = process.wait_with_output().unwrap();
+        self.note(command, &output);
+        self
+    }
+
+    fn process(&self, command: &str) -> Command {
         let endpoint = format!("unix://{}", self.dir.path().join("fleet.sock").display());
         let mut process = Command::new(env!("CARGO_BIN_EXE_fleetctl"));
         process
@@ -103,7 +130,10 @@ impl Session {
             .args(words(command).skip(1))
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
-        let output = process.output().unwrap();
+        process
+    }
+
+    fn note(&mut self, command: &str, output: &Output) {
         let text = |bytes: &[u8]| {
             let text = String::from_utf8(bytes.to_vec()).unwrap();
             text.replace(&self.dir.path().display().to_string(), "DIR")
@@ -117,7 +147,6 @@ impl Session {
             self.transcript
                 .push_str(&format!("rc={}\n", output.status.code().unwrap()));
         }
-        self
     }
 
     /// What was seen since the last time.

@@ -264,7 +264,7 @@ fn a_thousand_units_are_one_batch() {
         ]
     );
     assert_eq!(session.cluster.lock().unwrap().units.len(), 1000);
-    session.run(&format!("fleetctl destroy --no-block 'w@*'"));
+    session.run("fleetctl destroy --no-block 'w@*'");
     assert!(session.cluster.lock().unwrap().units.is_empty());
 }
 
@@ -285,4 +285,59 @@ $ fleetctl start -o json a bad
 rc=1
 ",
     );
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_and_not_the_request() {
+    let mut session = Session::new();
+    session.unit("slow.service", HELLO, "inactive");
+    session
+        .interrupt("fleetctl start slow", "POST /fleet/v2/wait")
+        .shows(
+            "
+$ fleetctl start slow
+2> Interrupted. What was asked for stands; fleetctl list-units shows how it goes on.
+rc=130
+",
+        );
+    assert_eq!(
+        session.cluster.lock().unwrap().units["slow.service"].desired,
+        "launched"
+    );
+}
+
+#[test]
+fn a_wait_that_breaks_off_is_asked_for_again() {
+    let mut session = Session::new();
+    session.unit("a.service", HELLO, "inactive");
+    session.cluster.lock().unwrap().n_broken_waits = 2;
+    session.run("fleetctl start a").shows(
+        "
+$ fleetctl start a
+Unit a.service launched on 63d22e36.../172.30.1.2
+2> the connection to fleetd at unix://DIR/fleet.sock broke: the wait ended early; asking again
+",
+    );
+}
+
+#[test]
+fn many_known_units_are_picked_out_of_listings() {
+    let mut session = Session::new();
+    for n in 0..1000 {
+        session.unit(&format!("u-{n:03}.service"), HELLO, "inactive");
+    }
+    let names: Vec<String> = (0..10).map(|n| format!("u-{:03}", n * 111)).collect();
+    session.run(&format!("fleetctl start {}", names.join(" ")));
+    let cluster = session.cluster.lock().unwrap();
+    let launched = cluster
+        .units
+        .values()
+        .filter(|unit| unit.desired == "launched");
+    assert_eq!(launched.count(), 10);
+    let listings = cluster
+        .requests
+        .iter()
+        .filter(|request| *request == "GET /fleet/v2/units");
+    // Pages of 200, each from the next unit that is wanted: two of them each.
+    assert_eq!(listings.count(), 5);
 }
