@@ -1,6 +1,7 @@
 //! What became of each unit that a verb was given: one line each, in words or as JSON.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 
 use fleet_api::v2::MachineRef;
 use serde::Serialize;
@@ -56,7 +57,8 @@ pub(crate) fn short_id(id: &str) -> String {
 pub(crate) struct Report<'a> {
     pub(crate) ui: &'a Ui,
     json: bool,
-    has_failed: Cell<bool>,
+    /// Units (and patterns) that something went wrong with.
+    failed: RefCell<BTreeSet<String>>,
     /// A request failed because of the cluster; its cure is said once.
     has_hinted: Cell<bool>,
 }
@@ -82,7 +84,7 @@ impl<'a> Report<'a> {
         Report {
             ui,
             json,
-            has_failed: Cell::new(false),
+            failed: RefCell::default(),
             has_hinted: Cell::new(false),
         }
     }
@@ -137,7 +139,7 @@ impl<'a> Report<'a> {
 
     /// As [`Report::failed`], with the unit's last lines in the journal.
     pub(crate) fn failed_with_log(&self, unit: &str, text: &str, log: &[String]) {
-        self.has_failed.set(true);
+        self.failed.borrow_mut().insert(unit.to_owned());
         self.ui.error(text);
         log.iter()
             .for_each(|line| self.ui.note(&format!("  {line}")));
@@ -159,11 +161,16 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// Something went wrong with the unit.
+    pub(crate) fn has_failed(&self, unit: &str) -> bool {
+        self.failed.borrow().contains(unit)
+    }
+
     /// 1 if anything was not done.
     pub(crate) fn exit(&self) -> Exit {
-        match self.has_failed.get() {
-            true => Exit::Failure,
-            false => Exit::Success,
+        match self.failed.borrow().is_empty() {
+            true => Exit::Success,
+            false => Exit::Failure,
         }
     }
 

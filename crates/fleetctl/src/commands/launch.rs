@@ -174,7 +174,8 @@ fn refuse_templates(report: &Report<'_>, args: &[UnitArg], launch: &Launch) {
     if launch.goal.is_none() {
         return;
     }
-    for arg in args.iter().filter(|arg| is_template(&arg.name)) {
+    let templates = args.iter().filter(|arg| is_template(&arg.name));
+    for arg in templates.filter(|arg| !report.has_failed(&arg.name)) {
         let text = format!(
             "Error {} units: googleapi: Error 400: cannot activate template \"{}\"",
             launch.wording.doing, arg.name

@@ -6,7 +6,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
+use tokio::net::UnixListener;
+
 use crate::fake::{self, Cluster, H1, H2, Shared, machine};
+use crate::stage;
 
 pub(crate) const HELLO: &str =
     "[Unit]\nDescription=Hello World\n\n[Service]\nExecStart=/bin/sleep 9\n";
@@ -34,21 +37,30 @@ impl Session {
         Session::start(false)
     }
 
+    /// fleetd's own API over a store in memory, with somebody who plays engine and agent.
+    pub(crate) fn with_fleetd() -> Session {
+        Session::served_by(Cluster::default(), |_, listener| stage::serve(listener))
+    }
+
     fn start(has_v2: bool) -> Session {
-        let dir = tempfile::tempdir().unwrap();
-        let cluster = Arc::new(Mutex::new(Cluster {
+        let metadata = [("zone", "z1"), ("hostname", "h2")];
+        let cluster = Cluster {
             has_v2,
             machines: vec![
                 machine(H1, "172.30.1.2", "present", &[("hostname", "h1")]),
-                machine(
-                    H2,
-                    "172.30.1.3",
-                    "present",
-                    &[("zone", "z1"), ("hostname", "h2")],
-                ),
+                machine(H2, "172.30.1.3", "present", &metadata),
             ],
             ..Cluster::default()
-        }));
+        };
+        Session::served_by(cluster, fake::serve)
+    }
+
+    fn served_by<Serving: Future<Output = ()>>(
+        cluster: Cluster,
+        serve: impl FnOnce(Shared, UnixListener) -> Serving + Send + 'static,
+    ) -> Session {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Arc::new(Mutex::new(cluster));
         let socket = dir.path().join("fleet.sock");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -60,9 +72,9 @@ impl Session {
                     .enable_all()
                     .build();
                 runtime.unwrap().block_on(async {
-                    let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+                    let listener = UnixListener::from_std(listener).unwrap();
                     tokio::select! {
-                        () = fake::serve(cluster, listener) => {}
+                        () = serve(cluster, listener) => {}
                         _ = stopped => {}
                     }
                 });
@@ -157,6 +169,11 @@ impl Session {
         if seen != expected {
             panic!("expected:\n{expected}\nseen:\n{seen}\nas text: {seen:?}");
         }
+    }
+
+    /// What was seen since the last time, if it is too much to be shown.
+    pub(crate) fn seen(&mut self) -> String {
+        std::mem::take(&mut self.transcript)
     }
 
     /// The requests since the last time.
