@@ -155,8 +155,8 @@ pub struct Task {
 /// What to do. The order of the variants is the order in which tasks of different units are done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TaskKind {
-    /// Stop it and wait until it is down.
-    Stop,
+    /// Stop it and wait until it is down, on this decision.
+    Stop(Decision),
     /// It is down: remove its file, links and failed state, and remember that.
     Unload(LaunchRecord),
     /// It is down: write its file and remember that.
@@ -175,7 +175,7 @@ impl TaskKind {
     /// The word for logs and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
-            TaskKind::Stop => "stop",
+            TaskKind::Stop(_) => "stop",
             TaskKind::Unload(_) => "unload",
             TaskKind::Load(..) => "load",
             TaskKind::Remember(_) => "remember",
@@ -188,7 +188,7 @@ impl TaskKind {
     /// Its place in [`TaskKind::ALL`] and in a plan.
     pub fn rank(&self) -> usize {
         match self {
-            TaskKind::Stop => 0,
+            TaskKind::Stop(_) => 0,
             TaskKind::Unload(_) => 1,
             TaskKind::Load(..) => 2,
             TaskKind::Remember(_) => 3,
@@ -454,7 +454,10 @@ impl Planner<'_> {
                 "unit loaded but not scheduled here",
             );
         } else {
-            self.task(TaskKind::Stop, "unit running but not scheduled here");
+            self.task(
+                TaskKind::Stop(self.assignment.decision),
+                "unit running but not scheduled here",
+            );
         }
         Reached::Working
     }
@@ -466,7 +469,7 @@ impl Planner<'_> {
         if started && !self.is_idle_and_down() {
             if !self.refuse_to_stop("the order is to load it only") {
                 self.task(
-                    TaskKind::Stop,
+                    TaskKind::Stop(self.assignment.decision),
                     "unit currently launched but desired state is loaded",
                 );
             }
@@ -604,7 +607,10 @@ impl Planner<'_> {
             return true;
         }
         if !self.refuse_to_stop("its contents are to change") {
-            self.task(TaskKind::Stop, "unit loaded but hash differs to expected");
+            self.task(
+                TaskKind::Stop(self.assignment.decision),
+                "unit loaded but hash differs to expected",
+            );
         }
         false
     }

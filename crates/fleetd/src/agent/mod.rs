@@ -79,7 +79,7 @@ impl AgentConfig {
 }
 
 /// The kernel's boot id; empty where there is none (no /proc).
-fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     // Containers share the kernel's: with the start of their first process it is their own.
     let init = std::fs::read_to_string("/proc/1/stat").unwrap_or_default();

@@ -11,6 +11,19 @@ use async_trait::async_trait;
 use fleet_core::agent::{Observed, Task};
 use fleet_core::name::UnitName;
 
+mod connection;
+mod dbus;
+mod failure;
+mod files;
+mod load;
+mod private_socket;
+mod signals;
+mod state;
+pub mod systemd;
+mod work;
+
+pub use systemd::{Systemd, SystemdConfig};
+
 /// What has changed since it was last asked.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Changes {

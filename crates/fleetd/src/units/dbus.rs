@@ -1,0 +1,376 @@
+//! The few methods of systemd that are used, and its errors by what is done about them.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use zbus::message::{Message, Sequence};
+use zbus::{ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
+
+const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+const UNIT_PREFIX: &str = "/org/freedesktop/systemd1/unit/";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+/// The interface that all types of units have.
+pub(crate) const UNIT: &str = "org.freedesktop.systemd1.Unit";
+
+/// systemd answers within milliseconds unless it reloads; a reload of 5,000 units took 4 s.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Generators may be slow; systemd itself gives them 90 s.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// systemd's manager object.
+#[derive(Clone, Debug)]
+pub(crate) struct Manager {
+    connection: zbus::Connection,
+    /// Its name on a bus; nobody needs to be named on the private socket.
+    destination: Option<&'static str>,
+}
+
+/// Failures of a call, by what is done about them.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// systemd knows no unit of this name, or of one that it needs.
+    #[error("{0}")]
+    NoSuchUnit(String),
+    /// It will fail again however often it is asked.
+    #[error("{0}")]
+    Permanent(String),
+    /// It may pass.
+    #[error("{0}")]
+    Transient(String),
+    /// The connection is gone; everything is looked at anew once there is another.
+    #[error("the connection to systemd is lost: {0}")]
+    Lost(String),
+}
+
+/// A row of `ListUnitsByNames`.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) load: String,
+    pub(crate) active: String,
+    pub(crate) sub: String,
+    /// `start`, `stop`, … and the job's path.
+    pub(crate) job: Option<(String, OwnedObjectPath)>,
+}
+
+/// A link that enabling a unit made: its path.
+pub(crate) type LinkPath = String;
+
+impl Manager {
+    /// Over the private socket.
+    pub(crate) fn private(connection: zbus::Connection) -> Self {
+        Manager {
+            connection,
+            destination: None,
+        }
+    }
+
+    /// Over a bus.
+    pub(crate) fn on_bus(connection: zbus::Connection) -> Self {
+        Manager {
+            connection,
+            destination: Some("org.freedesktop.systemd1"),
+        }
+    }
+
+    pub(crate) async fn start_unit(&self, unit: &str) -> Result<OwnedObjectPath, CallError> {
+        self.job("StartUnit", unit).await
+    }
+
+    pub(crate) async fn restart_unit(&self, unit: &str) -> Result<OwnedObjectPath, CallError> {
+        self.job("RestartUnit", unit).await
+    }
+
+    pub(crate) async fn stop_unit(&self, unit: &str) -> Result<OwnedObjectPath, CallError> {
+        self.job("StopUnit", unit).await
+    }
+
+    pub(crate) async fn reset_failed_unit(&self, unit: &str) -> Result<(), CallError> {
+        self.manager("ResetFailedUnit", &(unit,)).await.map(drop)
+    }
+
+    /// The unit's object if systemd has it in memory. Loads nothing.
+    pub(crate) async fn get_unit(&self, unit: &str) -> Result<OwnedObjectPath, CallError> {
+        self.manager_for("GetUnit", &(unit,)).await
+    }
+
+    /// Reads all unit files of the machine anew. Expensive: see limits of systemd.
+    pub(crate) async fn reload(&self) -> Result<(), CallError> {
+        let call = self.call(MANAGER_PATH, MANAGER, "Reload", &(), RELOAD_TIMEOUT);
+        call.await.map(drop)
+    }
+
+    /// Enables for this boot; the links that were made.
+    pub(crate) async fn enable(&self, path: &str) -> Result<Vec<LinkPath>, CallError> {
+        // Not by force: a name or alias of the machine's own is never taken over.
+        let body = (vec![path], true, false);
+        let (_, changes): (bool, Vec<(String, String, String)>) =
+            self.manager_for("EnableUnitFiles", &body).await?;
+        let links = changes.into_iter().filter(|(kind, _, _)| kind == "symlink");
+        Ok(links.map(|(_, link, _)| link).collect())
+    }
+
+    /// Removes all links of this boot to these units.
+    pub(crate) async fn disable(&self, units: &[String]) -> Result<(), CallError> {
+        self.manager("DisableUnitFiles", &(units, true))
+            .await
+            .map(drop)
+    }
+
+    /// The states of units, and the position of the answer among the signals.
+    pub(crate) async fn list_by_names(
+        &self,
+        units: &[String],
+    ) -> Result<(Vec<Row>, Sequence), CallError> {
+        type Raw = (
+            String,
+            String,
+            String,
+            String,
+            String,
+            String,
+            OwnedObjectPath,
+            u32,
+            String,
+            OwnedObjectPath,
+        );
+        let reply = self.manager("ListUnitsByNames", &(units,)).await?;
+        let rows: Vec<Raw> = decode(&reply)?;
+        let rows = rows.into_iter().map(|raw| Row {
+            name: raw.0,
+            description: raw.1,
+            load: raw.2,
+            active: raw.3,
+            sub: raw.4,
+            job: (raw.7 != 0).then_some((raw.8, raw.9)),
+        });
+        Ok((rows.collect(), reply.recv_position()))
+    }
+
+    /// The directories where systemd looks for unit files, the strongest first.
+    pub(crate) async fn unit_path(&self) -> Result<Vec<String>, CallError> {
+        self.property(MANAGER_PATH, MANAGER, "UnitPath").await
+    }
+
+    /// On a bus, signals come to those only who ask for them.
+    pub(crate) async fn subscribe(&self) -> Result<(), CallError> {
+        self.manager("Subscribe", &()).await.map(drop)
+    }
+
+    /// One property of an object.
+    pub(crate) async fn property<T>(
+        &self,
+        path: &str,
+        interface: &str,
+        name: &str,
+    ) -> Result<T, CallError>
+    where
+        T: TryFrom<OwnedVariant>,
+    {
+        let body = (interface, name);
+        let reply = self
+            .call(path, PROPERTIES, "Get", &body, CALL_TIMEOUT)
+            .await?;
+        let value: OwnedVariant = decode(&reply)?;
+        T::try_from(value)
+            .map_err(|_| CallError::Transient(format!("systemd's {name} is of an unknown type")))
+    }
+
+    /// All properties of an object's interface.
+    pub(crate) async fn properties(
+        &self,
+        path: &str,
+        interface: &str,
+    ) -> Result<HashMap<String, OwnedVariant>, CallError> {
+        let reply = self
+            .call(path, PROPERTIES, "GetAll", &(interface,), CALL_TIMEOUT)
+            .await?;
+        decode(&reply)
+    }
+
+    async fn job(&self, method: &str, unit: &str) -> Result<OwnedObjectPath, CallError> {
+        self.manager_for(method, &(unit, "replace")).await
+    }
+
+    async fn manager_for<B, T>(&self, method: &str, body: &B) -> Result<T, CallError>
+    where
+        B: serde::Serialize + zbus::zvariant::DynamicType,
+        T: for<'d> zbus::zvariant::DynamicDeserialize<'d>,
+    {
+        decode(&self.manager(method, body).await?)
+    }
+
+    async fn manager<B>(&self, method: &str, body: &B) -> Result<Message, CallError>
+    where
+        B: serde::Serialize + zbus::zvariant::DynamicType,
+    {
+        self.call(MANAGER_PATH, MANAGER, method, body, CALL_TIMEOUT)
+            .await
+    }
+
+    async fn call<B>(
+        &self,
+        path: &str,
+        interface: &str,
+        method: &str,
+        body: &B,
+        timeout: Duration,
+    ) -> Result<Message, CallError>
+    where
+        B: serde::Serialize + zbus::zvariant::DynamicType,
+    {
+        let call =
+            self.connection
+                .call_method(self.destination, path, Some(interface), method, body);
+        match tokio::time::timeout(timeout, call).await {
+            Ok(reply) => Ok(reply?),
+            Err(_) => Err(CallError::Transient(format!(
+                "systemd did not answer {method} within {} s",
+                timeout.as_secs()
+            ))),
+        }
+    }
+}
+
+impl From<zbus::Error> for CallError {
+    fn from(error: zbus::Error) -> Self {
+        let zbus::Error::MethodError(name, text, _) = &error else {
+            return CallError::Lost(error.to_string());
+        };
+        let text = text.clone().unwrap_or_else(|| name.to_string());
+        match name.as_str() {
+            "org.freedesktop.systemd1.NoSuchUnit" => CallError::NoSuchUnit(text),
+            // It passes when what is under way is done.
+            "org.freedesktop.systemd1.ShuttingDown"
+            | "org.freedesktop.systemd1.TransactionIsDestructive"
+            | "org.freedesktop.systemd1.NoIsolation" => CallError::Transient(text),
+            "org.freedesktop.DBus.Error.Disconnected"
+            | "org.freedesktop.DBus.Error.NameHasNoOwner"
+            | "org.freedesktop.DBus.Error.ServiceUnknown" => CallError::Lost(text),
+            "org.freedesktop.DBus.Error.InvalidArgs"
+            | "org.freedesktop.DBus.Error.AccessDenied"
+            | "org.freedesktop.DBus.Error.NotSupported"
+            | "org.freedesktop.DBus.Error.FileExists" => CallError::Permanent(text),
+            name if name.starts_with("org.freedesktop.systemd1.") => CallError::Permanent(text),
+            _ => CallError::Transient(text),
+        }
+    }
+}
+
+/// The object path of a unit.
+pub(crate) fn unit_object(unit: &str) -> String {
+    let mut path = String::with_capacity(UNIT_PREFIX.len() + unit.len() + 16);
+    path.push_str(UNIT_PREFIX);
+    for (index, byte) in unit.bytes().enumerate() {
+        if byte.is_ascii_alphabetic() || (byte.is_ascii_digit() && index > 0) {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("_{byte:02x}"));
+        }
+    }
+    path
+}
+
+/// A signal of systemd, as far as it is of use.
+#[derive(Debug)]
+pub(crate) enum Signal {
+    /// A unit's state has changed.
+    State {
+        path: String,
+        active: Option<String>,
+        sub: Option<String>,
+        invocation_id: Option<String>,
+    },
+    /// A job is done: path, unit, result.
+    JobRemoved(String, String, String),
+    /// systemd has dropped a unit from its memory.
+    UnitRemoved(String),
+    /// A reload begins or ends.
+    Reloading(bool),
+}
+
+/// Reads a signal. `is_own` tells whether an object path is of interest, before anything is decoded.
+pub(crate) fn signal(message: &Message, is_own: impl Fn(&str) -> bool) -> Option<Signal> {
+    let header = message.header();
+    let (path, member) = (header.path()?.as_str(), header.member()?.as_str());
+    let body = message.body();
+    if path == MANAGER_PATH {
+        return match member {
+            "JobRemoved" => {
+                let (_, job, unit, result): (u32, ObjectPath<'_>, &str, &str) =
+                    body.deserialize().ok()?;
+                Some(Signal::JobRemoved(
+                    job.as_str().to_owned(),
+                    unit.to_owned(),
+                    result.to_owned(),
+                ))
+            }
+            "UnitRemoved" => {
+                let (unit, _): (&str, ObjectPath<'_>) = body.deserialize().ok()?;
+                Some(Signal::UnitRemoved(unit.to_owned()))
+            }
+            "Reloading" => Some(Signal::Reloading(body.deserialize().ok()?)),
+            _ => None,
+        };
+    }
+    if member != "PropertiesChanged" || !is_own(path) {
+        return None;
+    }
+    let (interface, changed, _): (&str, HashMap<&str, Variant<'_>>, Vec<&str>) =
+        body.deserialize().ok()?;
+    if interface != UNIT {
+        return None;
+    }
+    let text = |name: &str| match changed.get(name) {
+        Some(Variant::Str(text)) => Some(text.as_str().to_owned()),
+        _ => None,
+    };
+    Some(Signal::State {
+        path: path.to_owned(),
+        active: text("ActiveState"),
+        sub: text("SubState"),
+        invocation_id: changed.get("InvocationID").and_then(|value| match value {
+            Variant::Array(bytes) => Some(hex(bytes.iter().filter_map(|byte| match byte {
+                Variant::U8(byte) => Some(*byte),
+                _ => None,
+            }))),
+            _ => None,
+        }),
+    })
+}
+
+/// Bytes in hex, as systemd shows ids.
+pub(crate) fn hex(bytes: impl IntoIterator<Item = u8>) -> String {
+    bytes
+        .into_iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn decode<T>(reply: &Message) -> Result<T, CallError>
+where
+    T: for<'d> zbus::zvariant::DynamicDeserialize<'d>,
+{
+    reply
+        .body()
+        .deserialize()
+        .map_err(|error| CallError::Transient(format!("systemd's answer cannot be read: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn object_paths_are_escaped_as_systemd_does() {
+        for (unit, path) in [
+            ("hello.service", "hello_2eservice"),
+            ("1a@b-c.socket", "_31a_40b_2dc_2esocket"),
+            ("a\\x2db.mount", "a_5cx2db_2emount"),
+        ] {
+            assert_eq!(unit_object(unit), format!("{UNIT_PREFIX}{path}"));
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The files of fleet's units: the unit files, the links by which systemd finds them, and the
+//! launch records beside them. All of it lies below /run and ends with the boot.
+//!
+//! ```text
+//! <units_directory>/web.service                  the unit file, 0644
+//! <link_directory>/web.service -> …              how systemd finds it
+//! <run_directory>/launched/web.service           what fleet has done with it
+//! ```
+//!
+//! Every write is whole or absent (a temporary file, renamed). What fleet does not recognise it
+//! leaves alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use fleet_core::agent::{LaunchRecord, Phase};
+use fleet_core::hash::UnitHash;
+use fleet_core::name::UnitName;
+use fleet_core::records::Decision;
+use fleet_core::unit_file::{INSTALL_SECTION, UnitFile};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
+
+/// Temporary files begin with a dot, which no unit name does here, and end in this.
+const TEMPORARY: &str = ".fleet-tmp";
+
+/// Where the files are.
+#[derive(Clone, Debug)]
+pub(crate) struct UnitFiles {
+    pub(crate) units: PathBuf,
+    pub(crate) links: PathBuf,
+    pub(crate) records: PathBuf,
+    /// Records of another boot do not count.
+    pub(crate) boot_id: String,
+}
+
+/// What is found of one unit.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    /// The file's hash and text; None if it or its link is missing.
+    pub(crate) file: Option<(UnitHash, String)>,
+    pub(crate) record: Option<LaunchRecord>,
+}
+
+impl UnitFiles {
+    /// Makes the directories and reads what is there.
+    pub(crate) fn scan(&self) -> io::Result<BTreeMap<UnitName, Found>> {
+        let mut found: BTreeMap<UnitName, Found> = BTreeMap::new();
+        for directory in [&self.units, &self.records, &self.links] {
+            make_directory(directory)?;
+            remove_temporaries(directory)?;
+        }
+        for (name, path) in named_files(&self.units)? {
+            let text = match fs::read_to_string(&path) {
+                Ok(text) => text,
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "unit file cannot be read");
+                    continue;
+                }
+            };
+            let entry = found.entry(name.clone()).or_default();
+            // Without its link systemd does not find it: it counts as not written.
+            if self.is_own_link(&self.link(&name)) {
+                entry.file = Some((UnitHash::of(text.as_bytes()), text));
+            }
+        }
+        for (name, path) in named_files(&self.records)? {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            match self.parse_record(&text) {
+                Some(record) => found.entry(name).or_default().record = Some(record),
+                None => {
+                    tracing::info!(path = %path.display(), "launch record of another boot removed");
+                    remove(&path)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where the unit file is.
+    pub(crate) fn unit(&self, name: &UnitName) -> PathBuf {
+        self.units.join(name.as_str())
+    }
+
+    /// Where systemd finds it.
+    pub(crate) fn link(&self, name: &UnitName) -> PathBuf {
+        self.links.join(name.as_str())
+    }
+
+    /// Writes the unit file, and its link if there is none.
+    pub(crate) fn write_unit(&self, name: &UnitName, text: &str) -> io::Result<()> {
+        write_whole(&self.unit(name), text.as_bytes())?;
+        let link = self.link(name);
+        if !self.is_own_link(&link) {
+            let temporary = temporary_of(&link);
+            remove(&temporary)?;
+            symlink(self.unit(name), &temporary)?;
+            fs::rename(&temporary, &link)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the unit file and its link.
+    pub(crate) fn remove_unit(&self, name: &UnitName) -> io::Result<()> {
+        let link = self.link(name);
+        if self.is_own_link(&link) {
+            remove(&link)?;
+        }
+        remove(&self.unit(name))
+    }
+
+    /// Remembers what was done.
+    pub(crate) fn write_record(&self, name: &UnitName, record: &LaunchRecord) -> io::Result<()> {
+        let text = format!(
+            "boot={}\ngeneration={}\nseq={}\nphase={}\nhash={}\nrestarts={}\ninvocation={}\n",
+            self.boot_id,
+            record.decision.generation,
+            record.decision.seq,
+            record.phase.as_str(),
+            record.hash,
+            record.restarts,
+            record.invocation_id,
+        );
+        write_whole(&self.records.join(name.as_str()), text.as_bytes())
+    }
+
+    /// Forgets it.
+    pub(crate) fn remove_record(&self, name: &UnitName) -> io::Result<()> {
+        remove(&self.records.join(name.as_str()))
+    }
+
+    /// A file of that name in one of systemd's directories which is not fleet's: the machine's
+    /// own unit, mask or alias.
+    pub(crate) fn clash(&self, name: &UnitName, unit_path: &[String]) -> Option<PathBuf> {
+        unit_path
+            .iter()
+            .map(|directory| Path::new(directory).join(name.as_str()))
+            .find(|path| fs::symlink_metadata(path).is_ok() && !self.is_own_link(path))
+    }
+
+    /// Says that the directory has changed. systemd notices new files by its time, and on old
+    /// kernels two changes within one clock tick look like one.
+    pub(crate) fn touch_links(&self) -> io::Result<()> {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        let times = Timestamps {
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+            last_modification: now,
+        };
+        Ok(utimensat(CWD, &self.links, &times, AtFlags::empty())?)
+    }
+
+    /// Whether a path leads into fleet's own directory.
+    pub(crate) fn is_own_link(&self, path: &Path) -> bool {
+        fs::read_link(path).is_ok_and(|target| target.starts_with(&self.units))
+    }
+
+    fn parse_record(&self, text: &str) -> Option<LaunchRecord> {
+        let fields: BTreeMap<&str, &str> = text
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .collect();
+        let field = |name: &str| fields.get(name).copied();
+        if field("boot")? != self.boot_id {
+            return None;
+        }
+        Some(LaunchRecord {
+            decision: Decision {
+                generation: field("generation")?.parse().ok()?,
+                seq: field("seq")?.parse().ok()?,
+            },
+            phase: Phase::parse(field("phase")?)?,
+            hash: field("hash")?.parse().ok()?,
+            restarts: field("restarts")?.parse().ok()?,
+            invocation_id: field("invocation")?.to_owned(),
+        })
+    }
+}
+
+/// Whether a unit with this text is enabled when it is loaded.
+pub(crate) fn has_install(text: &str) -> bool {
+    UnitFile::parse(text).is_ok_and(|file| file.has_section(INSTALL_SECTION))
+}
+
+/// Whether systemd calls a unit with this text started before its program has begun.
+pub(crate) fn is_simple(text: &str) -> bool {
+    UnitFile::parse(text).is_ok_and(|file| {
+        let kind = file.value("Service", "Type").unwrap_or("");
+        file.has_section("Service")
+            && matches!(kind, "" | "simple" | "exec" | "idle")
+            && file.value("Service", "BusName").is_none()
+    })
+}
+
+/// Writes a file whole or not at all, 0644. It is not synced: it lives below /run.
+pub(crate) fn write_whole(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let temporary = temporary_of(path);
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .open(&temporary)?;
+    file.write_all(contents)?;
+    fs::rename(&temporary, path)
+}
+
+/// Makes a directory and its parents, 0755.
+pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// Removes a file; none there is well.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn temporary_of(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}{TEMPORARY}"))
+}
+
+fn remove_temporaries(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with('.') && name.to_string_lossy().ends_with(TEMPORARY) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The files whose names are those of units.
+fn named_files(directory: &Path) -> io::Result<Vec<(UnitName, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let Some(name) = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| UnitName::parse(n).ok())
+        else {
+            continue;
+        };
+        if entry.file_type()?.is_file() {
+            files.push((name, entry.path()));
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(root: &Path) -> UnitFiles {
+        UnitFiles {
+            units: root.join("units"),
+            links: root.join("system"),
+            records: root.join("launched"),
+            boot_id: "b1".to_owned(),
+        }
+    }
+
+    fn name(name: &str) -> UnitName {
+        UnitName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_found_again_and_strangers_are_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let files = files(root.path());
+        assert!(files.scan().unwrap().is_empty());
+        let (a, b) = (name("a.service"), name("b@1.timer"));
+        let record = LaunchRecord {
+            decision: Decision {
+                generation: 7,
+                seq: 9,
+            },
+            phase: Phase::Launched,
+            hash: UnitHash::of(b"x"),
+            restarts: 2,
+            invocation_id: "abc".to_owned(),
+        };
+        files.write_unit(&a, "[Unit]\n").unwrap();
+        files.write_record(&a, &record).unwrap();
+        files.write_unit(&b, "[Timer]\n").unwrap();
+        fs::write(files.units.join("README"), "mine").unwrap();
+        fs::write(files.units.join(".c.service.fleet-tmp"), "half").unwrap();
+        fs::write(files.records.join("old.service"), "boot=b0\n").unwrap();
+
+        let found = files.scan().unwrap();
+        assert_eq!(found.keys().collect::<Vec<_>>(), [&a, &b]);
+        assert_eq!(found[&a].record, Some(record));
+        assert_eq!(
+            found[&a].file,
+            Some((UnitHash::of(b"[Unit]\n"), "[Unit]\n".to_owned()))
+        );
+        assert_eq!(fs::read_link(files.link(&a)).unwrap(), files.unit(&a));
+        assert!(files.units.join("README").exists());
+        assert!(!files.units.join(".c.service.fleet-tmp").exists());
+        assert!(!files.records.join("old.service").exists());
+
+        // Without its link a file counts as not written.
+        fs::remove_file(files.link(&b)).unwrap();
+        assert!(files.scan().unwrap()[&b].file.is_none());
+        files.remove_unit(&a).unwrap();
+        files.remove_record(&a).unwrap();
+        files.remove_unit(&a).unwrap();
+        assert!(!files.scan().unwrap().contains_key(&a));
+    }
+
+    #[test]
+    fn a_name_of_the_machines_own_is_a_clash_and_an_own_link_is_none() {
+        let root = tempfile::tempdir().unwrap();
+        let files = files(root.path());
+        files.scan().unwrap();
+        let etc = root.path().join("etc");
+        fs::create_dir(&etc).unwrap();
+        let path = [&etc, &files.links].map(|p| p.to_str().unwrap().to_owned());
+        let (a, b) = (name("a.service"), name("b.service"));
+        files.write_unit(&a, "").unwrap();
+        assert_eq!(files.clash(&a, &path), None);
+        assert_eq!(files.clash(&b, &path), None);
+        // A mask is the machine's own, too.
+        symlink("/dev/null", etc.join("a.service")).unwrap();
+        assert_eq!(files.clash(&a, &path), Some(etc.join("a.service")));
+        fs::write(files.links.join("b.service"), "").unwrap();
+        assert_eq!(files.clash(&b, &path), Some(files.links.join("b.service")));
+    }
+
+    #[test]
+    fn only_programs_that_systemd_does_not_wait_for_need_a_second_look() {
+        for (text, simple) in [
+            ("[Service]\nExecStart=/a\n", true),
+            ("[Service]\nType=simple\nExecStart=/a\n", true),
+            ("[Service]\nType=oneshot\nExecStart=/a\n", false),
+            ("[Service]\nType=notify\nExecStart=/a\n", false),
+            ("[Service]\nBusName=a.b\nExecStart=/a\n", false),
+            ("[Timer]\nOnCalendar=daily\n", false),
+        ] {
+            assert_eq!(is_simple(text), simple, "{text}");
+        }
+        assert!(has_install("[Install]\nWantedBy=a.target\n"));
+        assert!(!has_install("[Install]\n"));
+    }
+}

@@ -1,0 +1,107 @@
+//! Follows what systemd says, and looks up what its signals leave out.
+
+use std::sync::Arc;
+
+use fleet_core::name::UnitName;
+use futures_util::StreamExt;
+use zbus::MessageStream;
+use zbus::message::Type;
+
+use super::dbus::{self, CallError, Manager, UNIT, unit_object};
+use super::failure;
+use super::systemd::Driver;
+
+/// Questions in flight at once; a bus allows 128 pending answers.
+pub(crate) const CALLS_IN_FLIGHT: usize = 64;
+
+/// Takes in all signals until the connection ends. Must always be polled.
+pub(crate) async fn read(
+    driver: Arc<Driver>,
+    manager: Manager,
+    mut messages: MessageStream,
+    sender: Option<String>,
+) {
+    while let Some(message) = messages.next().await {
+        let Ok(message) = message else {
+            return;
+        };
+        if message.message_type() != Type::Signal {
+            continue;
+        }
+        let from = message.header().sender().map(|name| name.to_string());
+        if sender.is_some() && sender != from {
+            continue;
+        }
+        let Some(signal) = dbus::signal(&message, |path| driver.shared.is_own_path(path)) else {
+            continue;
+        };
+        for unit in driver.shared.signal(signal, message.recv_position()) {
+            driver.spawn_look_up(&manager, unit);
+        }
+    }
+}
+
+impl Driver {
+    /// Asks for the state of these units, loading those that are not in systemd's memory.
+    pub(crate) async fn look_at(
+        self: &Arc<Self>,
+        manager: &Manager,
+        names: &[String],
+    ) -> Result<(), CallError> {
+        let (rows, position) = manager.list_by_names(names).await?;
+        let started: Vec<UnitName> = rows
+            .iter()
+            .filter(|row| row.active != "inactive")
+            .filter_map(|row| UnitName::parse(&row.name).ok())
+            .collect();
+        // The ids first: a failure is looked up by the id of its invocation.
+        futures_util::stream::iter(started)
+            .for_each_concurrent(CALLS_IN_FLIGHT, |unit| async move {
+                self.look_at_invocation(manager, &unit).await;
+            })
+            .await;
+        let (failed, orphans) = self.shared.lock().take_rows(rows, position);
+        self.shared.changed.notify_one();
+        for unit in failed {
+            self.spawn_look_up(manager, unit);
+        }
+        for (unit, job) in orphans {
+            tokio::spawn(Arc::clone(self).boxed_await_orphan(manager.clone(), unit, job));
+        }
+        Ok(())
+    }
+
+    /// Asks for the id of a unit's last invocation. A unit that systemd has dropped has none.
+    pub(crate) async fn look_at_invocation(&self, manager: &Manager, unit: &UnitName) {
+        let path = unit_object(unit.as_str());
+        if let Ok(id) = manager
+            .property::<Vec<u8>>(&path, UNIT, "InvocationID")
+            .await
+            && !id.is_empty()
+        {
+            self.shared.update(unit, |entry| {
+                entry.observed.invocation_id = dbus::hex(id);
+            });
+        }
+    }
+
+    /// Looks up why a unit has failed, in the background.
+    pub(crate) fn spawn_look_up(self: &Arc<Self>, manager: &Manager, unit: UnitName) {
+        let (driver, manager) = (Arc::clone(self), manager.clone());
+        tokio::spawn(async move {
+            driver.look_at_invocation(&manager, &unit).await;
+            let id = driver.shared.update(&unit, |entry| {
+                entry.looked_up = Some(entry.observed.invocation_id.clone());
+                entry.observed.invocation_id.clone()
+            });
+            let failure = failure::look_up(&manager, &unit, &id, driver.user).await;
+            driver.shared.update(&unit, |entry| {
+                // It may have been started again meanwhile.
+                if entry.observed.failure_pending {
+                    entry.observed.failure = Some(failure);
+                    entry.observed.failure_pending = false;
+                }
+            });
+        });
+    }
+}

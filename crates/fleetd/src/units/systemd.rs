@@ -1,0 +1,316 @@
+//! systemd in earnest: keeps a connection, follows its signals, and hands tasks to `work`.
+//!
+//! When the connection goes (systemd re-executed itself, the bus died), the manager reports
+//! trouble, connects again with back-off, and looks at everything anew before it goes on.
+//! Nothing that runs is touched by that.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fleet_core::agent::{Observed, Phase, Task};
+use fleet_core::name::UnitName;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::config::Config;
+
+use super::connection::{self, Transport};
+use super::dbus::{CallError, Manager};
+use super::files::{UnitFiles, has_install, is_simple};
+use super::signals;
+use super::state::Shared;
+use super::{Changes, UnitManager};
+
+/// Connecting again is tried after this, then twice as long each time…
+const FIRST_BACK_OFF: Duration = Duration::from_millis(20);
+/// … up to this: a systemd that has re-executed itself is back within a fraction of a second.
+const LAST_BACK_OFF: Duration = Duration::from_secs(1);
+/// A systemd that re-executes itself is away for a moment; what lasts longer is told.
+const LASTING: Duration = Duration::from_secs(1);
+/// Names in one listing: about half a megabyte of request at most.
+const NAMES_PER_LISTING: usize = 2_000;
+/// Jobs in flight. systemd reaps no process while it has jobs to run, and on a bus it needs a
+/// match rule for each of 512; it is as fast with eight as with a thousand.
+const MAX_JOBS: usize = 100;
+/// Further jobs that take long (a stop within its timeout, a start that waits for readiness).
+/// They are not run but waited for, and must not keep others from their turn.
+const MAX_SLOW_JOBS: usize = 300;
+
+/// Where things are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SystemdConfig {
+    /// How systemd is reached.
+    pub transport: Transport,
+    /// Where unit files are written.
+    pub units_directory: PathBuf,
+    /// What ends with the boot: launch records are kept in `launched/` below it.
+    pub run_directory: PathBuf,
+    /// Where systemd finds links to the unit files.
+    pub link_directory: PathBuf,
+    /// A user's own systemd.
+    pub user: bool,
+    /// The kernel's boot id.
+    pub boot_id: String,
+}
+
+impl SystemdConfig {
+    /// As fleetd is configured. A user's own systemd is found by `$XDG_RUNTIME_DIR`.
+    pub fn from_config(config: &Config) -> Self {
+        let (units, run) = (&config.units_directory, &config.run_directory);
+        let boot_id = crate::agent::boot_id();
+        if config.systemd_user {
+            let runtime = std::env::var_os("XDG_RUNTIME_DIR").unwrap_or_default();
+            SystemdConfig::user(Path::new(&runtime), units, run, &boot_id)
+        } else {
+            SystemdConfig::system(units, run, &boot_id)
+        }
+    }
+
+    /// The machine's systemd.
+    pub fn system(units_directory: &Path, run_directory: &Path, boot_id: &str) -> Self {
+        SystemdConfig {
+            transport: Transport::System(PathBuf::from("/run/systemd/private")),
+            units_directory: units_directory.to_owned(),
+            run_directory: run_directory.to_owned(),
+            link_directory: PathBuf::from("/run/systemd/system"),
+            user: false,
+            boot_id: boot_id.to_owned(),
+        }
+    }
+
+    /// The systemd of the user whose `$XDG_RUNTIME_DIR` this is.
+    pub fn user(
+        runtime_directory: &Path,
+        units_directory: &Path,
+        run_directory: &Path,
+        boot_id: &str,
+    ) -> Self {
+        SystemdConfig {
+            transport: Transport::Private(runtime_directory.join("systemd/private")),
+            units_directory: units_directory.to_owned(),
+            run_directory: run_directory.to_owned(),
+            link_directory: runtime_directory.join("systemd/user"),
+            user: true,
+            boot_id: boot_id.to_owned(),
+        }
+    }
+}
+
+/// Runs units with systemd. Dropping it leaves all units as they are.
+#[derive(Debug)]
+pub struct Systemd {
+    driver: Arc<Driver>,
+    /// Aborted when this is dropped.
+    _tasks: JoinSet<()>,
+}
+
+impl Systemd {
+    /// Reads what is there and begins to connect. What goes wrong is told as
+    /// [`UnitManager::trouble`] and tried again.
+    pub fn new(config: SystemdConfig) -> Arc<Self> {
+        let files = UnitFiles {
+            units: config.units_directory.clone(),
+            links: config.link_directory.clone(),
+            records: config.run_directory.join("launched"),
+            boot_id: config.boot_id.clone(),
+        };
+        let shared = Arc::new(Shared::default());
+        let driver = Arc::new(Driver {
+            shared,
+            files,
+            user: config.user,
+            unit_path: Mutex::default(),
+            slots: Arc::new(Semaphore::new(MAX_JOBS)),
+            slow_slots: Arc::new(Semaphore::new(MAX_SLOW_JOBS)),
+            reloads: tokio::sync::Mutex::new(0),
+        });
+        let scanned = driver.scan();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&driver).keep_connected(config.transport, scanned));
+        tasks.spawn(Arc::clone(&driver).work());
+        Arc::new(Systemd {
+            driver,
+            _tasks: tasks,
+        })
+    }
+}
+
+#[async_trait]
+impl UnitManager for Systemd {
+    fn observe(&self, unit: &UnitName) -> Observed {
+        let state = self.driver.shared.lock();
+        let entry = state.units.get(unit);
+        entry.map_or_else(Observed::default, |entry| entry.observed.clone())
+    }
+
+    fn observe_all(&self) -> BTreeMap<UnitName, Observed> {
+        let state = self.driver.shared.lock();
+        let units = state.units.iter();
+        units
+            .map(|(unit, entry)| (unit.clone(), entry.observed.clone()))
+            .collect()
+    }
+
+    fn apply(&self, tasks: Vec<Task>) {
+        if !tasks.is_empty() {
+            self.driver.shared.queue(tasks);
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.driver.shared.lock().trouble.clone()
+    }
+
+    async fn changed(&self) -> Changes {
+        let shared = &self.driver.shared;
+        loop {
+            {
+                let mut state = shared.lock();
+                if state.everything_changed || !state.changed.is_empty() {
+                    return Changes {
+                        units: std::mem::take(&mut state.changed),
+                        everything: std::mem::take(&mut state.everything_changed),
+                    };
+                }
+            }
+            shared.changed.notified().await;
+        }
+    }
+}
+
+/// What the background tasks share.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) files: UnitFiles,
+    pub(crate) user: bool,
+    /// systemd's own list of directories, read at each connect.
+    unit_path: Mutex<Vec<String>>,
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) slow_slots: Arc<Semaphore>,
+    /// How many reloads were done; held while one is under way.
+    pub(crate) reloads: tokio::sync::Mutex<u64>,
+}
+
+impl Driver {
+    /// Reads the files that are there.
+    fn scan(&self) -> Result<(), CallError> {
+        let found = self.files.scan();
+        let found = found.map_err(|error| CallError::Lost(format!("directories: {error}")))?;
+        for (unit, found) in found {
+            self.shared.update(&unit, |entry| {
+                entry.observed.record = found.record;
+                if let Some((hash, text)) = found.file {
+                    entry.observed.file = Some(hash);
+                    entry.install = has_install(&text);
+                    entry.simple = is_simple(&text);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    async fn keep_connected(
+        self: Arc<Self>,
+        transport: Transport,
+        mut scanned: Result<(), CallError>,
+    ) {
+        let mut back_off = FIRST_BACK_OFF;
+        let mut away_since = Instant::now();
+        loop {
+            if scanned.is_err() {
+                scanned = self.scan();
+            }
+            let mut was_connected = false;
+            let why = match &scanned {
+                Ok(()) => self.connection(&transport, &mut was_connected).await,
+                Err(error) => error.clone(),
+            };
+            if was_connected {
+                back_off = FIRST_BACK_OFF;
+                away_since = Instant::now();
+            }
+            let lasting = away_since.elapsed() >= LASTING;
+            if self.shared.disconnected(&why, lasting) {
+                tracing::error!(error = %why, "systemd cannot be reached");
+            }
+            tokio::time::sleep(back_off).await;
+            back_off = (back_off * 2).min(LAST_BACK_OFF);
+        }
+    }
+
+    /// One connection, from its first to its last message; why it ended.
+    async fn connection(self: &Arc<Self>, transport: &Transport, reached: &mut bool) -> CallError {
+        let connected = match connection::connect(transport).await {
+            Ok(connected) => connected,
+            Err(error) => return error,
+        };
+        let manager = connected.manager;
+        // In its own task: if it were not polled while an answer is awaited, the answer would
+        // never come.
+        let mut reader = JoinSet::new();
+        reader.spawn(signals::read(
+            Arc::clone(self),
+            manager.clone(),
+            connected.messages,
+            connected.sender,
+        ));
+        match self.follow(&manager, &mut reader, reached).await {
+            Err(error) => error,
+            Ok(()) => CallError::Lost("systemd closed the connection".to_owned()),
+        }
+    }
+
+    /// Looks at everything, now and whenever that is needed, until the connection ends.
+    async fn follow(
+        self: &Arc<Self>,
+        manager: &Manager,
+        reader: &mut JoinSet<()>,
+        reached: &mut bool,
+    ) -> Result<(), CallError> {
+        let path = manager.unit_path().await?;
+        *self
+            .unit_path
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = path;
+        self.look_at_everything(manager).await?;
+        self.shared.connected(manager);
+        *reached = true;
+        tracing::info!("systemd reached");
+        loop {
+            tokio::select! {
+                _ = reader.join_next() => return Ok(()),
+                () = self.shared.resync.notified() => self.look_at_everything(manager).await?,
+            }
+        }
+    }
+
+    /// Asks for the state of every unit that is here.
+    async fn look_at_everything(self: &Arc<Self>, manager: &Manager) -> Result<(), CallError> {
+        let names: Vec<String> = {
+            let state = self.shared.lock();
+            let units = state.units.iter();
+            // A record without a file: the file may have been taken away while the unit runs.
+            let here = units.filter(|(_, entry)| {
+                let record = entry.observed.record.as_ref();
+                entry.observed.file.is_some()
+                    || !entry.observed.is_down()
+                    || record.is_some_and(|record| record.phase != Phase::Gone)
+            });
+            here.map(|(unit, _)| unit.as_str().to_owned()).collect()
+        };
+        for names in names.chunks(NAMES_PER_LISTING) {
+            self.look_at(manager, names).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn unit_path(&self) -> Vec<String> {
+        let path = self.unit_path.lock();
+        path.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,560 @@
+//! Carries out tasks: all files of a batch first, one reload if a loaded unit needs it, then the
+//! jobs, many at a time.
+//!
+//! systemd finds a new unit file by itself when it is asked to start the unit; a reload of
+//! everything takes from 60 ms to seconds and is needed only when a unit is in systemd's memory
+//! with an old text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_core::agent::{Failure, LaunchRecord, Phase, Task, TaskKind, Working};
+use fleet_core::name::UnitName;
+use fleet_core::records::Decision;
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+use zbus::OwnedObjectPath;
+
+use super::dbus::{CallError, Manager, UNIT, unit_object};
+use super::failure;
+use super::state::Entry;
+use super::systemd::Driver;
+
+/// After this a job no longer counts as being run: it waits for something.
+const SLOW_JOB: Duration = Duration::from_secs(1);
+/// A program that dies at once does so within this time after systemd called it started.
+const SETTLE: Duration = Duration::from_millis(30);
+/// While the program has not begun, or is in its first burst of work, it is looked at again.
+const SETTLE_AGAIN: Duration = Duration::from_millis(15);
+/// How often it is looked at again because its process is not yet the program: 300 ms at most.
+const MAX_NOT_BEGUN: u32 = 20;
+/// How often it is looked at again because it has not yet paused: 90 ms at most.
+const MAX_BUSY: u32 = 6;
+/// What a unit needs may be about to be loaded by fleet, too; after that many attempts it is
+/// refused.
+const MAX_MISSING_ATTEMPTS: u32 = 5;
+
+impl Driver {
+    /// Takes queued tasks, one batch after the other, for ever.
+    pub(crate) async fn work(self: Arc<Self>) {
+        loop {
+            let batch = {
+                let mut state = self.shared.lock();
+                match state.manager.clone() {
+                    Some(manager) if !state.queue.is_empty() => {
+                        Some((manager, std::mem::take(&mut state.queue)))
+                    }
+                    _ => None,
+                }
+            };
+            match batch {
+                Some((manager, tasks)) => self.batch(&manager, tasks).await,
+                None => self.shared.work.notified().await,
+            }
+        }
+    }
+
+    async fn batch(self: &Arc<Self>, manager: &Manager, tasks: Vec<(u64, Task)>) {
+        let (mut unloads, mut loads, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, task) in tasks {
+            let unit = task.unit;
+            if !self.shared.is_current(&unit, id) {
+                continue;
+            }
+            match task.kind {
+                TaskKind::Stop(decision) => {
+                    tokio::spawn(Arc::clone(self).stop(manager.clone(), unit, id, decision));
+                }
+                TaskKind::Unload(record) => unloads.push((unit, id, record)),
+                TaskKind::Load(record, text) => loads.push(super::load::Load {
+                    unit,
+                    id,
+                    record,
+                    text,
+                }),
+                TaskKind::Remember(record) => self.remember(&unit, id, record),
+                TaskKind::Forget => self.forget(&unit, id),
+                TaskKind::Start(record) => starts.push((unit, id, record, false)),
+                TaskKind::Restart(record) => starts.push((unit, id, record, true)),
+            }
+        }
+        self.unload(manager, unloads).await;
+        let starting: BTreeSet<UnitName> = starts.iter().map(|start| start.0.clone()).collect();
+        self.load(manager, loads, &starting).await;
+        for (unit, id, record, restart) in starts {
+            // A load that failed has ended the task.
+            if self.shared.is_current(&unit, id) {
+                let driver = Arc::clone(self);
+                tokio::spawn(driver.start(manager.clone(), unit, id, record, restart));
+            }
+        }
+    }
+
+    fn remember(&self, unit: &UnitName, id: u64, record: LaunchRecord) {
+        match self.files.write_record(unit, &record) {
+            Ok(()) => self.shared.finish(unit, id, |entry| {
+                entry.observed.record = Some(record);
+            }),
+            Err(error) => self.attempt_failed(unit, id, &record, &error.to_string()),
+        }
+    }
+
+    fn forget(&self, unit: &UnitName, id: u64) {
+        if let Err(error) = self.files.remove_record(unit) {
+            tracing::warn!(%unit, %error, "launch record cannot be removed");
+        }
+        self.shared
+            .finish(unit, id, |entry| entry.observed.record = None);
+    }
+
+    async fn stop(self: Arc<Self>, manager: Manager, unit: UnitName, id: u64, decision: Decision) {
+        let result = self.job(&unit, manager.stop_unit(unit.as_str())).await;
+        match result {
+            Ok(result) => {
+                let is_down = self.shared.update(&unit, |entry| entry.observed.is_down());
+                if is_down {
+                    self.shared.finish(&unit, id, Entry::attempts_over);
+                } else {
+                    self.stop_failed(&unit, id, decision, &result);
+                }
+            }
+            // systemd does not have it in memory: nothing of it runs.
+            Err(CallError::NoSuchUnit(_)) => self.shared.finish(&unit, id, |entry| {
+                entry.attempts_over();
+                entry.observed.active = "inactive".to_owned();
+                entry.observed.sub = "dead".to_owned();
+            }),
+            // Planned anew after the reconnection.
+            Err(CallError::Lost(_)) => {}
+            Err(error) => self.stop_failed(&unit, id, decision, &error.to_string()),
+        }
+    }
+
+    fn stop_failed(&self, unit: &UnitName, id: u64, decision: Decision, why: &str) {
+        let why = format!("it could not be stopped: {why}");
+        self.shared.attempt_failed(unit, id, decision, &why);
+    }
+
+    async fn start(
+        self: Arc<Self>,
+        manager: Manager,
+        unit: UnitName,
+        id: u64,
+        record: LaunchRecord,
+        restart: bool,
+    ) {
+        // The intent first: whoever comes after us must know that a start may have happened.
+        if let Err(error) = self.files.write_record(&unit, &record) {
+            self.attempt_failed(&unit, id, &record, &error.to_string());
+            return;
+        }
+        self.shared.update(&unit, |entry| {
+            if entry.work_id == id {
+                entry.observed.working = Some(Working::Starting);
+            }
+            entry.observed.record = Some(record.clone());
+            entry.observed.failure = None;
+            entry.observed.failure_pending = false;
+            entry.looked_up = None;
+        });
+        let n_reloads = *self.reloads.lock().await;
+        let ask = || async {
+            if restart {
+                manager.restart_unit(unit.as_str()).await
+            } else {
+                manager.start_unit(unit.as_str()).await
+            }
+        };
+        let mut result = self.job(&unit, ask()).await;
+        if let Err(CallError::NoSuchUnit(_)) = result {
+            // It has not noticed the file: then everything is read anew, once.
+            match self.reload_since(&manager, n_reloads).await {
+                Ok(()) => result = self.job(&unit, ask()).await,
+                Err(error) => result = Err(error),
+            }
+        }
+        match result {
+            Ok(result) => {
+                self.started(&manager, &unit, id, record, &result).await;
+            }
+            Err(CallError::Lost(_)) => {}
+            Err(CallError::NoSuchUnit(why)) => {
+                let n_failed = self
+                    .shared
+                    .update(&unit, |entry| entry.n_failed(record.decision));
+                if n_failed < MAX_MISSING_ATTEMPTS {
+                    self.attempt_failed(&unit, id, &record, &why);
+                } else {
+                    self.refuse(&manager, &unit, id, &record, why).await;
+                }
+            }
+            Err(CallError::Permanent(why)) => self.refuse(&manager, &unit, id, &record, why).await,
+            Err(CallError::Transient(why)) => self.attempt_failed(&unit, id, &record, &why),
+        }
+    }
+
+    /// The job of a start is done: sees what became of it, and remembers it.
+    async fn started(
+        self: &Arc<Self>,
+        manager: &Manager,
+        unit: &UnitName,
+        id: u64,
+        mut record: LaunchRecord,
+        result: &str,
+    ) {
+        let names = [unit.as_str().to_owned()];
+        if let Err(error) = self.look_at(manager, &names).await {
+            tracing::debug!(%unit, %error, "state after a start is not known yet");
+        }
+        let settling = self.shared.update(unit, |entry| {
+            if !entry.simple || entry.observed.active != "active" {
+                return None;
+            }
+            let (tell, told) = oneshot::channel();
+            entry.settling = Some(tell);
+            Some(told)
+        });
+        if let Some(told) = settling {
+            settle(manager, unit, told).await;
+        }
+        let (is_current, invocation_id) = {
+            let state = self.shared.lock();
+            let entry = state.units.get(unit);
+            (
+                entry.is_some_and(|entry| entry.work_id == id),
+                entry.map(|entry| entry.observed.invocation_id.clone()),
+            )
+        };
+        if !is_current {
+            return;
+        }
+        record.phase = Phase::Launched;
+        record.invocation_id = invocation_id.unwrap_or_default();
+        if let Err(error) = self.files.write_record(unit, &record) {
+            tracing::warn!(%unit, %error, "launch record cannot be written");
+        }
+        self.shared.finish(unit, id, |entry| {
+            entry.attempts_over();
+            entry.observed.record = Some(record);
+            let well = matches!(result, "done" | "skipped");
+            // Of a failed unit systemd knows more, and that is being looked up.
+            if !well && entry.observed.active != "failed" {
+                entry.observed.failure = Some(Failure {
+                    why: failure::job_result(result),
+                    log: Vec::new(),
+                });
+            }
+        });
+    }
+
+    /// [`Driver::await_orphan`] with a type of known size: looking at units and seeing starts
+    /// through call each other.
+    pub(crate) fn boxed_await_orphan(
+        self: Arc<Self>,
+        manager: Manager,
+        unit: UnitName,
+        job: String,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(self.await_orphan(manager, unit, job))
+    }
+
+    /// A start that an earlier process asked for is still under way: sees it through.
+    async fn await_orphan(self: Arc<Self>, manager: Manager, unit: UnitName, job: String) {
+        let wait = self.shared.wait_for_job(&unit, Some(job.clone()));
+        let (id, record) = self.shared.update(&unit, |entry| {
+            entry.work_id = wait.id;
+            (wait.id, entry.observed.record.clone())
+        });
+        let path = job.as_str();
+        // It may have ended before we took our place.
+        let job_interface = "org.freedesktop.systemd1.Job";
+        let told = match manager
+            .property::<String>(path, job_interface, "JobType")
+            .await
+        {
+            Ok(_) => wait.told.await,
+            Err(_) => {
+                self.shared.forget_job(wait.id);
+                Ok("done".to_owned())
+            }
+        };
+        if let (Ok(result), Some(record)) = (told, record) {
+            self.started(&manager, &unit, id, record, &result).await;
+        }
+    }
+
+    async fn unload(&self, manager: &Manager, unloads: Vec<(UnitName, u64, LaunchRecord)>) {
+        if unloads.is_empty() {
+            return;
+        }
+        let enabled: Vec<String> = {
+            let state = self.shared.lock();
+            let units = unloads.iter().map(|(unit, ..)| unit);
+            let enabled = units.filter(|unit| state.units.get(*unit).is_some_and(|e| e.install));
+            enabled.map(|unit| unit.as_str().to_owned()).collect()
+        };
+        self.disable(manager, &enabled).await;
+        let mut failed = Vec::new();
+        for (unit, id, record) in unloads {
+            let removed = self
+                .files
+                .remove_unit(&unit)
+                .and_then(|()| self.files.write_record(&unit, &record));
+            if let Err(error) = removed {
+                self.attempt_failed(&unit, id, &record, &error.to_string());
+                continue;
+            }
+            self.shared.finish(&unit, id, |entry| {
+                if entry.observed.active == "failed" {
+                    failed.push(unit.as_str().to_owned());
+                }
+                forget_state(entry);
+                entry.observed.record = Some(record);
+            });
+        }
+        self.reset_failed(manager, &failed).await;
+    }
+
+    /// Disables units; links that stay because systemd would not are named in the log.
+    pub(crate) async fn disable(&self, manager: &Manager, units: &[String]) {
+        if units.is_empty() {
+            return;
+        }
+        if let Err(error) = manager.disable(units).await {
+            tracing::warn!(?units, %error, "units could not be disabled");
+        }
+    }
+
+    /// Makes systemd drop failed units from its memory. One that it has dropped is well.
+    pub(crate) async fn reset_failed(&self, manager: &Manager, units: &[String]) {
+        use futures_util::StreamExt;
+        futures_util::stream::iter(units)
+            .for_each_concurrent(super::signals::CALLS_IN_FLIGHT, |unit| async move {
+                if let Err(error) = manager.reset_failed_unit(unit).await {
+                    tracing::debug!(%unit, %error, "failed state not reset");
+                }
+            })
+            .await;
+    }
+
+    /// Asks for a job and waits for its end; its result in systemd's word.
+    async fn job(
+        &self,
+        unit: &UnitName,
+        ask: impl Future<Output = Result<OwnedObjectPath, CallError>>,
+    ) -> Result<String, CallError> {
+        let lost = || CallError::Lost("a job was under way".to_owned());
+        let slot = self.slots.acquire().await.map_err(|_| lost())?;
+        let mut wait = self.shared.wait_for_job(unit, None);
+        match ask.await {
+            Ok(job) => self.shared.job_is(wait.id, job.as_str().to_owned()),
+            Err(error) => {
+                self.shared.forget_job(wait.id);
+                return Err(error);
+            }
+        }
+        match tokio::time::timeout(SLOW_JOB, &mut wait.told).await {
+            Ok(told) => told.map_err(|_| lost()),
+            Err(_) => match self.slow_slots.try_acquire() {
+                Ok(slow_slot) => {
+                    drop(slot);
+                    let told = wait.told.await;
+                    drop(slow_slot);
+                    told.map_err(|_| lost())
+                }
+                Err(_) => wait.told.await.map_err(|_| lost()),
+            },
+        }
+    }
+
+    /// Reloads unless someone has since `n_reloads` was read.
+    pub(crate) async fn reload_since(
+        &self,
+        manager: &Manager,
+        n_reloads: u64,
+    ) -> Result<(), CallError> {
+        let mut done = self.reloads.lock().await;
+        if *done == n_reloads {
+            manager.reload().await?;
+            *done += 1;
+        }
+        Ok(())
+    }
+
+    /// The machine can never run this: what was written is taken back, and the reason is kept.
+    pub(crate) async fn refuse(
+        &self,
+        manager: &Manager,
+        unit: &UnitName,
+        id: u64,
+        record: &LaunchRecord,
+        why: String,
+    ) {
+        if !self.shared.is_current(unit, id) {
+            return;
+        }
+        let (is_down, install, failed) = self.shared.update(unit, |entry| {
+            let failed = entry.observed.active == "failed";
+            (entry.observed.is_down(), entry.install, failed)
+        });
+        // What runs is not orphaned, whatever systemd has refused.
+        if is_down {
+            let names = [unit.as_str().to_owned()];
+            if install {
+                self.disable(manager, &names).await;
+            }
+            let removed = self
+                .files
+                .remove_unit(unit)
+                .and_then(|()| self.files.remove_record(unit));
+            if let Err(error) = removed {
+                tracing::warn!(%unit, %error, "files of a refused unit cannot be removed");
+            }
+            if failed {
+                self.reset_failed(manager, &names).await;
+            }
+        }
+        tracing::warn!(%unit, reason = %why, "unit refused");
+        let decision = record.decision;
+        self.shared.finish(unit, id, |entry| {
+            if is_down {
+                forget_state(entry);
+                entry.observed.record = None;
+            }
+            entry.attempts_over();
+            entry.observed.refused = Some((decision, why));
+        });
+    }
+
+    /// It may work another time.
+    pub(crate) fn attempt_failed(
+        &self,
+        unit: &UnitName,
+        id: u64,
+        record: &LaunchRecord,
+        why: &str,
+    ) {
+        self.shared.attempt_failed(unit, id, record.decision, why);
+    }
+}
+
+/// Waits until a program that systemd calls started has shown that it runs, or `told`.
+async fn settle(manager: &Manager, unit: &UnitName, mut told: oneshot::Receiver<()>) {
+    if tokio::time::timeout(SETTLE, &mut told).await.is_ok() {
+        return;
+    }
+    let path = unit_object(unit.as_str());
+    let interface = "org.freedesktop.systemd1.Service";
+    let Ok(pid) = manager.property::<u32>(&path, interface, "MainPID").await else {
+        return;
+    };
+    let (mut not_begun, mut busy) = (0, 0);
+    loop {
+        match first_run(pid) {
+            FirstRun::NotBegun if not_begun < MAX_NOT_BEGUN => not_begun += 1,
+            FirstRun::Busy if busy < MAX_BUSY => busy += 1,
+            _ => return,
+        }
+        if tokio::time::timeout(SETTLE_AGAIN, &mut told).await.is_ok() {
+            return;
+        }
+    }
+}
+
+enum FirstRun {
+    /// systemd's child has not yet become the program: its name is in parentheses.
+    NotBegun,
+    /// The program has not yet paused.
+    Busy,
+    /// It waits for something, or has gone.
+    Over,
+}
+
+fn first_run(pid: u32) -> FirstRun {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return FirstRun::Over;
+    };
+    // `123 (name) S …`; the name may contain anything.
+    let (Some(begin), Some(end)) = (stat.find('('), stat.rfind(')')) else {
+        return FirstRun::Over;
+    };
+    if stat[begin + 1..].starts_with('(') {
+        return FirstRun::NotBegun;
+    }
+    match stat[end..].chars().nth(2) {
+        Some('R' | 'D') => FirstRun::Busy,
+        _ => FirstRun::Over,
+    }
+}
+
+/// Nothing of the unit is left in systemd, as far as fleet is concerned.
+fn forget_state(entry: &mut Entry) {
+    let observed = &mut entry.observed;
+    observed.file = None;
+    observed.load.clear();
+    observed.active.clear();
+    observed.sub.clear();
+    observed.invocation_id.clear();
+    observed.description.clear();
+    observed.failure = None;
+    observed.failure_pending = false;
+    entry.install = false;
+    entry.looked_up = None;
+}
+
+/// What systemd says of a unit in its memory before files are written.
+#[derive(Debug)]
+pub(crate) struct InMemory {
+    pub(crate) load: String,
+    pub(crate) active: String,
+    pub(crate) fragment: String,
+    pub(crate) needs_reload: bool,
+}
+
+/// What of these units is in systemd's memory. Loads nothing.
+pub(crate) async fn in_memory(
+    manager: &Manager,
+    units: Vec<String>,
+) -> Result<BTreeMap<String, InMemory>, CallError> {
+    use futures_util::{StreamExt, TryStreamExt};
+    let found: Vec<Option<(String, InMemory)>> = futures_util::stream::iter(units)
+        .map(|unit| async move {
+            match manager.get_unit(&unit).await {
+                Ok(path) => Ok(look_into(manager, &path).await?.map(|found| (unit, found))),
+                Err(CallError::NoSuchUnit(_)) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+        .buffer_unordered(super::signals::CALLS_IN_FLIGHT)
+        .try_collect()
+        .await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+async fn look_into(
+    manager: &Manager,
+    path: &OwnedObjectPath,
+) -> Result<Option<InMemory>, CallError> {
+    let properties = match manager.properties(path.as_str(), UNIT).await {
+        Ok(properties) => properties,
+        Err(CallError::Lost(why)) => return Err(CallError::Lost(why)),
+        // Dropped from memory since.
+        Err(_) => return Ok(None),
+    };
+    let text = |name: &str| {
+        let value = properties
+            .get(name)
+            .and_then(|v| v.downcast_ref::<&str>().ok());
+        value.unwrap_or_default().to_owned()
+    };
+    Ok(Some(InMemory {
+        load: text("LoadState"),
+        active: text("ActiveState"),
+        fragment: text("FragmentPath"),
+        needs_reload: properties
+            .get("NeedDaemonReload")
+            .and_then(|value| value.downcast_ref::<bool>().ok())
+            .unwrap_or(false),
+    }))
+}

@@ -1,0 +1,12 @@
+//! The systemd driver against a real `systemd --user` of its own, and the plans that drive it.
+//!
+//! Needs root and a `systemd` binary, as on any machine where fleet is developed; each test boots
+//! its own manager in namespaces and a cgroup of its own, and takes all of it down.
+
+mod adoption;
+mod contents;
+mod failures;
+mod life;
+mod many;
+mod names;
+mod rig;
