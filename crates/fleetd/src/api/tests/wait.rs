@@ -48,8 +48,14 @@ impl Lines {
         }
     }
 
-    /// The next line; None at the end.
+    /// The next line; None at the end. Empty lines do not count as signs of progress.
     pub(super) async fn next(&mut self) -> Option<Progress> {
+        timeout(BOUND, self.line())
+            .await
+            .expect("a line, or the end")
+    }
+
+    async fn line(&mut self) -> Option<Progress> {
         loop {
             if let Some((line, rest)) = self.text.split_once('\n') {
                 let line = line.to_owned();
@@ -59,9 +65,7 @@ impl Lines {
                 }
                 continue;
             }
-            let chunk = timeout(BOUND, self.body.next())
-                .await
-                .expect("a line, or the end")?;
+            let chunk = self.body.next().await?;
             self.text
                 .push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
         }
