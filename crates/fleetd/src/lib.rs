@@ -6,6 +6,7 @@ pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
 
 pub mod agent;
 pub mod api;
+pub(crate) mod backoff;
 pub mod clock;
 pub mod config;
 pub mod engine;
@@ -14,6 +15,7 @@ pub mod logging;
 pub mod machine;
 pub mod metrics;
 pub mod notify;
+pub mod server;
 pub mod shutdown;
 pub mod store;
 pub mod units;

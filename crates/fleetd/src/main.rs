@@ -1,2 +1,106 @@
-//! fleetd.
-fn main() {}
+//! fleetd: reads its configuration, wires the server, runs it.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use fleetd::config::load::{self, Action, Loaded};
+use fleetd::{VERSION, logging, server};
+use tracing::{error, info, warn};
+
+/// Exit status of a fleetd that could not start or ended by a fault.
+const FAILED: u8 = 1;
+/// Exit status for a command line that does not exist, as Go's `flag` has it.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let loaded = match load::load(std::env::args_os(), std::env::vars_os()) {
+        Ok(loaded) => loaded,
+        Err(problem) => return refuse(&problem),
+    };
+    match loaded.action {
+        Action::Run => run(loaded),
+        Action::Version => print(&format!("fleetd version {VERSION}\n")),
+        Action::Help => {
+            complain(&usage());
+            ExitCode::SUCCESS
+        }
+        Action::CheckConfig => {
+            for warning in &loaded.warnings {
+                complain(&format!("warning: {warning}\n"));
+            }
+            print(&loaded.describe())
+        }
+    }
+}
+
+fn run(loaded: Loaded) -> ExitCode {
+    logging::init(loaded.config.verbosity);
+    info!(version = VERSION, "Starting fleetd");
+    match &loaded.file {
+        Some(file) => info!(file = %file.display(), "using config file"),
+        None => info!("no config file found, proceeding with defaults and environment"),
+    }
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    // Two workers: the lease is renewed also while the other one plans or parses.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .thread_name("fleetd")
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(server::run(loaded.config)),
+        Err(problem) => Err(problem.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            error!("{problem:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn refuse(problem: &load::Error) -> ExitCode {
+    match problem {
+        load::Error::UnknownFlag(_) => {
+            complain(&format!("{problem}\n{}", usage()));
+            ExitCode::from(USAGE)
+        }
+        load::Error::Argument => {
+            complain(&format!("{problem}\n{}", usage()));
+            ExitCode::from(FAILED)
+        }
+        _ => {
+            complain(&format!("{problem}\n"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn usage() -> String {
+    let mut text = String::from(
+        "Usage of fleetd:\n  \
+         -config PATH\n    \tread this file instead of /etc/fleet/fleet.conf\n  \
+         -check-config\n    \tprint the configuration and where each value comes from\n  \
+         -version\n    \tprint the version and exit\n\
+         Each of these may stand in the file as key=value, in the environment as FLEET_<KEY>, \
+         or here:\n",
+    );
+    for (key, help) in load::KEYS {
+        text.push_str(&format!("  --{key}=VALUE\n    \t{help}\n"));
+    }
+    text
+}
+
+/// Data goes to stdout. A reader that has gone away is no failure.
+fn print(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+/// Everything else goes to stderr.
+fn complain(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 mod address;
-mod backoff;
+
 mod hold;
 mod metrics;
 mod presence;
@@ -29,12 +29,12 @@ mod runfile;
 
 pub use metrics::AgentMetrics;
 
+use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::shutdown::{Shutdown, stopped};
 use crate::store::codec::{ClusterRecord, Document, FORMAT};
 use crate::store::{Error, Event, Range, Revision, Store, Watch, WatchBatch, keys};
 use crate::units::{Changes, UnitManager};
-use backoff::Backoff;
 use hold::Hold;
 use presence::{Presence, Standing};
 use publisher::{Batch, Publisher};
@@ -229,7 +229,9 @@ impl Worker {
             }
         };
         let read = match *resume {
-            Some(revision) => self.watch(revision).await.map(|watch| (revision, watch)),
+            Some(revision) => watch_own(&self.store, &self.machine, revision)
+                .await
+                .map(|watch| (revision, watch)),
             None => self.read_all().await,
         };
         match read {
@@ -239,12 +241,6 @@ impl Worker {
             }
             Err(error) => Left::Away(*resume, error),
         }
-    }
-
-    async fn watch(&self, after: Revision) -> Result<Watch, Error> {
-        self.store
-            .watch(&keys::assignments_of(self.machine.as_str()), after)
-            .await
     }
 
     /// Reads all assignments and what was said of their units, and watches from there.
@@ -283,7 +279,7 @@ impl Worker {
             .learn(units.iter().cloned().collect())
             .await?;
         self.dirty = units;
-        let watch = self.watch(revision).await?;
+        let watch = watch_own(&self.store, &self.machine, revision).await?;
         info!(revision, units = self.desired.len(), "assignments read");
         Ok((revision, watch))
     }
@@ -559,4 +555,15 @@ fn forget_task(unit: &UnitName) -> Task {
         kind: TaskKind::Forget,
         reason: "the cluster has forgotten it".to_owned(),
     }
+}
+
+/// Follows the assignments of one machine and nothing else.
+async fn watch_own(
+    store: &Arc<dyn Store>,
+    machine: &MachineId,
+    after: Revision,
+) -> Result<Watch, Error> {
+    store
+        .watch(&keys::assignments_of(machine.as_str()), after)
+        .await
 }

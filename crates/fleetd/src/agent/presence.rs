@@ -13,8 +13,8 @@ use fleet_core::records::{MachineId, MachineRecord};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::backoff::Backoff;
 use super::runfile;
+use crate::backoff::Backoff;
 use crate::clock;
 use crate::shutdown::{Shutdown, stopped};
 use crate::store::codec::Document;

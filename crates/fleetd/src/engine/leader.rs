@@ -1,0 +1,230 @@
+//! What the leader does: reads the cluster once, follows it, plans what changed, writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_core::cluster::{Cluster, Settings};
+use fleet_core::plan::{Now, Subject};
+use futures_util::StreamExt;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::commit::commit;
+use super::compact::Compactor;
+use super::intake::Intake;
+use super::leadership::Leadership;
+use super::{EngineConfig, EngineMetrics};
+use crate::backoff::Backoff;
+use crate::clock;
+use crate::store::codec::{ClusterRecord, Document, FORMAT};
+use crate::store::{Compare, Error, Op, Range, Revision, Store, Txn, Watch, WatchBatch, keys};
+
+/// Batches that are waiting are taken in together, up to so many, before planning: one plan for
+/// a storm instead of many.
+const MAX_BATCHES_PER_PLAN: usize = 1_024;
+
+/// The safety tick looks at everything; in larger clusters that would be work without a cause.
+const SAFETY_TICK_MAX_UNITS: usize = 10_000;
+
+/// Leads until leadership is lost. The caller ends it when the lease is.
+pub(crate) async fn lead(
+    store: &Arc<dyn Store>,
+    config: &EngineConfig,
+    metrics: &EngineMetrics,
+    leadership: &Leadership,
+) {
+    let mut backoff = Backoff::new();
+    loop {
+        let problem = match Leader::read(store, config, metrics, leadership).await {
+            Ok((leader, watch)) => {
+                backoff = Backoff::new();
+                leader.follow(watch).await
+            }
+            Err(problem) => problem,
+        };
+        match problem {
+            Error::Conflict if !leadership.still_holds().await => return,
+            Error::NoSpace(_) => error!(%problem, "the store is full: nothing can be decided"),
+            _ => warn!(%problem, "the cluster is read anew"),
+        }
+        metrics.failed();
+        backoff.pause().await;
+    }
+}
+
+struct Leader<'a> {
+    store: &'a Arc<dyn Store>,
+    config: &'a EngineConfig,
+    metrics: &'a EngineMetrics,
+    leadership: &'a Leadership,
+    cluster: Cluster,
+    intake: Intake,
+    compactor: Compactor,
+    started: Instant,
+}
+
+impl<'a> Leader<'a> {
+    /// Reads everything at one revision and watches from there.
+    async fn read(
+        store: &'a Arc<dyn Store>,
+        config: &'a EngineConfig,
+        metrics: &'a EngineMetrics,
+        leadership: &'a Leadership,
+    ) -> Result<(Leader<'a>, Watch), Error> {
+        name_cluster(store, leadership).await?;
+        let snapshot = store.read(Range::default()).await?;
+        let settings = Settings {
+            lost_after_ms: u64::try_from(config.lost_after.as_millis()).unwrap_or(u64::MAX),
+            ..Settings::default()
+        };
+        let mut cluster = Cluster::new(settings);
+        let mut intake = Intake::default();
+        cluster.observe(snapshot.revision);
+        for entry in &snapshot.entries {
+            if let Some(fact) = intake.entry(entry) {
+                cluster.apply(fact);
+            }
+        }
+        let watch = store.watch("", snapshot.revision).await?;
+        info!(
+            revision = snapshot.revision,
+            keys = snapshot.entries.len(),
+            units = cluster.unit_count(),
+            "cluster read"
+        );
+        let leader = Leader {
+            store,
+            config,
+            metrics,
+            leadership,
+            cluster,
+            intake,
+            compactor: Compactor::default(),
+            started: Instant::now(),
+        };
+        Ok((leader, watch))
+    }
+
+    /// Plans and writes what is marked, waits for more; returns why it cannot go on.
+    async fn follow(mut self, watch: Watch) -> Error {
+        // Batches that are ready can be taken together.
+        let mut watch = watch.ready_chunks(MAX_BATCHES_PER_PLAN);
+        let mut safety = self.config.safety_tick.map(tokio::time::interval);
+        if let Some(safety) = &mut safety {
+            safety.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            safety.reset();
+        }
+        loop {
+            let revisit = match self.plan().await {
+                Ok(revisit) => revisit,
+                Err(problem) => return problem,
+            };
+            let compact = self.compactor.due();
+            tokio::select! {
+                batches = watch.next() => {
+                    self.metrics.woken();
+                    let Some(batches) = batches else {
+                        return Error::Unavailable("the watch ended".to_owned());
+                    };
+                    for batch in batches {
+                        match batch {
+                            Ok(batch) => self.take_in(&batch),
+                            Err(problem) => return problem,
+                        }
+                    }
+                }
+                () = until(revisit) => {}
+                () = until(compact) => self.compactor.run(self.store),
+                () = tick(&mut safety) => {
+                    if self.cluster.unit_count() <= SAFETY_TICK_MAX_UNITS {
+                        self.cluster.mark_all();
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_in(&mut self, batch: &WatchBatch) {
+        self.cluster.observe(batch.revision);
+        self.compactor.note(batch.revision);
+        for event in &batch.events {
+            if let Some(fact) = self.intake.event(event) {
+                self.cluster.apply(fact);
+            }
+        }
+    }
+
+    /// Plans and writes; returns when to plan again though nothing happens.
+    async fn plan(&mut self) -> Result<Option<Instant>, Error> {
+        let now = Now {
+            monotonic_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            unix_ms: clock::unix_ms(),
+        };
+        let plan = self.cluster.plan(now);
+        self.metrics.planned();
+        if !plan.changes.is_empty() {
+            for change in &plan.changes {
+                match &change.subject {
+                    Subject::Unit(unit) => info!(%unit, reason = change.reason, "decided"),
+                    Subject::Machine(machine) => info!(%machine, reason = change.reason, "decided"),
+                }
+            }
+            self.metrics.changes(&plan.changes);
+            let fence = self.leadership.compare();
+            let done = commit(self.store, &fence, &plan.changes).await?;
+            self.metrics.committed(done.transactions);
+            self.cluster.observe(done.revision);
+        }
+        Ok(plan
+            .revisit
+            .map(|at| self.started + Duration::from_millis(at)))
+    }
+}
+
+/// Gives the cluster its id, once.
+async fn name_cluster(store: &Arc<dyn Store>, leadership: &Leadership) -> Result<(), Error> {
+    let key = keys::CLUSTER.to_owned();
+    if !store
+        .read_keys(std::slice::from_ref(&key))
+        .await?
+        .entries
+        .is_empty()
+    {
+        return Ok(());
+    }
+    // The kernel's random numbers in the form of a UUID; read each time anew.
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
+        .map_err(|err| Error::Unavailable(format!("no random id for the cluster: {err}")))?;
+    let record = ClusterRecord {
+        id: id.trim().to_owned(),
+        format: FORMAT,
+    };
+    let txn = Txn {
+        compares: vec![leadership.compare(), Compare::Absent(key.clone())],
+        ops: vec![Op::Put {
+            key,
+            value: record.encode(),
+            lease: None,
+        }],
+    };
+    let revision: Revision = store.commit(txn).await?;
+    info!(cluster = record.id, revision, "a new cluster");
+    Ok(())
+}
+
+/// Waits for a point in time; for ever if there is none.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}

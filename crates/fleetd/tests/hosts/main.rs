@@ -1,0 +1,15 @@
+//! The promises of SPECIFICATION.md on real machines: hosts with their own systemd, a real etcd,
+//! real power cuts. Each test asserts on systemd inside the hosts, not on fleet's word.
+//!
+//! Needs root and release binaries (`cargo build --release --bins`; `make test` does it). Slow
+//! safety ticks are off in every cluster here, so that a lost event shows.
+
+mod cluster;
+
+mod alone;
+mod bad_input;
+mod control_plane;
+mod cost;
+mod session;
+mod start;
+mod uses;

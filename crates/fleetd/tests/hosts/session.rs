@@ -1,0 +1,74 @@
+//! The session of the README, as a user has it.
+
+use fleet_sandbox::Sandbox;
+
+use crate::cluster::Cluster;
+
+const IDS: [&str; 3] = [
+    "148a18ff6e954cd892dac9de9bb90d5a",
+    "491586a6508f4583a71dbfc4d146e996",
+    "c9de9451e6b74b1fb4c5a8b4b0f8a3b1",
+];
+
+#[test]
+fn submit_start_and_list_look_as_promised() {
+    let cluster = Cluster::with(
+        Sandbox::builder()
+            .hosts(3)
+            .machine_id(0, IDS[0])
+            .machine_id(1, IDS[1])
+            .machine_id(2, IDS[2])
+            .metadata(0, "region=us-west")
+            .metadata(1, "region=us-east")
+            .metadata(2, "region=us-east"),
+    );
+    for example in ["hello", "ping", "pong"] {
+        let path = format!(
+            "{}/../../examples/{example}.service",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        cluster.file(
+            &format!("{example}.service"),
+            &std::fs::read_to_string(path).unwrap(),
+        );
+    }
+
+    // The widths of the columns are those of design: two blanks after the longest cell, and
+    // at least the gap that the machine column always had.
+    let mut expected = String::from("MACHINE                              IP           METADATA\n");
+    for (idx, region) in ["us-west", "us-east", "us-east"].iter().enumerate() {
+        let address = cluster.host(idx).address().unwrap().to_string();
+        expected.push_str(&format!("{}     {address:<13}region={region}\n", IDS[idx]));
+    }
+    assert_eq!(cluster.ok(&["list-machines"]), expected);
+
+    cluster.ok(&[
+        "submit",
+        "/units/hello.service",
+        "/units/ping.service",
+        "/units/pong.service",
+    ]);
+    cluster.ok(&["start", "hello.service"]);
+    assert_eq!(
+        cluster.ok(&["list-units"]),
+        format!(
+            "UNIT           LOAD    ACTIVE  SUB      DESC         MACHINE\n\
+             hello.service  loaded  active  running  Hello World  {}\n\
+             ping.service   -       -       -        -            -\n\
+             pong.service   -       -       -        -            -\n",
+            IDS[0]
+        )
+    );
+    assert_eq!(cluster.place("hello.service"), 0);
+
+    // pong follows ping.
+    cluster.ok(&["start", "ping", "pong"]);
+    assert_eq!(cluster.place("ping.service"), cluster.place("pong.service"));
+
+    // And all of it goes away again.
+    cluster.ok(&["destroy", "hello", "ping", "pong"]);
+    for unit in ["hello.service", "ping.service", "pong.service"] {
+        assert_eq!(cluster.running(unit), [], "{unit}");
+    }
+    assert_eq!(cluster.ok(&["list-units", "--no-legend"]), "");
+}
