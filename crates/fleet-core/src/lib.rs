@@ -6,12 +6,16 @@
 //! input gives equal output.
 
 pub mod agent;
+pub mod check;
+pub mod cluster;
 pub mod glob;
 pub mod hash;
 pub mod name;
+pub mod plan;
 pub mod records;
 pub mod requirements;
 pub mod unit_file;
 pub mod validate;
 
+mod schedule;
 mod text;

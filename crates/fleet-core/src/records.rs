@@ -210,6 +210,12 @@ pub struct AssignmentRecord {
     pub reason: String,
 }
 
+impl MachineRecord {
+    /// What `trouble` says while fleetd is being stopped in order: presence that ends after it
+    /// makes the machine unsupervised, not lost, and moves nothing.
+    pub const STOPPED_IN_ORDER: &str = "fleetd was stopped in order";
+}
+
 /// `machines/<id>`, written by that machine's agent under its lease: presence. The key's
 /// create-revision is the machine's *epoch*, the fence of everything that the agent writes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

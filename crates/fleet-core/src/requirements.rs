@@ -130,6 +130,11 @@ impl Requirements {
             .collect();
         (reading.requirements, warnings)
     }
+
+    /// All patterns of other units' names: those of `Conflicts`, then those of `Replaces`.
+    pub fn patterns(&self) -> Vec<&Glob> {
+        self.conflicts.iter().chain(&self.replaces).collect()
+    }
 }
 
 /// What the section says, with all that is wrong in it, worst first.

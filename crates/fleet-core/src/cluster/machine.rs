@@ -1,0 +1,108 @@
+//! A machine as the planner sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::facts::Place;
+use super::index::{PatternSet, Score};
+use crate::name::UnitName;
+use crate::records::{MachineId, MachineRecord, MachineWish, MemberRecord, MemberStatus, Order};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) presence: Option<MachineRecord>,
+    /// The last presence before it went said that fleetd was being stopped in order.
+    pub(crate) left_in_order: bool,
+    pub(crate) member: Option<MemberRecord>,
+    pub(crate) wish: MachineWish,
+    /// Its keys that cannot be read: meanwhile it takes no new units, and none is moved off it
+    /// because of its metadata.
+    pub(crate) damaged: BTreeSet<Place>,
+
+    // Derived by the planner when it reviews the machine.
+    pub(crate) status: MemberStatus,
+    /// Its own metadata, overlaid by the wish.
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// The drain that its units have been looked at with.
+    pub(crate) drained: bool,
+    /// Takes new units.
+    pub(crate) open: bool,
+    /// When this planner first saw it absent, in its monotonic milliseconds.
+    pub(crate) vanished_at: Option<u64>,
+
+    // Derived from the assignments.
+    /// Every unit with an assignment here, `Gone` included: until that is confirmed the unit
+    /// may still run here.
+    pub(crate) units: BTreeMap<UnitName, Order>,
+    /// How many of `units` are wanted here.
+    pub(crate) load: usize,
+    pub(crate) conflicts: PatternSet,
+    pub(crate) replaces: PatternSet,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Machine {
+            presence: None,
+            left_in_order: false,
+            member: None,
+            wish: MachineWish::default(),
+            damaged: BTreeSet::new(),
+            // Until it is reviewed nothing is decided about it.
+            status: MemberStatus::Suspect,
+            metadata: BTreeMap::new(),
+            drained: false,
+            open: false,
+            vanished_at: None,
+            units: BTreeMap::new(),
+            load: 0,
+            conflicts: PatternSet::default(),
+            replaces: PatternSet::default(),
+        }
+    }
+}
+
+impl Machine {
+    pub(crate) fn score(&self, id: &MachineId) -> Score {
+        Score {
+            units: self.load,
+            machine: id.clone(),
+        }
+    }
+
+    /// Its lease has ended. A presence that cannot be read is a presence.
+    pub(crate) fn is_absent(&self) -> bool {
+        let unreadable = |place: &Place| matches!(place, Place::Presence(_));
+        self.presence.is_none() && !self.damaged.iter().any(unreadable)
+    }
+
+    /// Only a wish speaks of it; it has never been a machine of this cluster.
+    pub(crate) fn was_never_seen(&self) -> bool {
+        self.is_absent()
+            && self.member.is_none()
+            && self.units.is_empty()
+            && !self.has_damaged_member()
+    }
+
+    /// Its membership record cannot be read.
+    pub(crate) fn has_damaged_member(&self) -> bool {
+        self.damaged
+            .iter()
+            .any(|place| matches!(place, Place::Member(_)))
+    }
+
+    /// Whether the unit is wanted here.
+    pub(crate) fn runs(&self, unit: &str) -> bool {
+        self.units
+            .get(unit)
+            .is_some_and(|order| *order != Order::Gone)
+    }
+
+    /// Nothing is known of it any more.
+    pub(crate) fn is_void(&self) -> bool {
+        self.presence.is_none()
+            && self.member.is_none()
+            && self.units.is_empty()
+            && self.damaged.is_empty()
+            && self.wish == MachineWish::default()
+    }
+}

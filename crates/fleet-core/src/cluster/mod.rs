@@ -1,0 +1,493 @@
+//! The cluster as the leader knows it: units, machines, where units are, what was reported,
+//! what is damaged; with the indices that keep a decision cheap and the marks of what has
+//! changed since the last plan.
+//!
+//! [`Cluster::apply`] takes in what the store says, [`Cluster::plan`] decides. A plan is applied
+//! to the cluster as it is made, as if every write of it had succeeded: whoever cannot write it
+//! throws the cluster away and makes a new one from a snapshot.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+mod facts;
+mod index;
+mod machine;
+mod small_map;
+mod unit;
+
+pub use facts::{Assigned, Fact, Place, Reported, Wish};
+pub use index::Score;
+pub(crate) use index::{OpenMachines, PatternSet, Wait, WaitFor, Waiting, matching};
+pub(crate) use machine::Machine;
+pub(crate) use unit::{BackOff, Unit};
+
+use crate::glob::Glob;
+use crate::name::UnitName;
+use crate::records::{MachineId, MachineRecord, MemberRecord, MemberStatus, Order, Reached};
+
+/// What can be configured about planning.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// From suspect to lost, unless a unit says `LostAfter=`.
+    pub lost_after_ms: u64,
+    /// When more machines than this share of the members, and more than one, vanish within
+    /// `lost_after_ms`, nothing is moved: more likely it is us who cannot see them.
+    pub freeze_percent: u32,
+    /// How long such a freeze lasts at most.
+    pub freeze_for_ms: u64,
+    /// At most so many changed units are looked at in one plan, so that no event waits long
+    /// behind a storm; the next plan goes on.
+    pub max_units_per_plan: usize,
+    /// At most so many (unit, machine) pairs are judged in one plan only to count refusals:
+    /// about 30 ms of work.
+    pub explain_budget: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            lost_after_ms: 5_000,
+            freeze_percent: 34,
+            freeze_for_ms: 300_000,
+            max_units_per_plan: 4096,
+            explain_budget: 100_000,
+        }
+    }
+}
+
+/// The cluster. Cloning it gives an independent copy (for simulations and tests).
+#[derive(Clone, Default, Debug)]
+pub struct Cluster {
+    pub(crate) settings: Settings,
+    /// The newest store revision that has been seen.
+    pub(crate) revision: u64,
+    pub(crate) units: BTreeMap<UnitName, Unit>,
+    pub(crate) machines: BTreeMap<MachineId, Machine>,
+    /// From a unit to those that name it in `MachineOf`.
+    pub(crate) followers: BTreeMap<Arc<str>, BTreeSet<UnitName>>,
+    /// All global units.
+    pub(crate) globals: BTreeMap<UnitName, ()>,
+    pub(crate) global_conflicts: PatternSet,
+    pub(crate) open: OpenMachines,
+    pub(crate) waiting: Waiting,
+    pub(crate) marks: Marks,
+    pub(crate) timers: BTreeSet<(u64, Timer)>,
+    pub(crate) explain: Explain,
+    /// Set while nothing is declared lost.
+    pub(crate) freeze: Option<Freeze>,
+    /// Units whose own, shorter grace has ended while too many machines are away.
+    pub(crate) impatient: BTreeSet<UnitName>,
+}
+
+/// What the next plan has to look at.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Marks {
+    pub(crate) machines: BTreeSet<MachineId>,
+    pub(crate) units: BTreeSet<UnitName>,
+    /// Waiting units that only these machines may have become good for.
+    pub(crate) peeks: BTreeMap<UnitName, BTreeSet<MachineId>>,
+    /// Global units with a machine that has confirmed its stop: looked at before all others,
+    /// so that it does not depend on names who gets the room.
+    pub(crate) releases: BTreeSet<UnitName>,
+    /// Global units to look at on these machines only.
+    pub(crate) globals: BTreeMap<UnitName, BTreeSet<MachineId>>,
+}
+
+/// What time alone brings about.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Timer {
+    /// A machine's grace ends.
+    Machine(MachineId),
+    /// A unit's own grace ends.
+    Unit(UnitName),
+    /// A machine that refused a unit may be asked again.
+    BackOff(UnitName, MachineId),
+}
+
+/// Too many machines have vanished at once; nothing is moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Freeze {
+    /// In monotonic milliseconds.
+    pub(crate) until: u64,
+}
+
+/// Waiting units whose reasons are to be counted (again).
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Explain {
+    pub(crate) queue: BTreeSet<UnitName>,
+    /// Machines have changed: what every waiting unit was told may be out of date.
+    pub(crate) all: bool,
+    /// Not before this, in monotonic milliseconds.
+    pub(crate) not_before: u64,
+}
+
+impl Explain {
+    /// When the next reasons are due, if any are.
+    pub(crate) fn due_at(&self) -> Option<u64> {
+        (self.all || !self.queue.is_empty()).then_some(self.not_before)
+    }
+}
+
+impl Cluster {
+    /// A cluster of which nothing is known yet.
+    pub fn new(settings: Settings) -> Self {
+        Cluster {
+            settings,
+            ..Cluster::default()
+        }
+    }
+
+    /// Notes that the store has reached a revision: later decisions are numbered above it.
+    pub fn observe(&mut self, revision: u64) {
+        self.revision = self.revision.max(revision);
+    }
+
+    /// Takes in what one key holds now, and marks what has to be looked at because of it.
+    pub fn apply(&mut self, fact: Fact) {
+        self.mend(&fact);
+        match fact {
+            Fact::Unit(name, wish) => self.apply_wish(&name, wish),
+            Fact::Presence(id, record) => self.apply_presence(id, record),
+            Fact::Member(id, record) => {
+                self.machines.entry(id.clone()).or_default().member = record;
+                self.marks.machines.insert(id);
+            }
+            Fact::MachineWish(id, wish) => {
+                self.machines.entry(id.clone()).or_default().wish = wish.unwrap_or_default();
+                self.marks.machines.insert(id);
+            }
+            Fact::Placement(name, record) => {
+                let unit = self.units.entry(name.clone()).or_default();
+                if let Some(record) = &record {
+                    unit.last_seq = unit.last_seq.max(record.decision.seq);
+                }
+                unit.placement = record.map(Box::new);
+                self.marks.units.insert(name);
+            }
+            Fact::Assignment(id, name, assigned) => {
+                self.set_assigned(&name, &id, assigned);
+                self.marks.machines.insert(id);
+                self.marks.units.insert(name);
+            }
+            Fact::State(name, id, state) => self.apply_state(name, id, state),
+            Fact::Damaged(place) => self.apply_damage(place),
+        }
+    }
+
+    /// Marks everything, so that the next plan looks at all of it: the reference that planning
+    /// by marks is held against.
+    pub fn mark_all(&mut self) {
+        self.marks.machines.extend(self.machines.keys().cloned());
+        self.marks.units.extend(self.units.keys().cloned());
+        self.explain.all = true;
+    }
+
+    /// How many units are known.
+    pub fn unit_count(&self) -> usize {
+        self.units.len()
+    }
+
+    /// The keys that could not be read.
+    pub fn damaged(&self) -> impl Iterator<Item = &Place> {
+        let units = self.units.values().filter_map(|unit| unit.rare.as_ref());
+        let machines = self.machines.values().flat_map(|m| &m.damaged);
+        units.flat_map(|rare| &rare.damaged).chain(machines)
+    }
+
+    /// Units that are wanted on a machine, or on another one, and cannot have it now.
+    pub fn waiting_count(&self) -> usize {
+        self.waiting.units.len()
+    }
+
+    /// Takes back the damage of a key that could be read again.
+    fn mend(&mut self, fact: &Fact) {
+        if matches!(fact, Fact::Damaged(_)) {
+            return;
+        }
+        let place = fact.place();
+        if let Some(unit) = place.unit() {
+            if let Some(rare) = self.units.get_mut(unit).and_then(|unit| unit.rare.as_mut())
+                && rare.damaged.remove(&place)
+            {
+                self.marks.units.insert(unit.clone());
+            }
+        } else if let Some(id) = place.machine()
+            && let Some(machine) = self.machines.get_mut(id)
+            && machine.damaged.remove(&place)
+        {
+            self.marks.machines.insert(id.clone());
+            self.marks.units.extend(machine.units.keys().cloned());
+        }
+    }
+
+    fn apply_wish(&mut self, name: &UnitName, wish: Option<Wish>) {
+        let unit = self.units.entry(name.clone()).or_default();
+        if unit.wish == wish {
+            return;
+        }
+        let old = unit.wish.take();
+        if old.as_ref().map(|wish| wish.generation) != wish.as_ref().map(|wish| wish.generation) {
+            unit.forget_back_offs();
+        }
+        let machines: Vec<_> = unit.assignments.iter().map(|(id, _)| id.clone()).collect();
+        self.marks.units.insert(name.clone());
+        self.marks
+            .units
+            .extend(self.waiting.for_room.iter().cloned());
+        let old_needs = old.map(|wish| wish.requirements);
+        let new_needs = wish.as_ref().map(|wish| wish.requirements.clone());
+        if old_needs != new_needs {
+            if let Some(needs) = &old_needs {
+                for peer in &needs.machine_of {
+                    if let Some(followers) = self.followers.get_mut(peer.as_str()) {
+                        followers.remove(name);
+                        if followers.is_empty() {
+                            self.followers.remove(peer.as_str());
+                        }
+                    }
+                }
+                for id in &machines {
+                    let machine = self.machines.entry(id.clone()).or_default();
+                    needs
+                        .conflicts
+                        .iter()
+                        .for_each(|p| machine.conflicts.remove(p, name));
+                    needs
+                        .replaces
+                        .iter()
+                        .for_each(|p| machine.replaces.remove(p, name));
+                }
+                if needs.global {
+                    self.globals.remove(name);
+                    for pattern in &needs.conflicts {
+                        self.global_conflicts.remove(pattern, name);
+                    }
+                }
+            }
+            if let Some(needs) = &new_needs {
+                for peer in &needs.machine_of {
+                    let followers = self.followers.entry(Arc::from(peer.as_str()));
+                    followers.or_default().insert(name.clone());
+                }
+                for id in &machines {
+                    let machine = self.machines.entry(id.clone()).or_default();
+                    needs
+                        .conflicts
+                        .iter()
+                        .for_each(|p| machine.conflicts.insert(p, name));
+                    needs
+                        .replaces
+                        .iter()
+                        .for_each(|p| machine.replaces.insert(p, name));
+                }
+                if needs.global {
+                    self.globals.insert(name.clone(), ());
+                    for pattern in &needs.conflicts {
+                        self.global_conflicts.insert(pattern, name);
+                    }
+                }
+            }
+            let was_global = old_needs.as_ref().is_some_and(|needs| needs.global);
+            if was_global != new_needs.as_ref().is_some_and(|needs| needs.global) {
+                // Where it is now means something else.
+                let followers = self.followers.get(name.as_str()).into_iter().flatten();
+                self.marks.units.extend(followers.cloned());
+            }
+            // Whoever was kept away by what it demanded before may come now.
+            if let Some(needs) = &old_needs {
+                for id in &machines {
+                    self.wake_for_leaver(name, needs.patterns(), id);
+                }
+            }
+        }
+        if let Some(unit) = self.units.get_mut(name) {
+            unit.wish = wish;
+        }
+        self.drop_if_void(name);
+    }
+
+    fn apply_presence(&mut self, id: MachineId, record: Option<MachineRecord>) {
+        let machine = self.machines.entry(id.clone()).or_default();
+        if record.is_none() {
+            machine.left_in_order = machine
+                .presence
+                .as_ref()
+                .and_then(|presence| presence.trouble.as_deref())
+                .is_some_and(|trouble| trouble == MachineRecord::STOPPED_IN_ORDER);
+        }
+        machine.presence = record;
+        self.marks.machines.insert(id);
+    }
+
+    fn apply_state(&mut self, name: UnitName, id: MachineId, state: Option<Reported>) {
+        let unit = self.units.entry(name.clone()).or_default();
+        let refused = state
+            .as_ref()
+            .is_some_and(|state| state.reached == Reached::Refused);
+        let awaited = unit.is_handing_over()
+            || unit
+                .assignments
+                .get(&id)
+                .is_some_and(|assigned| assigned.order == Order::Gone);
+        match state {
+            Some(state) => {
+                unit.states.insert(id.clone(), state);
+            }
+            None => {
+                unit.states.remove(&id);
+            }
+        }
+        if (refused || awaited) && !unit.is_frozen() {
+            if unit.is_global() {
+                self.marks.releases.insert(name.clone());
+                self.marks.globals.entry(name).or_default().insert(id);
+            } else {
+                self.marks.units.insert(name);
+            }
+        } else {
+            self.drop_if_void(&name);
+        }
+    }
+
+    fn apply_damage(&mut self, place: Place) {
+        if let Some(unit) = place.unit().cloned() {
+            let unit = self.units.entry(unit).or_default();
+            unit.rare_mut().damaged.insert(place);
+        } else if let Some(id) = place.machine().cloned() {
+            let machine = self.machines.entry(id.clone()).or_default();
+            machine.damaged.insert(place);
+            self.marks.machines.insert(id);
+        }
+    }
+
+    /// Forgets a unit of which nothing is left.
+    pub(crate) fn drop_if_void(&mut self, name: &UnitName) {
+        if self.units.get(name).is_some_and(Unit::is_void) {
+            self.units.remove(name);
+            self.waiting.remove(name);
+        }
+    }
+
+    /// Sets or removes an assignment, with all that is derived from it.
+    pub(crate) fn set_assigned(&mut self, name: &UnitName, id: &MachineId, to: Option<Assigned>) {
+        let unit = self.units.entry(name.clone()).or_default();
+        if let Some(assigned) = &to {
+            unit.last_seq = unit.last_seq.max(assigned.decision.seq);
+        }
+        let order = to.map(|assigned| assigned.order);
+        let has_followers = self.followers.contains_key(name.as_str());
+        let home = has_followers.then(|| unit.home().cloned()).flatten();
+        match to {
+            Some(assigned) => unit.assignments.insert(id.clone(), assigned),
+            None => unit.assignments.remove(id),
+        };
+        if has_followers && (home.as_ref() != unit.home() || unit.is_global()) {
+            let followers = self.followers.get(name.as_str());
+            self.marks
+                .units
+                .extend(followers.into_iter().flatten().cloned());
+        }
+        let needs = unit.wish.as_ref().map(|wish| wish.requirements.clone());
+
+        let machine = self.machines.entry(id.clone()).or_default();
+        let score = machine.score(id);
+        let before = match order {
+            Some(order) => machine.units.insert(name.clone(), order),
+            None => machine.units.remove(name),
+        };
+        let counted = |order: Option<Order>| order.is_some_and(|order| order != Order::Gone);
+        match (counted(before), counted(order)) {
+            (false, true) => machine.load += 1,
+            (true, false) => machine.load -= 1,
+            _ => {}
+        }
+        if machine.open && machine.load != score.units {
+            self.open.remove(&score, &machine.metadata);
+            self.open.insert(&machine.score(id), &machine.metadata);
+        }
+        if let Some(needs) = &needs {
+            match (before, order) {
+                (None, Some(_)) => {
+                    needs
+                        .conflicts
+                        .iter()
+                        .for_each(|p| machine.conflicts.insert(p, name));
+                    needs
+                        .replaces
+                        .iter()
+                        .for_each(|p| machine.replaces.insert(p, name));
+                }
+                (Some(_), None) => {
+                    needs
+                        .conflicts
+                        .iter()
+                        .for_each(|p| machine.conflicts.remove(p, name));
+                    needs
+                        .replaces
+                        .iter()
+                        .for_each(|p| machine.replaces.remove(p, name));
+                }
+                _ => {}
+            }
+        }
+        if before.is_some() && !counted(order) {
+            let patterns = needs.as_ref().map(|needs| needs.patterns());
+            self.wake_for_leaver(name, patterns.unwrap_or_default(), id);
+        }
+    }
+
+    /// A unit has left a machine, or demands less there: whoever it kept away is looked at.
+    pub(crate) fn wake_for_leaver(
+        &mut self,
+        name: &UnitName,
+        patterns: Vec<&Glob>,
+        id: &MachineId,
+    ) {
+        for unit in self.waiting.for_leaver(name, &patterns) {
+            let home = self.units.get(&unit).and_then(|unit| unit.home());
+            if home == Some(id) {
+                self.marks.units.insert(unit);
+            } else {
+                self.marks.peeks.entry(unit).or_default().insert(id.clone());
+            }
+        }
+        self.marks
+            .units
+            .extend(self.waiting.for_room.iter().cloned());
+        if let Some(machine) = self.machines.get(id) {
+            // Who is being handed over to another machine may perhaps stay now, and who is
+            // being stopped may come back.
+            let by_its = patterns.iter().flat_map(|p| matching(&machine.units, p));
+            let by_theirs = machine.conflicts.owners(name.as_str());
+            let concerned = by_its.map(|(unit, _)| unit).chain(by_theirs);
+            for unit in concerned {
+                let home = self.units.get(unit).and_then(|unit| unit.home());
+                if home != Some(id) && !self.globals.contains_key(unit) {
+                    self.marks.units.insert(unit.clone());
+                }
+            }
+        }
+        if !self.globals.is_empty() {
+            let by_its = patterns
+                .iter()
+                .flat_map(|pattern| matching(&self.globals, pattern))
+                .map(|(global, ())| global);
+            for global in self.global_conflicts.owners(name.as_str()).chain(by_its) {
+                let machines = self.marks.globals.entry(global.clone()).or_default();
+                machines.insert(id.clone());
+            }
+        }
+    }
+
+    /// How the machine is; a machine that nobody knows is lost.
+    pub(crate) fn status(&self, id: &MachineId) -> MemberStatus {
+        self.machines
+            .get(id)
+            .map_or(MemberStatus::Lost, |machine| machine.status)
+    }
+
+    /// The membership record, as this cluster would write it.
+    pub fn member(&self, id: &MachineId) -> Option<&MemberRecord> {
+        self.machines.get(id)?.member.as_ref()
+    }
+}

@@ -1,0 +1,329 @@
+//! Who is in the cluster: present, suspect, lost; and what that means for units.
+
+use super::{Change, Planner, Subject, Write};
+use crate::cluster::{Cluster, Freeze, Timer};
+use crate::records::{MachineId, MemberRecord, MemberStatus};
+use crate::schedule::closed_because;
+
+/// How a machine's status came about: the status and the reason for people.
+type Standing = (MemberStatus, String);
+
+impl Planner<'_> {
+    pub(crate) fn review_machines(&mut self) {
+        if self.cluster.marks.machines.is_empty() {
+            return;
+        }
+        let mut marked = std::mem::take(&mut self.cluster.marks.machines);
+        // First who has vanished, then who is lost: a machine whose grace ends now is judged
+        // knowing all that have vanished with it.
+        for id in &marked {
+            if let Some(machine) = self.cluster.machines.get_mut(id)
+                && machine.is_absent()
+                && machine.vanished_at.is_none()
+            {
+                machine.vanished_at = Some(self.now.monotonic_ms);
+            }
+        }
+        let missing = Missing::of(self.cluster);
+        if self.cluster.freeze.is_some() {
+            // Whoever comes or goes may end the freeze for all.
+            marked.extend(missing.ids.iter().cloned());
+        }
+        self.update_freeze(&missing);
+        for id in &marked {
+            self.review_machine(id, &missing);
+        }
+        let impatient = std::mem::take(&mut self.cluster.impatient);
+        self.cluster.marks.units.extend(impatient);
+    }
+
+    /// Begins or ends the freeze.
+    fn update_freeze(&mut self, missing: &Missing) {
+        let now_ms = self.now.monotonic_ms;
+        let settings = &self.cluster.settings;
+        let too_many = missing.since.iter().any(|at| {
+            at.saturating_add(settings.lost_after_ms) <= now_ms && missing.too_many_at(*at)
+        });
+        let until = now_ms.saturating_add(settings.freeze_for_ms);
+        self.cluster.freeze = match self.cluster.freeze {
+            _ if !too_many => None,
+            Some(freeze) => Some(freeze),
+            None => Some(Freeze { until }),
+        };
+    }
+
+    /// Whether nothing is moved off a machine that vanished then, because too many others did.
+    fn frozen_until(&self, vanished_at: u64, missing: &Missing) -> Option<u64> {
+        let until = self.cluster.freeze?.until;
+        (self.now.monotonic_ms < until && missing.too_many_at(vanished_at)).then_some(until)
+    }
+
+    /// Whether a unit that bears less absence than others has to bear it all the same.
+    pub(crate) fn is_frozen_since(&self, vanished_at: u64) -> bool {
+        let expired = self
+            .cluster
+            .freeze
+            .is_some_and(|freeze| freeze.until <= self.now.monotonic_ms);
+        !expired && Missing::of(self.cluster).too_many_at(vanished_at)
+    }
+
+    fn review_machine(&mut self, id: &MachineId, missing: &Missing) {
+        if self.cluster.machines.get(id).is_none_or(|m| m.is_void()) {
+            self.cluster.machines.remove(id);
+            return;
+        }
+        let (status, reason) = self.standing(id, missing);
+        let Some(machine) = self.cluster.machines.get_mut(id) else {
+            return;
+        };
+        let old_status = std::mem::replace(&mut machine.status, status);
+        let was_drained = std::mem::replace(&mut machine.drained, machine.wish.drain);
+        let known = machine.presence.as_ref().map(|presence| &presence.metadata);
+        let own = known.or(machine.member.as_ref().map(|member| &member.metadata));
+        let metadata = own.map(|own| machine.wish.merged(own)).unwrap_or_default();
+        let metadata_changed = metadata != machine.metadata;
+        let old_metadata = std::mem::replace(&mut machine.metadata, metadata.clone());
+        let is_open = closed_because(machine).is_none();
+        let was_open = std::mem::replace(&mut machine.open, is_open);
+        let score = machine.score(id);
+        if !machine.is_absent() {
+            machine.vanished_at = None;
+        }
+        if was_open && (!is_open || metadata_changed) {
+            self.cluster.open.remove(&score, &old_metadata);
+        }
+        if is_open && (!was_open || metadata_changed) {
+            self.cluster.open.insert(&score, &metadata);
+            for unit in self.cluster.waiting.for_machine(id, &metadata) {
+                let machines = self.cluster.marks.peeks.entry(unit.clone()).or_default();
+                machines.insert(id.clone());
+            }
+            let for_room = self.cluster.waiting.for_room.iter().cloned();
+            self.cluster.marks.units.extend(for_room);
+        }
+        self.write_member(id, status, reason);
+        let drain_changed = was_drained != self.is_drained(id);
+        self.mark_units_of(id, old_status, drain_changed, metadata_changed);
+        if old_status != status || was_open != is_open || metadata_changed {
+            self.cluster.explain.all = true;
+            for global in self.cluster.globals.keys() {
+                let machines = self
+                    .cluster
+                    .marks
+                    .globals
+                    .entry(global.clone())
+                    .or_default();
+                machines.insert(id.clone());
+            }
+        }
+    }
+
+    fn is_drained(&self, id: &MachineId) -> bool {
+        self.cluster.machines.get(id).is_some_and(|m| m.drained)
+    }
+
+    /// Marks the units of a machine that its change concerns.
+    fn mark_units_of(
+        &mut self,
+        id: &MachineId,
+        before: MemberStatus,
+        drain_changed: bool,
+        metadata_changed: bool,
+    ) {
+        let Some(machine) = self.cluster.machines.get(id) else {
+            return;
+        };
+        let status_counts = before != machine.status && {
+            // That a machine is suspect moves nothing, except units with a grace of their own.
+            !matches!(
+                (before, machine.status),
+                (
+                    MemberStatus::Present | MemberStatus::Unsupervised,
+                    MemberStatus::Suspect
+                )
+            )
+        };
+        if status_counts || drain_changed {
+            let units = machine.units.keys().cloned();
+            self.cluster.marks.units.extend(units);
+            return;
+        }
+        let became_suspect = before != machine.status && machine.status == MemberStatus::Suspect;
+        if !metadata_changed && !became_suspect {
+            return;
+        }
+        for name in machine.units.keys() {
+            let unit = self.cluster.units.get(name);
+            let Some(wish) = unit.and_then(|unit| unit.wish.as_ref()) else {
+                continue;
+            };
+            if (became_suspect && wish.requirements.lost_after.is_some())
+                || (metadata_changed && !wish.requirements.metadata.is_empty())
+            {
+                self.cluster.marks.units.insert(name.clone());
+            }
+        }
+    }
+
+    /// What the cluster thinks of a machine now.
+    fn standing(&mut self, id: &MachineId, missing: &Missing) -> Standing {
+        let now_ms = self.now.monotonic_ms;
+        let Some(machine) = self.cluster.machines.get(id) else {
+            return (MemberStatus::Retired, String::new());
+        };
+        let recorded = machine.member.as_ref().map(|member| member.status);
+        let same = || {
+            let reason = machine.member.as_ref().map(|member| member.reason.clone());
+            reason.unwrap_or_default()
+        };
+        if !machine.is_absent() {
+            return match recorded {
+                Some(MemberStatus::Present) => (MemberStatus::Present, same()),
+                None => (MemberStatus::Present, "it joined".to_owned()),
+                Some(before) => (
+                    MemberStatus::Present,
+                    format!("it is back, after it was {}", before.as_str()),
+                ),
+            };
+        }
+        if machine.was_never_seen() {
+            return (MemberStatus::Lost, String::new());
+        }
+        if machine.has_damaged_member() {
+            let reason = "its record cannot be read, so it is left alone";
+            return (MemberStatus::Suspect, reason.to_owned());
+        }
+        match recorded {
+            Some(
+                status @ (MemberStatus::Lost | MemberStatus::Unsupervised | MemberStatus::Retired),
+            ) => return (status, same()),
+            Some(MemberStatus::Present) | None if machine.left_in_order => {
+                let reason = "fleetd was stopped there in order; its units keep running";
+                return (MemberStatus::Unsupervised, reason.to_owned());
+            }
+            _ => {}
+        }
+        let vanished_at = machine.vanished_at.unwrap_or(now_ms);
+        let due = vanished_at.saturating_add(self.cluster.settings.lost_after_ms);
+        if now_ms < due {
+            self.cluster
+                .timers
+                .insert((due, Timer::Machine(id.clone())));
+            let reason = match recorded {
+                Some(MemberStatus::Suspect) => same(),
+                _ => "its lease has ended".to_owned(),
+            };
+            return (MemberStatus::Suspect, reason);
+        }
+        if let Some(until) = self.frozen_until(vanished_at, missing) {
+            self.cluster
+                .timers
+                .insert((until, Timer::Machine(id.clone())));
+            // Without numbers: they change with each machine that comes or goes.
+            let reason = format!(
+                "too many machines vanished at once: nothing is moved until they are back, for \
+                 at most {} s",
+                self.cluster.settings.freeze_for_ms / 1000
+            );
+            return (MemberStatus::Suspect, reason);
+        }
+        let seconds = now_ms.saturating_sub(vanished_at) / 1000;
+        (
+            MemberStatus::Lost,
+            format!("no sign of life for {seconds} s"),
+        )
+    }
+
+    fn write_member(&mut self, id: &MachineId, status: MemberStatus, reason: String) {
+        let unix_ms = self.now.unix_ms;
+        let Some(machine) = self.cluster.machines.get_mut(id) else {
+            return;
+        };
+        if machine.has_damaged_member() || machine.was_never_seen() {
+            return;
+        }
+        let old = machine.member.as_ref();
+        let record = MemberRecord {
+            status,
+            since_ms: match old {
+                Some(old) if old.status == status => old.since_ms,
+                _ => unix_ms,
+            },
+            first_seen_ms: old.map_or(unix_ms, |old| old.first_seen_ms),
+            public_ip: match (&machine.presence, old) {
+                (Some(presence), _) => presence.public_ip.clone(),
+                (None, Some(old)) => old.public_ip.clone(),
+                (None, None) => String::new(),
+            },
+            metadata: match (&machine.presence, old) {
+                (Some(presence), _) => presence.metadata.clone(),
+                (None, Some(old)) => old.metadata.clone(),
+                (None, None) => Default::default(),
+            },
+            reason: reason.clone(),
+        };
+        if old == Some(&record) {
+            return;
+        }
+        machine.member = Some(record.clone());
+        self.machine_changes.push(Change {
+            subject: Subject::Machine(id.clone()),
+            writes: vec![Write::Member(id.clone(), record)],
+            reason: format!("{}: {reason}", status.as_str()),
+        });
+    }
+}
+
+/// The machines that are away and not given up yet.
+struct Missing {
+    ids: Vec<MachineId>,
+    /// Since when, in ascending order.
+    since: Vec<u64>,
+    /// As many may vanish within one grace.
+    limit: usize,
+    lost_after_ms: u64,
+}
+
+impl Missing {
+    fn of(cluster: &Cluster) -> Missing {
+        let mut members = 0;
+        let mut ids = Vec::new();
+        let mut since = Vec::new();
+        for (id, machine) in &cluster.machines {
+            let recorded = machine.member.as_ref().map(|member| member.status);
+            let gone = matches!(
+                recorded,
+                Some(MemberStatus::Retired | MemberStatus::Unsupervised)
+            );
+            if gone || machine.was_never_seen() || machine.left_in_order && machine.is_absent() {
+                continue;
+            }
+            members += 1;
+            // One that was lost before went for a reason of its own.
+            if machine.is_absent()
+                && recorded != Some(MemberStatus::Lost)
+                && let Some(at) = machine.vanished_at
+            {
+                ids.push(id.clone());
+                since.push(at);
+            }
+        }
+        since.sort_unstable();
+        let share = members * cluster.settings.freeze_percent as usize / 100;
+        Missing {
+            ids,
+            since,
+            limit: share.max(1),
+            lost_after_ms: cluster.settings.lost_after_ms,
+        }
+    }
+
+    /// Whether too many vanished about that time for it to be their fault.
+    fn too_many_at(&self, vanished_at: u64) -> bool {
+        let from = vanished_at.saturating_sub(self.lost_after_ms);
+        let to = vanished_at.saturating_add(self.lost_after_ms);
+        let before = self.since.partition_point(|at| *at < from);
+        let until = self.since.partition_point(|at| *at <= to);
+        until - before > self.limit
+    }
+}

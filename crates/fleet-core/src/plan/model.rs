@@ -1,0 +1,430 @@
+//! A store, agents and a clock in a few lines, for tests: scripts go in, plans come out as text.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::{Now, Plan, Subject, Write};
+use crate::check::check;
+use crate::cluster::{Assigned, Cluster, Fact, Reported, Settings, Wish};
+use crate::hash::UnitHash;
+use crate::name::UnitName;
+use crate::records::*;
+
+/// All records, as the store would hold them.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Model {
+    pub(crate) cluster: Cluster,
+    pub(crate) now_ms: u64,
+    pub(crate) revision: u64,
+    pub(crate) units: BTreeMap<UnitName, (UnitRecord, u64)>,
+    pub(crate) presences: BTreeMap<MachineId, MachineRecord>,
+    pub(crate) members: BTreeMap<MachineId, MemberRecord>,
+    pub(crate) wishes: BTreeMap<MachineId, MachineWish>,
+    pub(crate) placements: BTreeMap<UnitName, PlacementRecord>,
+    pub(crate) assignments: BTreeMap<(MachineId, UnitName), AssignmentRecord>,
+    pub(crate) states: BTreeMap<(UnitName, MachineId), StateRecord>,
+}
+
+impl Model {
+    pub(crate) fn now(&self) -> Now {
+        Now {
+            monotonic_ms: self.now_ms,
+            unix_ms: 1_000_000 + self.now_ms,
+        }
+    }
+
+    fn tell(&mut self, fact: Fact) {
+        self.revision += 1;
+        self.cluster.observe(self.revision);
+        self.cluster.apply(fact);
+    }
+
+    pub(crate) fn set_unit(&mut self, name: &UnitName, record: UnitRecord) {
+        let generation = self.revision + 1;
+        let wish = Wish::read(name, &record, generation).unwrap();
+        self.units.insert(name.clone(), (record, generation));
+        self.tell(Fact::Unit(name.clone(), Some(wish)));
+    }
+
+    pub(crate) fn set_desired(&mut self, name: &UnitName, desired: DesiredState) {
+        let Some((record, _)) = self.units.get(name) else {
+            return;
+        };
+        let mut record = record.clone();
+        record.desired = desired;
+        if desired == DesiredState::Destroyed {
+            record.text = Arc::from("");
+        }
+        self.set_unit(name, record);
+    }
+
+    pub(crate) fn set_presence(&mut self, id: &MachineId, record: Option<MachineRecord>) {
+        match record.clone() {
+            Some(record) => self.presences.insert(id.clone(), record),
+            None => self.presences.remove(id),
+        };
+        self.tell(Fact::Presence(id.clone(), record));
+    }
+
+    pub(crate) fn set_wish(&mut self, id: &MachineId, wish: MachineWish) {
+        self.wishes.insert(id.clone(), wish.clone());
+        self.tell(Fact::MachineWish(id.clone(), Some(wish)));
+    }
+
+    pub(crate) fn report(
+        &mut self,
+        unit: &UnitName,
+        id: &MachineId,
+        reached: Reached,
+        why: Option<&str>,
+    ) {
+        let key = (id.clone(), unit.clone());
+        let Some(assignment) = self.assignments.get(&key) else {
+            return;
+        };
+        let record = StateRecord {
+            load: "loaded".into(),
+            active: "active".into(),
+            sub: "running".into(),
+            hash: assignment.hash,
+            decision: assignment.decision,
+            reached,
+            invocation_id: String::new(),
+            description: String::new(),
+            why: why.map(str::to_owned),
+            log: Vec::new(),
+        };
+        let reported = Reported::from(&record);
+        self.states.insert((unit.clone(), id.clone()), record);
+        self.tell(Fact::State(unit.clone(), id.clone(), Some(reported)));
+    }
+
+    /// A present machine carries out all that it was assigned.
+    pub(crate) fn run_agent(&mut self, id: &MachineId) {
+        if !self.presences.contains_key(id) {
+            return;
+        }
+        let assigned: Vec<_> = self
+            .assignments
+            .iter()
+            .filter(|((machine, _), _)| machine == id)
+            .map(|((_, unit), record)| (unit.clone(), record.clone()))
+            .collect();
+        for (unit, record) in assigned {
+            let reached = match record.order {
+                Order::Gone => Reached::Gone,
+                Order::Loaded => Reached::Loaded,
+                Order::Launched => Reached::Launched,
+            };
+            let known = self.states.get(&(unit.clone(), id.clone()));
+            let same = known.is_some_and(|state| {
+                state.decision == record.decision
+                    && (state.reached == reached || state.reached == Reached::Refused)
+            });
+            if !same {
+                self.report(&unit, id, reached, None);
+            }
+        }
+        let gone: Vec<_> = self
+            .states
+            .keys()
+            .filter(|(unit, machine)| {
+                machine == id && !self.assignments.contains_key(&(id.clone(), unit.clone()))
+            })
+            .cloned()
+            .collect();
+        for (unit, machine) in gone {
+            self.states.remove(&(unit.clone(), machine.clone()));
+            self.tell(Fact::State(unit, machine, None));
+        }
+    }
+
+    pub(crate) fn run_agents(&mut self) {
+        for id in self.presences.keys().cloned().collect::<Vec<_>>() {
+            self.run_agent(&id);
+        }
+    }
+
+    /// Plans, and writes the plan to the records.
+    pub(crate) fn plan(&mut self) -> Plan {
+        let plan = self.cluster.plan(self.now());
+        self.write(&plan);
+        plan
+    }
+
+    pub(crate) fn write(&mut self, plan: &Plan) {
+        for change in &plan.changes {
+            self.revision += 1;
+            for write in &change.writes {
+                match write.clone() {
+                    Write::Placement(unit, Some(record)) => {
+                        self.placements.insert(unit, record);
+                    }
+                    Write::Placement(unit, None) => {
+                        self.placements.remove(&unit);
+                    }
+                    Write::Assignment(id, unit, Some(record)) => {
+                        self.assignments.insert((id, unit), record);
+                    }
+                    Write::Assignment(id, unit, None) => {
+                        self.assignments.remove(&(id, unit));
+                    }
+                    Write::DeleteUnit(unit, generation) => {
+                        let removed = self.units.remove(&unit);
+                        assert_eq!(removed.map(|(_, at)| at), Some(generation), "{unit}");
+                    }
+                    Write::Member(id, record) => {
+                        self.members.insert(id, record);
+                    }
+                }
+            }
+        }
+        self.cluster.observe(self.revision);
+    }
+
+    /// A cluster that a new leader makes of the records.
+    pub(crate) fn restarted(&self, settings: Settings) -> Cluster {
+        let mut cluster = Cluster::new(settings);
+        cluster.observe(self.revision);
+        for (name, (record, generation)) in &self.units {
+            let wish = Wish::read(name, record, *generation).unwrap();
+            cluster.apply(Fact::Unit(name.clone(), Some(wish)));
+        }
+        for (id, record) in &self.presences {
+            cluster.apply(Fact::Presence(id.clone(), Some(record.clone())));
+        }
+        for (id, record) in &self.members {
+            cluster.apply(Fact::Member(id.clone(), Some(record.clone())));
+        }
+        for (id, wish) in &self.wishes {
+            cluster.apply(Fact::MachineWish(id.clone(), Some(wish.clone())));
+        }
+        for (name, record) in &self.placements {
+            cluster.apply(Fact::Placement(name.clone(), Some(record.clone())));
+        }
+        for ((id, name), record) in &self.assignments {
+            let assigned = Some(Assigned::from(record));
+            cluster.apply(Fact::Assignment(id.clone(), name.clone(), assigned));
+        }
+        for ((name, id), record) in &self.states {
+            let reported = Some(Reported::from(record));
+            cluster.apply(Fact::State(name.clone(), id.clone(), reported));
+        }
+        cluster
+    }
+}
+
+/// A wish with these lines in its `[X-Fleet]` section.
+pub(crate) fn unit_record(desired: DesiredState, lines: &[&str]) -> UnitRecord {
+    let mut text = String::from("[Service]\nExecStart=/bin/true\n");
+    if !lines.is_empty() {
+        text.push_str("\n[X-Fleet]\n");
+        for line in lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    UnitRecord {
+        hash: UnitHash::of(text.as_bytes()),
+        text: Arc::from(text),
+        desired,
+        restarts: 0,
+        request_id: String::new(),
+        changed_by: String::new(),
+        changed_ms: 0,
+    }
+}
+
+pub(crate) fn name(text: &str) -> UnitName {
+    UnitName::parse(text).unwrap()
+}
+
+/// Runs a script, one step a line; returns what each `plan`, `agents` and `wait` wrote.
+pub(crate) fn run(script: &str) -> String {
+    let settings = Settings {
+        lost_after_ms: 5_000,
+        ..Settings::default()
+    };
+    let mut model = Model {
+        cluster: Cluster::new(settings),
+        ..Model::default()
+    };
+    let mut out = String::new();
+    for line in script
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+    {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (verb, rest) = (words[0], &words[1..]);
+        let id = || MachineId::new(rest[0]);
+        let pairs = |words: &[&str]| -> BTreeMap<String, String> {
+            let pair = |word: &&str| {
+                let (key, value) = word.split_once('=').unwrap();
+                (key.to_owned(), value.to_owned())
+            };
+            words.iter().map(pair).collect()
+        };
+        let plans = match verb {
+            "machine" => {
+                let record = MachineRecord {
+                    metadata: pairs(&rest[1..]),
+                    ..MachineRecord::default()
+                };
+                model.set_presence(&id(), Some(record));
+                false
+            }
+            "unit" => {
+                let desired = DesiredState::parse(rest[1]).unwrap();
+                model.set_unit(&name(rest[0]), unit_record(desired, &rest[2..]));
+                false
+            }
+            "want" => {
+                model.set_desired(&name(rest[0]), DesiredState::parse(rest[1]).unwrap());
+                false
+            }
+            "cut" => {
+                model.set_presence(&id(), None);
+                false
+            }
+            "stop" => {
+                let record = MachineRecord {
+                    trouble: Some(MachineRecord::STOPPED_IN_ORDER.to_owned()),
+                    ..MachineRecord::default()
+                };
+                model.set_presence(&id(), Some(record));
+                model.set_presence(&id(), None);
+                false
+            }
+            "trouble" => {
+                let record = MachineRecord {
+                    trouble: Some(rest[1..].join(" ")),
+                    ..MachineRecord::default()
+                };
+                model.set_presence(&id(), Some(record));
+                false
+            }
+            "drain" | "cordon" | "open" => {
+                let wish = MachineWish {
+                    drain: verb == "drain",
+                    cordon: verb == "cordon",
+                    ..MachineWish::default()
+                };
+                model.set_wish(&id(), wish);
+                false
+            }
+            "patch" => {
+                let wish = MachineWish {
+                    metadata: pairs(&rest[1..]),
+                    ..MachineWish::default()
+                };
+                model.set_wish(&id(), wish);
+                false
+            }
+            "refuse" => {
+                let why = rest[2..].join(" ");
+                let id = MachineId::new(rest[1]);
+                model.report(&name(rest[0]), &id, Reached::Refused, Some(&why));
+                false
+            }
+            "damage" => {
+                let place = Fact::Unit(name(rest[0]), None).place();
+                model.tell(Fact::Damaged(place));
+                false
+            }
+            "lose-wish" => {
+                model.units.remove(&name(rest[0]));
+                model.tell(Fact::Unit(name(rest[0]), None));
+                false
+            }
+            "lose-assignment" => {
+                let key = (MachineId::new(rest[0]), name(rest[1]));
+                model.assignments.remove(&key);
+                model.tell(Fact::Assignment(key.0, key.1, None));
+                false
+            }
+            "wait" => {
+                let seconds: u64 = rest[0].trim_end_matches('s').parse().unwrap();
+                model.now_ms += seconds * 1000;
+                true
+            }
+            "agent" => {
+                model.run_agent(&id());
+                true
+            }
+            "agents" => {
+                model.run_agents();
+                true
+            }
+            "leader" => {
+                let settings = model.cluster.settings.clone();
+                model.cluster = model.restarted(settings);
+                true
+            }
+            "plan" => true,
+            _ => panic!("what is {line:?}?"),
+        };
+        if plans {
+            let plan = model.plan();
+            writeln!(out, "{line}:").unwrap();
+            show(&plan, &mut out);
+            assert_sound(&mut model);
+        }
+    }
+    out
+}
+
+/// What must hold after every plan: nothing is violated, and nothing is left to do.
+#[track_caller]
+pub(crate) fn assert_sound(model: &mut Model) {
+    let violations = check(&model.cluster);
+    assert!(
+        violations.is_empty(),
+        "{violations:?}\n{:#?}",
+        model.placements
+    );
+    let again = model.cluster.plan(model.now());
+    assert!(again.changes.is_empty(), "planned again: {again:#?}");
+}
+
+fn show(plan: &Plan, out: &mut String) {
+    for change in &plan.changes {
+        let mut orders = Vec::new();
+        let mut placed = String::new();
+        for write in &change.writes {
+            match write {
+                Write::Assignment(id, _, Some(record)) => {
+                    orders.push(format!("{}@{id}", record.order.as_str()));
+                }
+                Write::Assignment(id, _, None) => orders.push(format!("-@{id}")),
+                Write::DeleteUnit(..) => orders.push("tombstone removed".to_owned()),
+                Write::Placement(_, None) => orders.push("placement removed".to_owned()),
+                Write::Placement(_, Some(record)) => {
+                    placed = match (&record.machine, &record.leaving) {
+                        (Some(id), None) => format!("on {id}: "),
+                        (Some(id), Some(from)) => format!("on {id}, leaving {from}: "),
+                        (None, Some(from)) => format!("leaving {from}: "),
+                        (None, None) if record.assigned > 0 => {
+                            format!("on {} of {}: ", record.assigned, record.considered)
+                        }
+                        (None, None) => "pending: ".to_owned(),
+                    };
+                    for refusal in &record.refusals {
+                        orders.push(format!("{}×{}", refusal.machines, refusal.requirement));
+                    }
+                }
+                Write::Member(..) => {}
+            }
+        }
+        let subject = match &change.subject {
+            Subject::Unit(unit) => unit.to_string(),
+            Subject::Machine(id) => format!("machine {id}"),
+        };
+        let orders = match orders.is_empty() {
+            true => String::new(),
+            false => format!(" [{}]", orders.join(", ")),
+        };
+        writeln!(out, "  {subject} {placed}{}{orders}", change.reason).unwrap();
+    }
+}

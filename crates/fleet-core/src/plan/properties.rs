@@ -1,0 +1,299 @@
+//! Random histories: whatever happens in whatever order, every plan keeps the promises.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::model::{Model, assert_sound, name, unit_record};
+use super::{Plan, Write};
+use crate::cluster::{Cluster, Settings};
+use crate::name::UnitName;
+use crate::records::{DesiredState, MachineId, MachineRecord, MachineWish, Order, Reached};
+
+const MACHINES: [&str; 5] = ["m1", "m2", "m3", "m4", "m5"];
+const UNITS: [&str; 9] = [
+    "a.service",
+    "b.service",
+    "c.service",
+    "d.service",
+    "g.service",
+    "h.service",
+    "w@1.service",
+    "w@2.service",
+    "w@3.service",
+];
+const REQUIREMENTS: [&[&str]; 16] = [
+    &[],
+    &[],
+    &["MachineID=m2"],
+    &["MachineOf=a.service"],
+    &["MachineOf=b.service"],
+    &["MachineOf=a.service", "MachineOf=b.service"],
+    &["MachineOf=g.service"],
+    &["MachineMetadata=r=eu"],
+    &[
+        "MachineMetadata=r=eu",
+        "MachineMetadata=r=us",
+        "MachineMetadata=d=ssd",
+    ],
+    &["Conflicts=w@*.service"],
+    &["Conflicts=a.service", "MachineMetadata=d=ssd"],
+    &["Replaces=a.service"],
+    &["Replaces=w@?.service", "MachineMetadata=r=eu"],
+    &["Global=true", "MachineMetadata=r=eu"],
+    &["Global=true", "Conflicts=w@*.service"],
+    &["LostAfter=2s"],
+];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Present(usize, usize),
+    Cut(usize),
+    Wish(usize, usize),
+    Unit(usize, usize, usize),
+    Desired(usize, usize),
+    Agent(usize),
+    Refuse(usize, usize),
+    Wait(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let machine = 0..MACHINES.len();
+    let unit = 0..UNITS.len();
+    let step = prop_oneof![
+        3 => (machine.clone(), 0..4_usize).prop_map(|(m, meta)| Step::Present(m, meta)),
+        2 => machine.clone().prop_map(Step::Cut),
+        1 => (machine.clone(), 0..6_usize).prop_map(|(m, wish)| Step::Wish(m, wish)),
+        5 => (unit.clone(), 0..REQUIREMENTS.len(), 0..4_usize).prop_map(|(u, r, d)| Step::Unit(u, r, d)),
+        2 => (unit.clone(), 0..4_usize).prop_map(|(u, d)| Step::Desired(u, d)),
+        6 => machine.clone().prop_map(Step::Agent),
+        1 => (unit, machine).prop_map(|(u, m)| Step::Refuse(u, m)),
+        2 => (0..8_u64).prop_map(Step::Wait),
+    ];
+    proptest::collection::vec((step, any::<bool>()), 1..60).prop_map(|steps| {
+        // Several things may happen before the next plan: a wait of nothing stands for it.
+        let mut out = Vec::new();
+        for (step, then_plan) in steps {
+            out.push(step);
+            if then_plan {
+                out.push(Step::Wait(0));
+            }
+        }
+        out
+    })
+}
+
+fn desired(n: usize) -> DesiredState {
+    [
+        DesiredState::Launched,
+        DesiredState::Loaded,
+        DesiredState::Inactive,
+        DesiredState::Destroyed,
+    ][n]
+}
+
+fn metadata(n: usize) -> BTreeMap<String, String> {
+    let pairs: &[(&str, &str)] = [
+        &[][..],
+        &[("r", "eu")][..],
+        &[("r", "us"), ("d", "ssd")][..],
+        &[("r", "eu"), ("d", "ssd")][..],
+    ][n];
+    let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    pairs.iter().map(owned).collect()
+}
+
+/// Does one step; true if a plan is due.
+fn act(model: &mut Model, step: &Step) -> bool {
+    match step {
+        Step::Present(m, meta) => {
+            let record = MachineRecord {
+                metadata: metadata(*meta),
+                trouble: (*m == 4 && *meta == 0).then(|| "no systemd".to_owned()),
+                ..MachineRecord::default()
+            };
+            model.set_presence(&MachineId::new(MACHINES[*m]), Some(record));
+        }
+        Step::Cut(m) => model.set_presence(&MachineId::new(MACHINES[*m]), None),
+        Step::Wish(m, wish) => {
+            let wish = MachineWish {
+                metadata: metadata(*wish % 4),
+                cordon: *wish == 4,
+                drain: *wish == 5,
+            };
+            model.set_wish(&MachineId::new(MACHINES[*m]), wish);
+        }
+        Step::Unit(u, requirements, d) => {
+            let wanted = match desired(*d) {
+                DesiredState::Destroyed => DesiredState::Launched,
+                other => other,
+            };
+            let record = unit_record(wanted, REQUIREMENTS[*requirements]);
+            model.set_unit(&name(UNITS[*u]), record);
+        }
+        Step::Desired(u, d) => {
+            let unit = name(UNITS[*u]);
+            let tombstone = model
+                .units
+                .get(&unit)
+                .is_some_and(|(record, _)| record.desired == DesiredState::Destroyed);
+            if !tombstone {
+                model.set_desired(&unit, desired(*d));
+            }
+        }
+        Step::Agent(m) => model.run_agent(&MachineId::new(MACHINES[*m])),
+        Step::Refuse(u, m) => {
+            let id = MachineId::new(MACHINES[*m]);
+            let key = (id.clone(), name(UNITS[*u]));
+            let starts = model
+                .assignments
+                .get(&key)
+                .is_some_and(|a| a.order != Order::Gone);
+            if starts && model.presences.contains_key(&id) {
+                model.report(&key.1, &id, Reached::Refused, Some("no"));
+            }
+        }
+        Step::Wait(seconds) => {
+            model.now_ms += seconds * 1000;
+            return true;
+        }
+    }
+    false
+}
+
+/// What a plan decides, without its explanations.
+fn decisions(plan: &Plan) -> BTreeMap<String, String> {
+    let mut decisions = BTreeMap::new();
+    for write in plan.changes.iter().flat_map(|change| &change.writes) {
+        match write {
+            Write::Assignment(id, unit, record) => {
+                let order = record
+                    .as_ref()
+                    .map(|r| (r.order, r.hash, r.decision, r.restarts));
+                decisions.insert(format!("{unit}@{id}"), format!("{order:?}"));
+            }
+            Write::DeleteUnit(unit, generation) => {
+                decisions.insert(format!("{unit} buried"), generation.to_string());
+            }
+            Write::Member(id, record) => {
+                decisions.insert(format!("member {id}"), format!("{record:?}"));
+            }
+            Write::Placement(..) => {}
+        }
+    }
+    decisions
+}
+
+fn whereabouts(cluster: &Cluster) -> BTreeMap<UnitName, String> {
+    let text = |unit: &crate::cluster::Unit| {
+        let placement = unit.placement.as_deref();
+        format!(
+            "{:?}",
+            placement.map(|p| (&p.machine, &p.leaving, p.decision))
+        )
+    };
+    cluster
+        .units
+        .iter()
+        .map(|(name, unit)| (name.clone(), text(unit)))
+        .collect()
+}
+
+/// The machines that have each unit.
+fn homes(model: &Model) -> BTreeMap<UnitName, BTreeSet<MachineId>> {
+    let mut homes: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for ((id, unit), record) in &model.assignments {
+        if record.order != Order::Gone {
+            homes.entry(unit.clone()).or_default().insert(id.clone());
+        }
+    }
+    homes
+}
+
+fn settings() -> Settings {
+    Settings {
+        explain_budget: usize::MAX,
+        ..Settings::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(768))]
+
+    #[test]
+    fn every_history_keeps_the_promises(steps in steps()) {
+        let mut model = Model { cluster: Cluster::new(settings()), ..Model::default() };
+        let mut happened: Vec<&Step> = Vec::new();
+        let mut only_joins = true;
+        for step in &steps {
+            happened.push(step);
+            only_joins &= match step {
+                Step::Present(m, meta) => {
+                    *meta != 0 && !model.members.contains_key(&MachineId::new(MACHINES[*m]))
+                }
+                Step::Wait(_) => true,
+                _ => false,
+            };
+            if !act(&mut model, step) {
+                continue;
+            }
+            let mut full = model.cluster.clone();
+            full.mark_all();
+            let mut twin = model.cluster.clone();
+            let before = homes(&model);
+            let absent: BTreeSet<_> = model
+                .assignments
+                .keys()
+                .map(|(id, _)| id.clone())
+                .filter(|id| !model.presences.contains_key(id))
+                .collect();
+
+            // Equal input gives equal output.
+            let now = model.now();
+            let plan = model.plan();
+            prop_assert_eq!(&plan, &twin.plan(now));
+            // Planning by marks decides as planning everything.
+            let full_plan = full.plan(now);
+            prop_assert_eq!(decisions(&plan), decisions(&full_plan));
+            prop_assert_eq!(whereabouts(&model.cluster), whereabouts(&full));
+            // Nothing is violated, and nothing is left to do, not even by a full look.
+            assert_sound(&mut model);
+            let mut again = model.cluster.clone();
+            again.mark_all();
+            let again = again.plan(now);
+            prop_assert_eq!(decisions(&again), BTreeMap::new());
+            // The records tell the whole truth: a new leader finds nothing to move from
+            // machines that are there.
+            assert_eq!(model.placements.len(), model.cluster.units.values().filter(|u| u.placement.is_some()).count());
+            let mut heir = model.restarted(settings());
+            heir.plan(now);
+            for (unit, machines) in homes(&model) {
+                let keeps = |id: &MachineId| {
+                    let assigned = heir.units.get(&unit).and_then(|u| u.assignments.get(id));
+                    assigned.is_some_and(|a| a.order != Order::Gone)
+                };
+                let only = machines.len() == 1;
+                prop_assert!(!only || machines.iter().all(keeps), "{unit} {machines:?}");
+            }
+            // A join moves nothing; a loss moves only what was on the machine.
+            let after = homes(&model);
+            if only_joins && model.wishes.is_empty() && absent.is_empty() {
+                for (unit, machines) in &before {
+                    prop_assert!(after.get(unit).is_some_and(|after| machines.is_subset(after)), "{unit}");
+                }
+            }
+            let only_losses = happened.iter().all(|s| matches!(s, Step::Cut(_) | Step::Wait(_)));
+            // Who replaces others may have to do it again elsewhere.
+            let replaces = model.units.values().any(|(record, _)| record.text.contains("Replaces"));
+            if only_losses && !replaces {
+                for (unit, machines) in &before {
+                    if machines.is_disjoint(&absent) {
+                        prop_assert_eq!(Some(machines), after.get(unit));
+                    }
+                }
+            }
+            happened.clear();
+            only_joins = true;
+        }
+    }
+}
