@@ -63,7 +63,7 @@ pub struct Server {
 struct Parts {
     agent: Agent,
     engine: Option<Engine>,
-    router: axum::Router,
+    state: ApiState,
     listeners: Vec<Listener>,
     insecure: bool,
 }
@@ -104,7 +104,7 @@ impl Server {
             parts: Parts {
                 agent,
                 engine,
-                router: api::router(state),
+                state,
                 listeners: deps.listeners,
                 insecure: config.api_insecure,
             },
@@ -116,10 +116,11 @@ impl Server {
         let Parts {
             agent,
             engine,
-            router,
+            state,
             listeners,
             insecure,
         } = self.parts;
+        let router = api::router(state.with_shutdown(shutdown.clone()));
         let mut parts = JoinSet::new();
         // Presence first: after a restart the lease must be renewed before anything else.
         parts.spawn(agent.run(shutdown.clone()));
@@ -183,7 +184,7 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
     match choice {
         Choice::Etcd => Ok(EtcdStore::new(etcd_config(config))?),
         Choice::Embedded => Ok(EmbeddedStore::open(
-            &config.state_directory.join("store.redb"),
+            config.state_directory.join("store.redb"),
         )?),
     }
 }

@@ -131,6 +131,7 @@ impl Agent {
             file: self.config.run_directory.join("lease"),
             record: record_rx,
             standing: standing_tx,
+            registered: None,
         };
         let presence = tokio::spawn(presence.run(shutdown.clone()));
         let worker = Worker {

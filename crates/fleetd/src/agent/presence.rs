@@ -26,6 +26,9 @@ const KEEPALIVES_PER_TTL: u32 = 3;
 /// A keepalive that failed is tried again after this part of the TTL.
 const RETRIES_PER_TTL: u32 = 12;
 
+/// Saying that fleetd stops is tried for this long; a store that is away is not waited for.
+const STOP_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// What the agent knows of its own presence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Standing {
@@ -53,9 +56,12 @@ pub(crate) struct Presence {
     pub(crate) record: watch::Receiver<MachineRecord>,
     /// What the agent is told.
     pub(crate) standing: watch::Sender<Standing>,
+    /// What stands in the store, while registered.
+    pub(crate) registered: Option<Registered>,
 }
 
-struct Registered {
+#[derive(Clone, Debug)]
+pub(crate) struct Registered {
     lease: LeaseId,
     epoch: Revision,
     published: MachineRecord,
@@ -68,6 +74,32 @@ impl Presence {
         tokio::select! {
             () = self.stay_registered() => {}
             () = stopped(&mut shutdown) => {}
+        }
+        self.say_that_it_stops().await;
+    }
+
+    /// Tells the cluster that this end is meant: the machine will be unsupervised, not lost, and
+    /// its units stay placed here. The next fleetd takes it back.
+    async fn say_that_it_stops(&mut self) {
+        let Some(registered) = &self.registered else {
+            return;
+        };
+        let mut record = registered.published.clone();
+        record.trouble = Some(MachineRecord::STOPPED_IN_ORDER.to_owned());
+        let key = keys::machine(self.machine.as_str());
+        let txn = Txn {
+            compares: vec![Compare::CreateRevision(key.clone(), registered.epoch)],
+            ops: vec![Op::Put {
+                key,
+                value: record.encode(),
+                lease: Some(registered.lease),
+            }],
+        };
+        match tokio::time::timeout(STOP_TIMEOUT, self.store.commit(txn)).await {
+            Ok(Ok(_)) => {}
+            _ => warn!(
+                "the cluster was not told that fleetd stops in order: it will find this machine lost"
+            ),
         }
     }
 
@@ -82,7 +114,9 @@ impl Presence {
             match registered {
                 Ok(registered) => {
                     backoff = Backoff::new();
+                    self.registered = Some(registered.clone());
                     self.keep(registered).await;
+                    self.registered = None;
                     self.standing.send_replace(Standing::default());
                 }
                 Err(error) => {
@@ -253,6 +287,7 @@ impl Presence {
         };
         self.store.commit(txn).await?;
         registered.published = record;
+        self.registered = Some(registered.clone());
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Needs root and release binaries (`cargo build --release --bins`; `make test` does it). Slow
 //! safety ticks are off in every cluster here, so that a lost event shows.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cluster;
 
