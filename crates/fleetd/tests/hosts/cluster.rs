@@ -184,20 +184,6 @@ impl Cluster {
         .unwrap()
     }
 
-    /// Waits until no host has the unit in any state but inactive.
-    #[track_caller]
-    pub(crate) fn wait_until_gone(&self, unit: &str) {
-        wait_for(&format!("{unit} to be gone"), SOON, || {
-            let running = self.running(unit);
-            if running.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("{running:?}"))
-            }
-        })
-        .unwrap();
-    }
-
     /// The invocations of all given units on all hosts: equal before and after means untouched.
     pub(crate) fn invocations(&self, units: &[&str]) -> BTreeMap<String, Vec<Running>> {
         units

@@ -33,12 +33,20 @@ fn submit_start_and_list_look_as_promised() {
         );
     }
 
-    // The widths of the columns are those of design: two blanks after the longest cell, and
-    // at least the gap that the machine column always had.
-    let mut expected = String::from("MACHINE                              IP           METADATA\n");
+    // Five blanks after the longest machine, three after the longest address.
+    let addresses: Vec<String> = cluster
+        .sandbox
+        .hosts()
+        .iter()
+        .map(|host| host.address().unwrap().to_string())
+        .collect();
+    let width = addresses.iter().map(String::len).max().unwrap() + 3;
+    let mut expected = format!("{:<37}{:<width$}METADATA\n", "MACHINE", "IP");
     for (idx, region) in ["us-west", "us-east", "us-east"].iter().enumerate() {
-        let address = cluster.host(idx).address().unwrap().to_string();
-        expected.push_str(&format!("{}     {address:<13}region={region}\n", IDS[idx]));
+        expected.push_str(&format!(
+            "{:<37}{:<width$}region={region}\n",
+            IDS[idx], addresses[idx]
+        ));
     }
     assert_eq!(cluster.ok(&["list-machines"]), expected);
 
