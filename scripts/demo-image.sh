@@ -9,8 +9,8 @@ tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 mkdir -p "$tree/root/bin" "$tree/root/tmp"
 cp "$(command -v busybox)" "$tree/root/bin/busybox"
-for applet in sh echo sleep trap; do
-    [ "$applet" = trap ] || ln -s busybox "$tree/root/bin/$applet"
+for applet in sh echo sleep; do
+    ln -s busybox "$tree/root/bin/$applet"
 done
 tar -C "$tree/root" -cf "$tree/busybox.tar" .
 for host in "$@"; do
