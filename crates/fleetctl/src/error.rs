@@ -71,7 +71,9 @@ pub(crate) fn cures(error: &client::Error) -> Vec<String> {
         client::Error::Timeout { .. } => {
             "the answer takes too long; --request-timeout=SECONDS waits longer".to_owned()
         }
-        client::Error::Answer { request_id, .. } if !request_id.is_empty() => {
+        client::Error::Answer {
+            code, request_id, ..
+        } if *code >= 500 && !request_id.is_empty() => {
             format!("fleetd's log has more about request {request_id}")
         }
         client::Error::Protocol { endpoint, .. } => {
@@ -80,4 +82,41 @@ pub(crate) fn cures(error: &client::Error) -> Vec<String> {
         _ => return Vec::new(),
     };
     vec![cure]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cure_of(kind: ErrorKind) -> String {
+        let error = client::Error::Connect {
+            endpoint: "unix:///run/fleet.sock".into(),
+            original: String::new(),
+            source: kind.into(),
+        };
+        cures(&error).concat()
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_used_has_its_cure() {
+        let nobody = "no fleetd listens at unix:///run/fleet.sock: start it";
+        assert!(cure_of(ErrorKind::NotFound).starts_with(nobody));
+        assert!(cure_of(ErrorKind::ConnectionRefused).starts_with(nobody));
+        assert!(cure_of(ErrorKind::PermissionDenied).contains("the group fleet"));
+    }
+
+    #[test]
+    fn the_log_is_named_for_what_is_fleetds_fault_only() {
+        let answer = |code| client::Error::Answer {
+            code,
+            message: "no".into(),
+            request_id: "r1".into(),
+            body: String::new(),
+        };
+        assert_eq!(
+            cures(&answer(500)),
+            ["fleetd's log has more about request r1"]
+        );
+        assert!(cures(&answer(404)).is_empty());
+    }
 }

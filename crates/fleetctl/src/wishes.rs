@@ -216,11 +216,10 @@ async fn by_v1(
             Err(error) => drop(refusals.insert(&wish.name, error)),
         }
     }
-    if let Some(bounds) = manner.bounds {
-        let waited = wait::v1::wait(fleet, report, restarting, bounds).await;
-        if waited.interrupted {
-            return waited;
-        }
+    // Also when nobody waits for the end: a stop that was not seen restarts nothing.
+    let waited = wait::v1::wait(fleet, report, restarting, bounds).await;
+    if waited.interrupted {
+        return waited;
     }
     let mut awaited = Vec::new();
     for wish in &wishes {
