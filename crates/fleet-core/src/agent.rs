@@ -308,7 +308,10 @@ pub fn plan_unit(
     };
     let reached = planner.decide();
     let mut plan = planner.plan;
-    plan.report = Some(report(assignment.decision, reached, observed));
+    let mut report = report(assignment.decision, reached, observed);
+    // What is tried again right now will not stand: only its outcome is worth saying.
+    report.settled &= reached != Reached::Working || plan.tasks.is_empty();
+    plan.report = Some(report);
     plan
 }
 

@@ -1,1 +1,508 @@
+//! One unit a line, the plan as a snapshot; and what must hold for all of them.
+//!
+//! A line of a fixture: `assigned => here`, both of them words.
+//! Assigned: `gone|loaded|launched TEXT @GENERATION[.SEQ] [restarts=N]`, or `-` for nothing.
+//! Here: `[file=TEXT] [active|activating|failed|deactivating] [PHASE=TEXT@GENERATION[.SEQ]]
+//! [id=INVOCATION] [before=INVOCATION] [stopping|starting|files] [refused@G] [attempt@G|due@G]`.
 
+use proptest::prelude::*;
+
+use super::*;
+
+#[track_caller]
+fn check(fixture: &str, expected: &str) {
+    check_under(Circumstances::GOOD, fixture, expected);
+}
+
+/// The plan of each line: tasks, what is reached, `?` if that does not stand.
+#[track_caller]
+fn check_under(circumstances: Circumstances, fixture: &str, expected: &str) {
+    let lines = fixture.lines().map(str::trim).filter(|l| !l.is_empty());
+    let plans: Vec<String> = lines.map(|line| plan_of(circumstances, line)).collect();
+    let expected: Vec<&str> = expected
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
+    assert_eq!(plans, expected);
+}
+
+fn plan_of(circumstances: Circumstances, line: &str) -> String {
+    let (assigned, here) = line.split_once("=>").unwrap();
+    let assignment = assignment(assigned.trim());
+    let plan = plan_unit(&name(), assignment.as_ref(), &here_of(here), circumstances);
+    let mut words: Vec<String> = plan
+        .tasks
+        .iter()
+        .map(|task| format!("{} ({})", task.kind.as_str(), task.reason))
+        .collect();
+    if let Some(report) = plan.report {
+        let passing = if report.settled { "" } else { "?" };
+        words.push(format!("{}{passing}", report.reached.as_str()));
+    }
+    if plan.remark.is_some() {
+        words.push("!".to_owned());
+    }
+    if words.is_empty() {
+        words.push("nothing".to_owned());
+    }
+    words.join(", ")
+}
+
+fn name() -> UnitName {
+    UnitName::parse("a.service").unwrap()
+}
+
+fn text_hash(text: &str) -> UnitHash {
+    UnitHash::of(text.as_bytes())
+}
+
+fn decision(text: &str) -> Decision {
+    let (generation, seq) = text.split_once('.').unwrap_or((text, "1"));
+    Decision {
+        generation: generation.parse().unwrap(),
+        seq: seq.parse().unwrap(),
+    }
+}
+
+fn assignment(words: &str) -> Option<AssignmentRecord> {
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let [order, text, at, rest @ ..] = &words[..] else {
+        return None;
+    };
+    let restarts = rest
+        .first()
+        .map_or("0", |r| r.strip_prefix("restarts=").unwrap());
+    Some(AssignmentRecord {
+        text: (*text).into(),
+        hash: text_hash(text),
+        decision: decision(at.strip_prefix('@').unwrap()),
+        order: Order::parse(order).unwrap(),
+        restarts: restarts.parse().unwrap(),
+        reason: String::new(),
+    })
+}
+
+fn here_of(words: &str) -> Observed {
+    let mut observed = Observed::default();
+    for word in words.split_whitespace() {
+        match word.split_once(['=', '@']) {
+            Some(("file", text)) => observed.file = Some(text_hash(text)),
+            Some(("id", id)) => id.clone_into(&mut observed.invocation_id),
+            Some(("before", id)) => {
+                id.clone_into(&mut observed.record.as_mut().unwrap().invocation_id);
+            }
+            Some(("refused", at)) => observed.refused = Some((decision(at), "no".to_owned())),
+            Some((word @ ("attempt" | "due"), at)) => {
+                observed.attempt = Some(Attempt {
+                    decision: decision(at),
+                    why: "not yet".to_owned(),
+                    due: word == "due",
+                });
+            }
+            Some((phase, done)) => {
+                let (text, at) = done.split_once('@').unwrap();
+                observed.record = Some(LaunchRecord {
+                    decision: decision(at),
+                    phase: Phase::parse(phase).unwrap(),
+                    hash: text_hash(text),
+                    restarts: 0,
+                    invocation_id: String::new(),
+                });
+            }
+            None => match word {
+                "stopping" => observed.working = Some(Working::Stopping),
+                "starting" => observed.working = Some(Working::Starting),
+                "files" => observed.working = Some(Working::Files),
+                active => active.clone_into(&mut observed.active),
+            },
+        }
+    }
+    observed
+}
+
+#[test]
+fn a_new_unit_is_loaded_and_started() {
+    check(
+        "
+        launched A @1 =>
+        loaded A @1 =>
+        launched A @1 => file=A loaded=A@1
+        loaded A @1 => file=A loaded=A@1
+        launched A @1 => file=A active launched=A@1
+        gone A @1 =>
+        ",
+        "
+        load (unit scheduled here but not loaded), start (unit currently loaded but desired state is launched), working?
+        load (unit scheduled here but not loaded), working?
+        start (unit currently loaded but desired state is launched), working?
+        loaded
+        launched
+        gone
+        ",
+    );
+}
+
+#[test]
+fn new_contents_wait_until_the_old_process_is_down() {
+    check(
+        "
+        launched B @2 => file=A active launched=A@1
+        launched B @2 => file=A deactivating launched=A@1 stopping
+        launched B @2 => file=A failed launched=A@1
+        launched B @2 => file=A activating launched=A@1 starting
+        launched B @2 => file=A files
+        loaded B @2 => file=A active launched=A@1
+        ",
+        "
+        stop (unit loaded but hash differs to expected), working?
+        working?
+        load (unit loaded but hash differs to expected), start (unit currently loaded but desired state is launched), working?
+        stop (unit loaded but hash differs to expected), working?
+        working?
+        stop (unit currently launched but desired state is loaded), working?
+        ",
+    );
+}
+
+#[test]
+fn what_finished_or_was_stopped_by_hand_is_left_until_it_is_asked_for_again() {
+    check(
+        "
+        launched A @1 => file=A inactive launched=A@1
+        launched A @1 => file=A failed launched=A@1
+        launched A @1.9 => file=A inactive launched=A@1.2
+        launched A @2 => file=A inactive launched=A@1
+        launched A @2 => file=A active launched=A@1
+        launched A @2 restarts=1 => file=A active launched=A@1
+        launched A @2 restarts=1 => file=A inactive launched=A@1
+        ",
+        "
+        launched
+        launched
+        remember (same wish, newer placement), working?
+        start (a start was asked for again), working?
+        remember (unit already running with these contents), working?
+        restart (a restart was asked for), working?
+        restart (a restart was asked for), working?
+        ",
+    );
+}
+
+#[test]
+fn a_new_agent_goes_on_where_the_last_one_died() {
+    check(
+        "
+        launched A @1 => file=A active
+        launched A @1 => file=A active starting=A@1 id=x
+        launched A @1 => file=A inactive starting=A@1
+        launched A @1 => file=A inactive starting=A@1 id=new before=old
+        launched A @1 => file=A failed starting=A@1
+        launched A @1 => active launched=A@1
+        launched A @1 => inactive launched=A@1
+        ",
+        "
+        remember (unit already running with these contents), working?
+        remember (the start had happened), working?
+        start (the start was interrupted), working?
+        remember (the start had happened), working?
+        remember (the start had happened), working?
+        load (the file of a running unit is missing), working?
+        load (unit scheduled here but not loaded), start (unit currently loaded but desired state is launched), working?
+        ",
+    );
+}
+
+#[test]
+fn what_has_to_go_is_stopped_then_removed_then_remembered_as_gone() {
+    check(
+        "
+        gone A @2 => file=A active launched=A@1
+        gone A @2 => file=A activating starting=A@1 starting
+        gone A @2 => file=A deactivating launched=A@1 stopping
+        gone A @2 => file=A failed launched=A@1
+        gone A @2 => gone=A@2
+        gone A @3 => gone=A@2
+        gone A @2 => active
+        launched A @3 => gone=A@2
+        ",
+        "
+        stop (unit running but not scheduled here), working?
+        stop (unit running but not scheduled here), working?
+        working?
+        unload (unit loaded but not scheduled here), working?
+        gone
+        remember (unit already gone), gone
+        gone
+        load (unit scheduled here but not loaded), start (unit currently loaded but desired state is launched), working?
+        ",
+    );
+}
+
+#[test]
+fn only_what_fleet_started_is_stopped_to_be_loaded() {
+    check(
+        "
+        loaded A @2 => file=A active launched=A@1
+        loaded A @2 => file=A active loaded=A@2
+        loaded A @2 => file=A inactive launched=A@1
+        ",
+        "
+        stop (unit currently launched but desired state is loaded), working?
+        loaded
+        remember (unit already loaded), working?
+        ",
+    );
+}
+
+#[test]
+fn without_an_assignment_or_with_an_old_one_everything_stays() {
+    check(
+        "
+        - => file=A active launched=A@1
+        - => file=A active
+        - => gone=A@1
+        - =>
+        gone A @1 => file=A active launched=A@2
+        launched B @1.5 => file=A active launched=A@1.6
+        ",
+        "
+        launched, !
+        !
+        nothing
+        nothing
+        launched, !
+        launched, !
+        ",
+    );
+}
+
+#[test]
+fn refusals_and_failed_attempts_stand_until_there_is_a_reason_to_try_again() {
+    check(
+        "
+        launched A @1 => refused@1
+        launched A @2 => refused@1
+        gone A @1 => refused@1
+        launched A @1 => file=A loaded=A@1 attempt@1
+        launched A @1 => file=A loaded=A@1 due@1
+        gone A @2 => file=A active launched=A@1 attempt@2
+        gone A @3 => file=A active launched=A@1 attempt@2
+        ",
+        "
+        refused
+        load (unit scheduled here but not loaded), start (unit currently loaded but desired state is launched), working?
+        gone
+        working
+        start (unit currently loaded but desired state is launched), working?
+        working
+        stop (unit running but not scheduled here), working?
+        ",
+    );
+}
+
+#[test]
+fn a_foreign_store_stops_nothing_and_an_uncertain_machine_starts_nothing() {
+    let hold = Circumstances {
+        hold: true,
+        ..Circumstances::GOOD
+    };
+    check_under(
+        hold,
+        "
+        gone A @2 => file=A active launched=A@1
+        loaded A @2 => file=A active launched=A@1
+        launched B @2 => file=A active launched=A@1
+        launched A @2 restarts=1 => file=A active launched=A@1
+        launched A @1 =>
+        ",
+        "
+        working?, !
+        working?, !
+        working?, !
+        working?, !
+        load (unit scheduled here but not loaded), start (unit currently loaded but desired state is launched), working?
+        ",
+    );
+    let uncertain = Circumstances {
+        may_start: false,
+        ..Circumstances::GOOD
+    };
+    check_under(
+        uncertain,
+        "
+        launched A @1 =>
+        launched A @1 => file=A loaded=A@1
+        launched A @2 restarts=1 => file=A active launched=A@1
+        gone A @2 => file=A active launched=A@1
+        ",
+        "
+        working?, !
+        working?, !
+        working?, !
+        stop (unit running but not scheduled here), working?
+        ",
+    );
+}
+
+#[test]
+fn all_stops_and_files_come_before_all_starts() {
+    let unit = |unit: &str| UnitName::parse(unit).unwrap();
+    let desired = BTreeMap::from([
+        (unit("a.service"), assignment("launched A @1").unwrap()),
+        (unit("b.service"), assignment("gone A @2").unwrap()),
+        (unit("c.service"), assignment("launched A @1").unwrap()),
+        (unit("d.service"), assignment("gone A @2").unwrap()),
+    ]);
+    let observed = BTreeMap::from([
+        (unit("b.service"), here_of("file=A launched=A@1")),
+        (unit("d.service"), here_of("file=A active launched=A@1")),
+    ]);
+    let tasks = plan(&desired, &observed, Circumstances::GOOD);
+    let words: Vec<String> = tasks
+        .iter()
+        .map(|task| format!("{} {}", task.kind.as_str(), task.unit))
+        .collect();
+    assert_eq!(
+        words,
+        [
+            "stop d.service",
+            "unload b.service",
+            "load a.service",
+            "load c.service",
+            "start a.service",
+            "start c.service"
+        ]
+    );
+}
+
+/// What a systemd that always succeeds would make of a task.
+fn carry_out(observed: &mut Observed, kind: &TaskKind, invocation: &mut u32) {
+    match kind {
+        TaskKind::Stop(_) => {
+            "inactive".clone_into(&mut observed.active);
+            observed.working = None;
+        }
+        TaskKind::Unload(record) => {
+            *observed = Observed {
+                record: Some(record.clone()),
+                ..Observed::default()
+            };
+        }
+        TaskKind::Load(record, _) => {
+            observed.file = Some(record.hash);
+            observed.record = Some(record.clone());
+        }
+        TaskKind::Remember(record) => observed.record = Some(record.clone()),
+        TaskKind::Forget => observed.record = None,
+        TaskKind::Start(record) | TaskKind::Restart(record) => {
+            *invocation += 1;
+            "active".clone_into(&mut observed.active);
+            observed.invocation_id = invocation.to_string();
+            observed.record = Some(LaunchRecord {
+                phase: Phase::Launched,
+                invocation_id: observed.invocation_id.clone(),
+                ..record.clone()
+            });
+        }
+    }
+    observed.attempt = None;
+    observed.refused = None;
+}
+
+fn any_assigned() -> impl Strategy<Value = AssignmentRecord> {
+    ("(gone|loaded|launched) [AB] @[12]\\.[12]", 0u64..2)
+        .prop_map(|(words, restarts)| assignment(&format!("{words} restarts={restarts}")).unwrap())
+}
+
+fn any_here() -> impl Strategy<Value = Observed> {
+    (
+        "(file=[AB])?",
+        "(active|activating|failed|inactive|deactivating)?",
+        "((loaded|starting|launched|gone)=[AB]@[12]\\.[12])?",
+        "(id=x)?",
+        "(refused@[12]|attempt@[12]|due@[12])?",
+    )
+        .prop_map(|(file, active, record, id, result)| {
+            here_of(&format!("{file} {active} {record} {id} {result}"))
+        })
+}
+
+proptest! {
+    #[test]
+    fn carrying_out_plans_comes_to_an_end_and_there_is_what_was_ordered(
+        assigned in any_assigned(), here in any_here(),
+    ) {
+        let (mut observed, mut invocation) = (here.clone(), 0);
+        // What stands in the way is another test's matter.
+        observed.attempt = None;
+        observed.refused = None;
+        for _ in 0..6 {
+            let plan = plan_unit(&name(), Some(&assigned), &observed, Circumstances::GOOD);
+            if plan.tasks.is_empty() {
+                break;
+            }
+            for task in &plan.tasks {
+                carry_out(&mut observed, &task.kind, &mut invocation);
+            }
+        }
+        let plan = plan_unit(&name(), Some(&assigned), &observed, Circumstances::GOOD);
+        prop_assert_eq!(&plan.tasks, &[], "{:?}", observed);
+        let newer = here.record.as_ref().is_some_and(|r| r.decision > assigned.decision);
+        if !newer {
+            let reached = plan.report.unwrap().reached;
+            let wanted = match assigned.order {
+                Order::Gone => Reached::Gone,
+                Order::Loaded => Reached::Loaded,
+                Order::Launched => Reached::Launched,
+            };
+            prop_assert_eq!(reached, wanted);
+            prop_assert_eq!(observed.file.is_some(), assigned.order != Order::Gone);
+        }
+    }
+
+    #[test]
+    fn absence_is_no_command(here in any_here()) {
+        prop_assert_eq!(plan_unit(&name(), None, &here, Circumstances::GOOD).tasks, []);
+    }
+
+    #[test]
+    fn what_runs_is_touched_only_by_an_order_to(assigned in any_assigned(), here in any_here()) {
+        let plan = plan_unit(&name(), Some(&assigned), &here, Circumstances::GOOD);
+        let restarts = here.record.as_ref().is_some_and(|r| assigned.restarts > r.restarts);
+        let same = here.file.is_none_or(|hash| hash == assigned.hash);
+        if assigned.order == Order::Launched && same && !restarts && !here.is_down() {
+            for task in &plan.tasks {
+                prop_assert!(!matches!(task.kind, TaskKind::Stop(_) | TaskKind::Unload(_) | TaskKind::Restart(_)));
+            }
+        }
+    }
+
+    #[test]
+    fn contents_change_only_while_the_unit_is_down(assigned in any_assigned(), here in any_here()) {
+        let plan = plan_unit(&name(), Some(&assigned), &here, Circumstances::GOOD);
+        let changes = plan.tasks.iter().any(|task| match &task.kind {
+            TaskKind::Load(record, _) => here.file.is_some_and(|hash| hash != record.hash),
+            TaskKind::Unload(_) => true,
+            _ => false,
+        });
+        prop_assert!(!changes || here.is_down());
+    }
+
+    #[test]
+    fn the_circumstances_bind(
+        assigned in any_assigned(), here in any_here(),
+        systemd: bool, may_start: bool, hold: bool,
+    ) {
+        let circumstances = Circumstances { systemd, may_start, hold };
+        let plan = plan_unit(&name(), Some(&assigned), &here, circumstances);
+        for task in &plan.tasks {
+            prop_assert!(systemd);
+            let kind = &task.kind;
+            prop_assert!(may_start || !matches!(kind, TaskKind::Start(_) | TaskKind::Restart(_)));
+            let stops = matches!(kind, TaskKind::Stop(_) | TaskKind::Unload(_))
+                || (matches!(kind, TaskKind::Restart(_)) && !here.is_down());
+            prop_assert!(!hold || !stops);
+        }
+    }
+}

@@ -2,7 +2,11 @@
 //!
 //! Needs root and a `systemd` binary, as on any machine where fleet is developed; each test boots
 //! its own manager in namespaces and a cgroup of its own, and takes all of it down.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and tells why"
+)]
 
 mod adoption;
 mod contents;
