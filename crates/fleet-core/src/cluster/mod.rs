@@ -271,6 +271,15 @@ impl Cluster {
                 }
                 for id in &machines {
                     let machine = self.machines.entry(id.clone()).or_default();
+                    // Its neighbours may now have to make room for it, or it for them: whose
+                    // turn comes first must not depend on who else was marked.
+                    for pattern in needs.patterns() {
+                        let neighbours = matching(&machine.units, pattern);
+                        self.marks
+                            .units
+                            .extend(neighbours.map(|(unit, _)| unit.clone()));
+                    }
+
                     needs
                         .conflicts
                         .iter()
