@@ -15,3 +15,4 @@ mod life;
 mod many;
 mod names;
 mod rig;
+mod user_mode;

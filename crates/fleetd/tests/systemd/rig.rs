@@ -23,6 +23,7 @@ static N_MANAGERS: AtomicU32 = AtomicU32::new(0);
 /// A running `systemd --user`.
 pub(crate) struct Manager {
     root: tempfile::TempDir,
+    uid: u32,
     shell: Child,
     undertaker: Child,
 }
@@ -40,7 +41,13 @@ const UNDERTAKER: &str = "
 ";
 
 impl Manager {
+    /// Of root, who runs the tests.
     pub(crate) fn boot() -> Manager {
+        Manager::boot_as(0)
+    }
+
+    /// Of a user: everything that it needs belongs to that user.
+    pub(crate) fn boot_as(uid: u32) -> Manager {
         let root = tempfile::Builder::new()
             .prefix("fleet-systemd-")
             .tempdir()
@@ -59,12 +66,22 @@ impl Manager {
         };
         let cgroups: Vec<PathBuf> = hierarchies.iter().map(|h| h.join(&name)).collect();
         let mut script = String::from("set -e\n");
+        let own = |path: &Path| std::os::unix::fs::chown(path, Some(uid), Some(uid)).unwrap();
+        own(root.path());
         for cgroup in &cgroups {
             fs::create_dir_all(cgroup).unwrap();
+            own(cgroup);
+            for file in ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+                let file = cgroup.join(file);
+                if file.exists() {
+                    own(&file);
+                }
+            }
             script += &format!("echo $$ > {}/cgroup.procs\n", cgroup.display());
         }
         let run = root.path().join("run");
         fs::create_dir_all(&run).unwrap();
+        own(&run);
         fs::write(root.path().join("may-run"), "").unwrap();
         script += &format!(
             "exec unshare -m sh -c '
@@ -73,7 +90,7 @@ impl Manager {
                export XDG_RUNTIME_DIR={run} HOME={root}
                while :; do
                  until [ -e {root}/may-run ]; do sleep 0.02; done
-                 setpriv --pdeathsig KILL /lib/systemd/systemd --user --unit=basic.target & wait
+                 setpriv --reuid {uid} --regid {uid} --clear-groups --pdeathsig KILL /lib/systemd/systemd --user --unit=basic.target & wait
                done'",
             run = run.display(),
             root = root.path().display(),
@@ -96,6 +113,7 @@ impl Manager {
             .unwrap();
         Manager {
             root,
+            uid,
             shell,
             undertaker,
         }
@@ -125,8 +143,11 @@ impl Manager {
     }
 
     pub(crate) fn systemctl(&self, args: &[&str]) -> String {
-        let output = Command::new("systemctl")
-            .arg("--user")
+        // A bus client must be the user whose systemd it is.
+        let uid = self.uid.to_string();
+        let output = Command::new("setpriv")
+            .args(["--reuid", &uid, "--regid", &uid, "--clear-groups"])
+            .args(["systemctl", "--user"])
             .args(args)
             .env("XDG_RUNTIME_DIR", self.runtime())
             .output()
