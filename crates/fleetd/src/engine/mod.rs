@@ -22,6 +22,9 @@ mod leader;
 mod leadership;
 mod metrics;
 
+#[cfg(test)]
+mod tests;
+
 pub use metrics::EngineMetrics;
 
 use crate::backoff::Backoff;

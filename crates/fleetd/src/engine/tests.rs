@@ -1,0 +1,255 @@
+//! The engine's loop over a store in memory, with the clock paused: what stands in the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_core::records::{
+    DesiredState, MachineId, MachineRecord, Order, PlacementRecord, UnitRecord,
+};
+use fleet_core::unit_file::UnitFile;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{Engine, EngineConfig, EngineMetrics};
+use crate::store::codec::{Document, LeaderRecord};
+use crate::store::memory::MemoryStore;
+use crate::store::{LeaseId, Op, Range, Store, Txn, keys};
+
+/// Simulated time that a test may take; the clock is paused, so it passes at once.
+const BOUND: Duration = Duration::from_secs(60);
+
+struct Running {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+fn start(store: &Arc<MemoryStore>, machine: &str) -> Running {
+    let (stop, shutdown) = watch::channel(false);
+    let config = EngineConfig {
+        machine: MachineId::new(machine),
+        lost_after: Duration::from_secs(1),
+        safety_tick: None,
+    };
+    let store: Arc<dyn Store> = Arc::clone(store) as _;
+    let engine = Engine::new(store, config, Arc::new(EngineMetrics::default()));
+    Running {
+        stop,
+        task: tokio::spawn(engine.run(shutdown)),
+    }
+}
+
+async fn put(store: &MemoryStore, key: String, value: Vec<u8>, lease: Option<LeaseId>) -> u64 {
+    let ops = vec![Op::Put { key, value, lease }];
+    store
+        .commit(Txn {
+            compares: Vec::new(),
+            ops,
+        })
+        .await
+        .unwrap()
+}
+
+/// A machine that is there until its lease is revoked.
+async fn present(store: &MemoryStore, id: &str) -> LeaseId {
+    let (lease, _) = store.grant(Duration::from_secs(3_600)).await.unwrap();
+    let record = MachineRecord::default();
+    put(store, keys::machine(id), record.encode(), Some(lease)).await;
+    lease
+}
+
+async fn wish(store: &MemoryStore, unit: &str) -> u64 {
+    let file = UnitFile::parse("[Service]\nExecStart=/bin/true\n").unwrap();
+    let record = UnitRecord {
+        text: file.to_text().into(),
+        hash: file.hash(),
+        desired: DesiredState::Launched,
+        restarts: 0,
+        request_id: String::new(),
+        changed_by: String::new(),
+        changed_ms: 0,
+    };
+    put(store, keys::unit(unit), record.encode(), None).await
+}
+
+async fn get(store: &MemoryStore, key: &str) -> Option<crate::store::Entry> {
+    store
+        .read_keys(&[key.to_owned()])
+        .await
+        .unwrap()
+        .entries
+        .into_iter()
+        .next()
+}
+
+/// Waits, in simulated time, until a look at the store finds something.
+async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    match tokio::time::timeout(BOUND, found).await {
+        Ok(found) => found,
+        Err(_) => panic!("{what} did not happen"),
+    }
+}
+
+async fn placed(store: &MemoryStore, unit: &str) -> (String, u64) {
+    until(&format!("{unit} is placed"), || async {
+        let entry = get(store, &keys::placement(unit)).await?;
+        let record = PlacementRecord::decode(&entry.key, &entry.value).unwrap();
+        Some((record.machine?.as_str().to_owned(), entry.mod_revision))
+    })
+    .await
+}
+
+async fn led_by(store: &MemoryStore, machine: &str) -> u64 {
+    until(&format!("{machine} leads"), || async {
+        let entry = get(store, keys::LEADER).await?;
+        let record = LeaderRecord::decode(&entry.key, &entry.value).unwrap();
+        (record.machine.as_str() == machine).then_some(entry.create_revision)
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_is_placed_and_assigned_in_one_revision() {
+    let store = MemoryStore::new();
+    present(&store, "m1").await;
+    present(&store, "m2").await;
+    let _engine = start(&store, "m1");
+    let generation = wish(&store, "a.service").await;
+    let (machine, revision) = placed(&store, "a.service").await;
+    let assignment = get(&store, &keys::assignment(&machine, "a.service"))
+        .await
+        .unwrap();
+    assert_eq!(assignment.mod_revision, revision);
+    let record =
+        fleet_core::records::AssignmentRecord::decode(&assignment.key, &assignment.value).unwrap();
+    assert_eq!(record.order, Order::Launched);
+    assert_eq!(record.decision.generation, generation);
+    assert!(record.decision.seq > 0 && !record.reason.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_wishes_is_spread_evenly() {
+    let store = MemoryStore::new();
+    for machine in ["m1", "m2", "m3", "m4", "m5"] {
+        present(&store, machine).await;
+    }
+    let _engine = start(&store, "m1");
+    for n in 0..500 {
+        wish(&store, &format!("u@{n}.service")).await;
+    }
+    for n in 0..500 {
+        placed(&store, &format!("u@{n}.service")).await;
+    }
+    for machine in ["m1", "m2", "m3", "m4", "m5"] {
+        let prefix = keys::assignments_of(machine);
+        let assigned = store
+            .read(Range {
+                prefix,
+                ..Range::default()
+            })
+            .await
+            .unwrap();
+        assert_eq!(assigned.entries.len(), 100, "{machine}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_engine_leads_when_the_leader_stops_or_dies() {
+    let store = MemoryStore::new();
+    present(&store, "m1").await;
+    let first = start(&store, "m1");
+    led_by(&store, "m1").await;
+    let second = start(&store, "m2");
+
+    // Dies without a word: its lease has to end.
+    first.task.abort();
+    let fence = led_by(&store, "m2").await;
+    wish(&store, "a.service").await;
+    placed(&store, "a.service").await;
+
+    // Stops in order: gives leadership back at once.
+    let third = start(&store, "m3");
+    second.stop.send_replace(true);
+    second.task.await.unwrap();
+    assert!(led_by(&store, "m3").await > fence);
+    wish(&store, "b.service").await;
+    placed(&store, "b.service").await;
+    drop(third);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_lease_is_gone_decides_nothing_any_more() {
+    let store = MemoryStore::new();
+    present(&store, "m1").await;
+    let _first = start(&store, "m1");
+    led_by(&store, "m1").await;
+    let lease = get(&store, keys::LEADER).await.unwrap().lease.unwrap();
+    let _second = start(&store, "m2");
+    // Behind its back; at the same moment there is something to decide.
+    store.revoke(lease).await.unwrap();
+    wish(&store, "a.service").await;
+    let (_, revision) = placed(&store, "a.service").await;
+    // Whoever wrote it led at that revision, and it is written once.
+    let leader = get(&store, keys::LEADER).await.unwrap();
+    assert!(
+        leader.create_revision < revision,
+        "decided before anybody led anew"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_wish_freezes_itself_alone() {
+    let store = MemoryStore::new();
+    present(&store, "m1").await;
+    put(
+        &store,
+        keys::unit("bad.service"),
+        b"{nonsense".to_vec(),
+        None,
+    )
+    .await;
+    let _engine = start(&store, "m1");
+    wish(&store, "good.service").await;
+    placed(&store, "good.service").await;
+    assert_eq!(get(&store, &keys::placement("bad.service")).await, None);
+    assert!(get(&store, &keys::unit("bad.service")).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn units_of_a_lost_machine_move_and_no_others() {
+    let store = MemoryStore::new();
+    let mut leases = std::collections::BTreeMap::new();
+    for machine in ["m1", "m2", "m3"] {
+        leases.insert(machine.to_owned(), present(&store, machine).await);
+    }
+    let _engine = start(&store, "m1");
+    let mut homes = std::collections::BTreeMap::new();
+    for n in 0..6 {
+        let unit = format!("u@{n}.service");
+        wish(&store, &unit).await;
+        homes.insert(unit.clone(), placed(&store, &unit).await);
+    }
+    let lost = homes["u@0.service"].0.clone();
+    store.revoke(leases[&lost]).await.unwrap();
+    until("the lost machine's units have moved", || async {
+        for unit in homes.keys() {
+            if placed(&store, unit).await.0 == lost {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    for (unit, home) in &homes {
+        if home.0 != lost {
+            assert_eq!(&placed(&store, unit).await, home, "{unit} is not touched");
+        }
+    }
+}
