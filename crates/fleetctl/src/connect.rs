@@ -1,34 +1,63 @@
 //! From settings to a client of fleetd. Nothing is sent yet.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use fleet_api::client::{Client, Endpoint, first_of_list};
 
 use crate::error::CommandError;
 use crate::global::Settings;
-use crate::ui::Ui;
+use crate::ssh::tunnel::{Say, Tunnel, control_path};
+use crate::ssh::{Destination, Options};
+use crate::ui::{self, Ui};
 
 /// A client for where the settings point.
-pub(crate) fn client(settings: &Settings, ui: &Ui) -> Result<Client, CommandError> {
+pub(crate) fn client(settings: &Settings, ssh: &Options, ui: &Ui) -> Result<Client, CommandError> {
     check_driver(&settings.driver)?;
     let endpoint = endpoint(settings, ui)?;
-    if settings.tunnel.is_some() {
-        return Err(
-            unable("--tunnel is not supported by this version of fleetctl").hint(
-                "forward the socket with ssh -L ./fleet.sock:/run/fleet.sock HOST \
-             and use --endpoint=unix://$PWD/fleet.sock",
-            ),
-        );
-    }
     if matches!(&endpoint, Endpoint::Tcp(tcp) if tcp.tls) || settings.tls != Default::default() {
         return Err(unable("TLS is not supported by this version of fleetctl")
             .hint("use fleetd's unix socket, forwarded by ssh -L if it is on another machine"));
     }
     ui.debug(&format!("the endpoint is {endpoint}"));
-    let client = Client::new(endpoint);
+    let client = match &ssh.tunnel {
+        None => Client::new(endpoint),
+        Some(through) => {
+            ui.debug(&format!("the way there is {} at {through:?}", ssh.program));
+            let say: Say = Arc::new(ui::say_to_stderr);
+            let tunnel = Tunnel::new(ssh.clone(), through.clone(), endpoint.clone(), say);
+            Client::with_dial(endpoint, Arc::new(tunnel))
+        }
+    };
     Ok(match settings.request_timeout {
         Some(timeout) => client.answer_timeout(timeout),
         None => client,
+    })
+}
+
+/// How other machines are reached.
+pub(crate) fn ssh(settings: &Settings) -> Result<Options, CommandError> {
+    let tunnel = settings
+        .tunnel
+        .as_deref()
+        .map(Destination::parse)
+        .transpose();
+    let tunnel = tunnel.map_err(|reason| {
+        unable(&format!("failed initializing SSH client: {reason}"))
+            .hint("write it as --tunnel=host, --tunnel=host:port or --tunnel=user@host")
+    })?;
+    let ssh = &settings.ssh;
+    let control_path = tunnel
+        .as_ref()
+        .and_then(|_| control_path(ssh.runtime_dir.as_deref(), &ssh.known_hosts_file));
+    Ok(Options {
+        program: ssh.program.clone(),
+        username: ssh.username.clone(),
+        timeout: ssh.timeout,
+        strict_host_key_checking: ssh.strict_host_key_checking,
+        known_hosts_file: ssh.known_hosts_file.clone(),
+        tunnel,
+        control_path,
     })
 }
 
@@ -46,7 +75,15 @@ fn check_driver(driver: &str) -> Result<(), CommandError> {
 
 fn endpoint(settings: &Settings, ui: &Ui) -> Result<Endpoint, CommandError> {
     let Some(text) = &settings.endpoint else {
-        return Ok(Endpoint::Unix(default_socket(&settings.default_sockets)));
+        return Ok(Endpoint::Unix(match settings.tunnel {
+            None => default_socket(&settings.default_sockets),
+            // It is another machine's, of which we see no file.
+            Some(_) => settings
+                .default_sockets
+                .first()
+                .cloned()
+                .unwrap_or_default(),
+        }));
     };
     let first = first_of_list(text);
     if first != text {

@@ -40,6 +40,11 @@ impl CommandError {
 
     /// A failed request: `{what}: {the error as the original shows it}`.
     pub(crate) fn api(what: &str, error: &client::Error) -> CommandError {
+        let what = match error {
+            // It is not about what was asked for.
+            client::Error::NoWay(_) => "",
+            _ => what,
+        };
         let text = error.original_form();
         let message = match what {
             "" => text,
@@ -71,6 +76,7 @@ pub(crate) fn cures(error: &client::Error) -> Vec<String> {
         client::Error::Timeout { .. } => {
             "the answer takes too long; --request-timeout=SECONDS waits longer".to_owned()
         }
+        client::Error::NoWay(no_way) => return no_way.cures.clone(),
         client::Error::Answer {
             code, request_id, ..
         } if *code >= 500 && !request_id.is_empty() => {

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::ssh::PROGRAM_VARIABLE;
+use crate::ssh::known_hosts::expand_tilde;
+
 /// Where fleetd listens unless the user says otherwise; the first that exists is taken.
 const DEFAULT_SOCKETS: [&str; 2] = ["/var/run/fleet.sock", "/run/fleet.sock"];
 
@@ -36,24 +39,26 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "DRIVER")]
     driver: Option<String>,
 
-    /// Reach the endpoint through SSH on this host
-    #[arg(long, global = true, value_name = "HOST[:PORT]")]
+    /// Reach the endpoint, and all machines, through SSH on this host; it runs your own ssh, so
+    /// ~/.ssh/config, agents and jump hosts work, and needs fleetctl there for a unix endpoint
+    #[arg(long, global = true, value_name = "[USER@]HOST[:PORT]")]
     tunnel: Option<String>,
 
-    /// User of SSH connections [default: core]
+    /// User of SSH connections; empty: whom ~/.ssh/config says [default: core]
     #[arg(long, global = true, value_name = "USER")]
     ssh_username: Option<String>,
 
-    /// Seconds in which an SSH connection must be up [default: 10]
+    /// Seconds in which an SSH host must answer; 0: as long as the system waits [default: 10]
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     ssh_timeout: Option<f64>,
 
-    /// Refuse hosts whose key is not known [default: true]
+    /// Ask about unknown SSH host keys and refuse changed ones; false: accept all, store none
+    /// [default: true]
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = go_bool)]
     strict_host_key_checking: Option<bool>,
 
-    /// Keys of known hosts [default: ~/.fleetctl/known_hosts]
+    /// Where SSH host keys are kept; ~ and ~user are expanded [default: ~/.fleetctl/known_hosts]
     #[arg(long, global = true, value_name = "FILE")]
     known_hosts_file: Option<String>,
 
@@ -113,6 +118,10 @@ pub(crate) struct Ssh {
     pub(crate) timeout: Duration,
     pub(crate) strict_host_key_checking: bool,
     pub(crate) known_hosts_file: PathBuf,
+    /// `ssh`, unless another program shall be run in its place.
+    pub(crate) program: String,
+    /// The user's own directory for sockets.
+    pub(crate) runtime_dir: Option<PathBuf>,
 }
 
 /// Files of TLS.
@@ -148,7 +157,10 @@ impl Settings {
             driver: text(args.driver, &["FLEETCTL_DRIVER"]).unwrap_or_else(|| "API".to_owned()),
             tunnel: text(args.tunnel, &["FLEETCTL_TUNNEL"]),
             ssh: Ssh {
-                username: text(args.ssh_username, &["FLEETCTL_SSH_USERNAME"])
+                // Said to be empty: whom ~/.ssh/config says.
+                username: args
+                    .ssh_username
+                    .or_else(|| env("FLEETCTL_SSH_USERNAME"))
                     .unwrap_or_else(|| SSH_USERNAME.to_owned()),
                 timeout: Duration::from_secs_f64(
                     number(args.ssh_timeout, "FLEETCTL_SSH_TIMEOUT").unwrap_or(SSH_TIMEOUT),
@@ -158,7 +170,9 @@ impl Settings {
                     "FLEETCTL_STRICT_HOST_KEY_CHECKING",
                 )
                 .unwrap_or(true),
-                known_hosts_file: expand_home(&known_hosts, &home),
+                known_hosts_file: expand_tilde(&known_hosts, &home),
+                program: text(None, &[PROGRAM_VARIABLE]).unwrap_or_else(|| "ssh".to_owned()),
+                runtime_dir: env("XDG_RUNTIME_DIR").map(PathBuf::from),
             },
             request_timeout: number(args.request_timeout, "FLEETCTL_REQUEST_TIMEOUT")
                 .filter(|seconds| *seconds > 0.0)

@@ -15,6 +15,7 @@ mod fleet;
 mod global;
 mod names;
 mod report;
+mod ssh;
 mod suggest;
 mod tabwriter;
 mod ui;
@@ -66,7 +67,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Optio
 }
 
 fn run_in_cluster(command: commands::Command, settings: &Settings, ui: &Ui) -> Outcome {
-    let client = connect::client(settings, ui)?;
+    let ssh = connect::ssh(settings)?;
+    let client = connect::client(settings, &ssh, ui)?;
     // One thread: fleetctl waits for answers, and threads take longer to start than an answer.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -75,6 +77,10 @@ fn run_in_cluster(command: commands::Command, settings: &Settings, ui: &Ui) -> O
             error::CommandError::new(format!("failed to start the runtime: {error}"))
         })?;
     let fleet = fleet::Fleet::new(client, ui);
-    let context = Context { ui, fleet: &fleet };
+    let context = Context {
+        ui,
+        fleet: &fleet,
+        ssh: &ssh,
+    };
     runtime.block_on(command.run(&context))
 }

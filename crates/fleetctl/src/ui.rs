@@ -105,3 +105,9 @@ impl Ui {
         }
     }
 }
+
+/// A line on stderr from a task that outlives every `Ui`: what an ssh of ours says.
+pub(crate) fn say_to_stderr(line: &str) {
+    // There is nobody left to tell when stderr is closed.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}

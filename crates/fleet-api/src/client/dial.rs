@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -24,6 +25,38 @@ pub trait Dial: Send + Sync + 'static {
 
     /// How the original names such a dial in its messages: `dial unix /run/fleet.sock`.
     fn describe(&self) -> String;
+
+    /// A dial that takes longer is given up.
+    fn bound(&self) -> Duration {
+        CONNECT_TIMEOUT
+    }
+}
+
+/// A machine that does not accept a connection by then is taken for dead.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why there is no way to fleetd, from a [`Dial`] or a stream of its own that knows more than an
+/// errno: put it into an [`io::Error`], and the request ends with [`super::Error::NoWay`].
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct NoWay {
+    /// Whole sentence for people.
+    pub message: String,
+    /// What can be done about it.
+    pub cures: Vec<String>,
+}
+
+impl NoWay {
+    /// The one in an I/O error, if it carries one.
+    pub(crate) fn within(error: &io::Error) -> Option<NoWay> {
+        error.get_ref()?.downcast_ref::<NoWay>().cloned()
+    }
+}
+
+impl From<NoWay> for io::Error {
+    fn from(no_way: NoWay) -> io::Error {
+        io::Error::other(no_way)
+    }
 }
 
 /// The way to an endpoint without TLS and tunnel.

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use super::dial::NoWay;
+
 /// Failures of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -26,6 +28,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The way itself failed: a tunnel that did not come up or broke.
+    #[error(transparent)]
+    NoWay(NoWay),
     /// No answer in time.
     #[error("fleetd at {endpoint} has not answered for {} s", .after.as_secs_f32())]
     Timeout {
@@ -92,7 +97,7 @@ impl Error {
                 format!("googleapi: got HTTP response code {code} with body: {body}")
             }
             Error::Answer { code, message, .. } => format!("googleapi: Error {code}: {message}"),
-            Error::NoV2 | Error::Protocol { .. } => self.to_string(),
+            Error::NoWay(_) | Error::NoV2 | Error::Protocol { .. } => self.to_string(),
         }
     }
 }

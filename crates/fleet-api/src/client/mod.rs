@@ -3,6 +3,7 @@
 //! Nothing is done before the first request: a client costs nothing to make. One connection is
 //! kept and used again; requests made at the same time have one each.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,14 +26,11 @@ mod error;
 mod v1;
 mod v2;
 
-pub use dial::{ByteStream, Dial, Dialing};
+pub use dial::{ByteStream, Dial, Dialing, NoWay};
 pub use endpoint::{Endpoint, EndpointError, TcpEndpoint, first_of_list};
 pub use error::Error;
 pub use v1::PutAnswer;
 pub use v2::WaitStream;
-
-/// A machine that does not accept a connection by then is taken for dead.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bound of an answer's head and of each part of its body, unless the caller says otherwise.
 /// fleetd itself gives up on its store after a few seconds.
@@ -145,7 +143,7 @@ impl Client {
             // All our requests may be repeated (batches carry an id), so a kept connection
             // that broke is no reason to give up.
             Ok(Err(_)) if is_kept => return None,
-            Ok(Err(error)) => return Some(Err(self.broken(call, &reason(&error)))),
+            Ok(Err(error)) => return Some(Err(self.broken_by(call, &error))),
         };
         self.note_warnings(&response);
         let answer = Answer {
@@ -159,9 +157,13 @@ impl Client {
     }
 
     async fn connect(&self, call: &Call) -> Result<SendRequest<Full<Bytes>>, Error> {
-        let stream = match timeout(CONNECT_TIMEOUT, self.dial.dial()).await {
+        let bound = self.dial.bound();
+        let stream = match timeout(bound, self.dial.dial()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(source)) => {
+                if let Some(no_way) = NoWay::within(&source) {
+                    return Err(Error::NoWay(no_way));
+                }
                 let what = format!(
                     "{}: connect: {}",
                     self.dial.describe(),
@@ -178,13 +180,13 @@ impl Client {
                 return Err(Error::Timeout {
                     endpoint: self.endpoint.to_string(),
                     original: self.original(call, &what),
-                    after: CONNECT_TIMEOUT,
+                    after: bound,
                 });
             }
         };
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| self.broken(call, &reason(&error)))?;
+            .map_err(|error| self.broken_by(call, &error))?;
         // The task ends with the sender and the last body.
         tokio::spawn(connection);
         Ok(sender)
@@ -201,7 +203,10 @@ impl Client {
         let body = Limited::new(body, MAX_ANSWER_BYTES).collect();
         match timeout(self.answer_timeout, body).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) => Err(self.broken(call, &error.to_string())),
+            Ok(Err(error)) => Err(match error.downcast_ref::<hyper::Error>() {
+                Some(error) => self.broken_by(call, error),
+                None => self.broken(call, &error.to_string()),
+            }),
             Err(_) => Err(self.timed_out(call, self.answer_timeout)),
         }
     }
@@ -265,6 +270,15 @@ impl Client {
             endpoint: self.endpoint.to_string(),
             original: self.original(call, reason),
             reason: reason.to_owned(),
+        }
+    }
+
+    fn broken_by(&self, call: &Call, error: &hyper::Error) -> Error {
+        let source = std::error::Error::source(error);
+        let source = source.and_then(|source| source.downcast_ref::<io::Error>());
+        match source.and_then(NoWay::within) {
+            Some(no_way) => Error::NoWay(no_way),
+            None => self.broken(call, &reason(error)),
         }
     }
 

@@ -318,3 +318,89 @@ async fn a_wait_that_ends_early_says_so() {
     assert_eq!(wait.next().await.unwrap().unwrap().phase, "placed");
     assert!(matches!(wait.next().await, Err(Error::Broken { .. })));
 }
+
+/// A way that fails: in the dial, or with the first read after a request.
+struct Dead {
+    in_dial: bool,
+}
+
+struct DeadStream {
+    has_asked: bool,
+}
+
+fn dead() -> io::Error {
+    NoWay {
+        message: "the tunnel is blocked".into(),
+        cures: vec!["dig".into()],
+    }
+    .into()
+}
+
+impl Dial for Dead {
+    fn dial(&self) -> Dialing<'_> {
+        let in_dial = self.in_dial;
+        Box::pin(async move {
+            match in_dial {
+                true => Err(dead()),
+                false => Ok(Box::new(DeadStream { has_asked: false }) as Box<dyn ByteStream>),
+            }
+        })
+    }
+
+    fn describe(&self) -> String {
+        "dig".to_owned()
+    }
+}
+
+impl tokio::io::AsyncRead for DeadStream {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        _: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        if self.has_asked {
+            return std::task::Poll::Ready(Err(dead()));
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    }
+}
+
+impl tokio::io::AsyncWrite for DeadStream {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<io::Result<usize>> {
+        self.has_asked = true;
+        std::task::Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_way_that_fails_says_why_in_its_own_words() {
+    for in_dial in [true, false] {
+        let endpoint = Endpoint::parse("unix:///run/fleet.sock").unwrap();
+        let client = Client::with_dial(endpoint, Arc::new(Dead { in_dial }));
+        let error = client.states().await.unwrap_err();
+        assert_eq!(error.original_form(), "the tunnel is blocked");
+        assert!(
+            matches!(&error, Error::NoWay(no_way) if no_way.cures == ["dig"]),
+            "{error:?}"
+        );
+    }
+}

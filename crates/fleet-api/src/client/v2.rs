@@ -165,7 +165,7 @@ impl WaitStream<'_> {
                     }
                 }
                 Ok(Some(Err(error))) => {
-                    return Err(self.client.broken(&self.call, &super::reason(&error)));
+                    return Err(self.client.broken_by(&self.call, &error));
                 }
                 Ok(None) => self.end(),
             }

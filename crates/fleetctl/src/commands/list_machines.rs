@@ -121,6 +121,9 @@ fn tell_absent(context: &Context<'_>, absent: &[MachineView]) {
 
 fn failed(error: Error) -> CommandError {
     let api = CommandError::api("", &error);
+    if matches!(error, Error::NoWay(_)) {
+        return api;
+    }
     let mut message = format!(
         "Error retrieving list of active machines from fleet API ({})",
         api.message

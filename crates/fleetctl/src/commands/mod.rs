@@ -6,12 +6,15 @@ use clap::Subcommand;
 use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::fleet::Fleet;
+use crate::ssh::Options;
 use crate::ui::Ui;
 
 mod cat;
 mod destroy;
+mod fd_forward;
 mod flags;
 mod help;
+mod journal;
 mod launch;
 mod list_machines;
 mod list_unit_files;
@@ -20,7 +23,9 @@ mod listing;
 mod load;
 mod put_down;
 mod restart;
+mod ssh;
 mod start;
+mod status;
 mod stop;
 mod submit;
 mod unload;
@@ -34,6 +39,7 @@ pub(crate) type Outcome = Result<Exit, CommandError>;
 pub(crate) struct Context<'a> {
     pub(crate) ui: &'a Ui,
     pub(crate) fleet: &'a Fleet<'a>,
+    pub(crate) ssh: &'a Options,
 }
 
 /// The table of commands. They stand in alphabetical order.
@@ -41,13 +47,17 @@ pub(crate) struct Context<'a> {
 pub(crate) enum Command {
     Cat(cat::Args),
     Destroy(destroy::Args),
+    FdForward(fd_forward::Args),
     Help(help::Args),
+    Journal(journal::Args),
     ListMachines(list_machines::Args),
     ListUnitFiles(list_unit_files::Args),
     ListUnits(list_units::Args),
     Load(load::Args),
     Restart(restart::Args),
+    Ssh(ssh::Args),
     Start(start::Args),
+    Status(status::Args),
     Stop(stop::Args),
     Submit(submit::Args),
     Unload(unload::Args),
@@ -59,6 +69,7 @@ impl Command {
     /// Runs what needs no cluster; gives the others back.
     pub(crate) fn run_alone(self, ui: &Ui) -> Result<Outcome, Command> {
         match self {
+            Command::FdForward(args) => Ok(fd_forward::run(args)),
             Command::Help(args) => Ok(help::run(args, ui)),
             Command::Verify(args) => Ok(verify::run(args, ui)),
             Command::Version(args) => Ok(version::run(args, ui)),
@@ -71,15 +82,19 @@ impl Command {
         match self {
             Command::Cat(args) => cat::run(args, context).await,
             Command::Destroy(args) => destroy::run(args, context).await,
+            Command::Journal(args) => journal::run(args, context).await,
             Command::ListMachines(args) => list_machines::run(args, context).await,
             Command::ListUnitFiles(args) => list_unit_files::run(args, context).await,
             Command::ListUnits(args) => list_units::run(args, context).await,
             Command::Load(args) => load::run(args, context).await,
             Command::Restart(args) => restart::run(args, context).await,
+            Command::Ssh(args) => ssh::run(args, context).await,
             Command::Start(args) => start::run(args, context).await,
+            Command::Status(args) => status::run(args, context).await,
             Command::Stop(args) => stop::run(args, context).await,
             Command::Submit(args) => submit::run(args, context).await,
             Command::Unload(args) => unload::run(args, context).await,
+            Command::FdForward(args) => fd_forward::run(args),
             Command::Help(args) => help::run(args, context.ui),
             Command::Verify(args) => verify::run(args, context.ui),
             Command::Version(args) => version::run(args, context.ui),

@@ -114,6 +114,6 @@ fn is_passing(error: &Error) -> bool {
     match error {
         Error::Connect { .. } | Error::Broken { .. } | Error::Timeout { .. } => true,
         Error::Answer { code, .. } => *code >= 500,
-        Error::NoV2 | Error::Protocol { .. } => false,
+        Error::NoWay(_) | Error::NoV2 | Error::Protocol { .. } => false,
     }
 }
