@@ -88,16 +88,19 @@ impl Driver {
     /// Looks up why a unit has failed, in the background.
     pub(crate) fn spawn_look_up(self: &Arc<Self>, manager: &Manager, unit: UnitName) {
         let (driver, manager) = (Arc::clone(self), manager.clone());
+        let look_up_id = self.shared.update(&unit, |entry| entry.look_up_id);
         tokio::spawn(async move {
             driver.look_at_invocation(&manager, &unit).await;
             let id = driver.shared.update(&unit, |entry| {
-                entry.looked_up = Some(entry.observed.invocation_id.clone());
+                if entry.look_up_id == look_up_id {
+                    entry.looked_up = Some(entry.observed.invocation_id.clone());
+                }
                 entry.observed.invocation_id.clone()
             });
             let failure = failure::look_up(&manager, &unit, &id, driver.user).await;
             driver.shared.update(&unit, |entry| {
                 // It may have been started again meanwhile.
-                if entry.observed.failure_pending {
+                if entry.observed.failure_pending && entry.look_up_id == look_up_id {
                     entry.observed.failure = Some(failure);
                     entry.observed.failure_pending = false;
                 }

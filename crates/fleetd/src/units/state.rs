@@ -92,6 +92,8 @@ pub(crate) struct Entry {
     pub(crate) settling: Option<oneshot::Sender<()>>,
     /// The invocation whose failure is known or being looked up.
     pub(crate) looked_up: Option<String>,
+    /// The newest look-up of a failure; what an overtaken one finds is of an earlier start.
+    pub(crate) look_up_id: u64,
     looked_up_at: Option<Instant>,
     /// How often carrying out a decision has failed, one time after the other.
     attempts: (Decision, u32),
@@ -450,6 +452,25 @@ impl Entry {
         self.attempts = (Decision::default(), 0);
     }
 
+    /// A start is about to be asked for. Until it has made another invocation, systemd may tell
+    /// once more how the last one ended: that is no failure of this start.
+    pub(crate) fn start_anew(&mut self) {
+        self.observed.failure = None;
+        self.observed.failure_pending = false;
+        self.look_up_id += 1;
+        self.looked_up =
+            (self.observed.active == "failed").then(|| self.observed.invocation_id.clone());
+    }
+
+    /// The start has ended. One that failed before it made an invocation (started too often, say)
+    /// has not been looked up.
+    pub(crate) fn wants_lookup_after_start(&mut self) -> bool {
+        if self.observed.failure.is_none() && !self.observed.failure_pending {
+            self.looked_up = None;
+        }
+        self.wants_lookup()
+    }
+
     fn take_state(&mut self, active: Option<String>, sub: Option<String>, position: Sequence) {
         if self.position.is_some_and(|newest| newest > position) {
             return;
@@ -494,6 +515,7 @@ impl Entry {
         }
         self.looked_up_at = Some(now);
         self.looked_up = id;
+        self.look_up_id += 1;
         self.observed.failure_pending = true;
         true
     }

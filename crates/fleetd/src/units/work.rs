@@ -154,9 +154,7 @@ impl Driver {
                 entry.observed.working = Some(Working::Starting);
             }
             entry.observed.record = Some(record.clone());
-            entry.observed.failure = None;
-            entry.observed.failure_pending = false;
-            entry.looked_up = None;
+            entry.start_anew();
         });
         let n_reloads = *self.reloads.lock().await;
         let ask = || async {
@@ -234,9 +232,11 @@ impl Driver {
         if let Err(error) = self.files.write_record(unit, &record) {
             tracing::warn!(%unit, %error, "launch record cannot be written");
         }
+        let mut wants_lookup = false;
         self.shared.finish(unit, id, |entry| {
             entry.attempts_over();
             entry.observed.record = Some(record);
+            wants_lookup = entry.wants_lookup_after_start();
             let well = matches!(result, "done" | "skipped");
             // Of a failed unit systemd knows more, and that is being looked up.
             if !well && entry.observed.active != "failed" {
@@ -246,6 +246,9 @@ impl Driver {
                 });
             }
         });
+        if wants_lookup {
+            self.spawn_look_up(manager, unit.clone());
+        }
     }
 
     /// [`Driver::await_orphan`] with a type of known size: looking at units and seeing starts

@@ -64,6 +64,25 @@ fn a_program_that_fails_at_once_is_told_as_failed_with_its_status() {
 }
 
 #[test]
+fn a_unit_that_fails_each_time_it_is_asked_for_is_told_with_the_same_reason() {
+    const N_STARTS: usize = 20;
+    run(async {
+        let manager = Manager::boot();
+        let mut machine = Machine::on(&manager).await;
+        let text = service("/bin/sh -c 'exit 42'");
+        let why = Some("exit-code: main process exited, status 42".to_owned());
+        for start in 0..N_STARTS {
+            machine.launch("exit.service", &text);
+            assert_eq!(
+                machine.settled("exit.service").await,
+                (Reached::Launched, why.clone()),
+                "start {start}"
+            );
+        }
+    });
+}
+
+#[test]
 fn what_systemd_cannot_load_is_refused_and_leaves_nothing_behind() {
     run(async {
         let manager = Manager::boot();
