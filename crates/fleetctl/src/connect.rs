@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fleet_api::client::{Client, Endpoint, first_of_list};
+use fleet_api::client::{
+    Client, Endpoint, TcpEndpoint, TlsDial, TlsError, TlsFiles, first_of_list,
+};
 
 use crate::error::CommandError;
 use crate::global::Settings;
@@ -15,20 +17,30 @@ use crate::ui::{self, Ui};
 pub(crate) fn client(settings: &Settings, ssh: &Options, ui: &Ui) -> Result<Client, CommandError> {
     check_driver(&settings.driver)?;
     let endpoint = endpoint(settings, ui)?;
-    if matches!(&endpoint, Endpoint::Tcp(tcp) if tcp.tls) || settings.tls != Default::default() {
-        return Err(unable("TLS is not supported by this version of fleetctl")
-            .hint("use fleetd's unix socket, forwarded by ssh -L if it is on another machine"));
-    }
     ui.debug(&format!("the endpoint is {endpoint}"));
-    let client = match &ssh.tunnel {
-        None => Client::new(endpoint),
-        Some(through) => {
-            ui.debug(&format!("the way there is {} at {through:?}", ssh.program));
-            let say: Say = Arc::new(ui::say_to_stderr);
-            let tunnel = Tunnel::new(ssh.clone(), through.clone(), endpoint.clone(), say);
-            Client::with_dial(endpoint, Arc::new(tunnel))
+    let tunnel = ssh.tunnel.as_ref().map(|through| {
+        ui.debug(&format!("the way there is {} at {through:?}", ssh.program));
+        let say: Say = Arc::new(ui::say_to_stderr);
+        Tunnel::new(ssh.clone(), through.clone(), endpoint.clone(), say)
+    });
+    let client = match (tunnel, tls_endpoint(&endpoint)) {
+        (None, None) => Client::new(endpoint),
+        (Some(tunnel), None) => Client::with_dial(endpoint, Arc::new(tunnel)),
+        (tunnel, Some(to)) => {
+            let way = match tunnel {
+                None => TlsDial::over_tcp(to, &settings.tls),
+                Some(tunnel) => TlsDial::over(Arc::new(tunnel), to, &settings.tls),
+            };
+            let way = way.map_err(|error| no_tls(&error))?;
+            Client::with_dial(endpoint, Arc::new(way))
         }
     };
+    if client.endpoint().is_plaintext() && settings.tls != TlsFiles::default() {
+        ui.warning(&format!(
+            "{} is asked without TLS, and its files are not used: write https:// for it",
+            client.endpoint()
+        ));
+    }
     Ok(match settings.request_timeout {
         Some(timeout) => client.answer_timeout(timeout),
         None => client,
@@ -59,6 +71,26 @@ pub(crate) fn ssh(settings: &Settings) -> Result<Options, CommandError> {
         tunnel,
         control_path,
     })
+}
+
+fn tls_endpoint(endpoint: &Endpoint) -> Option<&TcpEndpoint> {
+    match endpoint {
+        Endpoint::Tcp(to) if to.tls => Some(to),
+        _ => None,
+    }
+}
+
+fn no_tls(error: &TlsError) -> CommandError {
+    let hint = match error {
+        TlsError::Read { .. } | TlsError::NotPem { .. } | TlsError::BadPair { .. } => {
+            "TLS takes its files from --ca-file, --cert-file and --key-file, or from \
+             FLEETCTL_CA_FILE, FLEETCTL_CERT_FILE and FLEETCTL_KEY_FILE"
+        }
+        TlsError::Half(..) => "--cert-file and --key-file go together",
+        TlsError::NoSystemCas => "name the CA that signed fleetd's certificate: --ca-file=FILE",
+        TlsError::BadName(_) | TlsError::Setup(_) => "write it as https://host:port",
+    };
+    unable(&error.to_string()).hint(hint)
 }
 
 fn check_driver(driver: &str) -> Result<(), CommandError> {

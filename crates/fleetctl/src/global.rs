@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use fleet_api::client::TlsFiles;
 
 use crate::ssh::PROGRAM_VARIABLE;
 use crate::ssh::known_hosts::expand_tilde;
@@ -66,11 +67,12 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     request_timeout: Option<f64>,
 
-    /// Certificates by which fleetd's is verified
+    /// Certificates of the CAs by which fleetd's is verified, over https://
+    /// [default: those that this computer trusts]
     #[arg(long, global = true, value_name = "FILE", alias = "etcd-cafile")]
     ca_file: Option<String>,
 
-    /// Our certificate
+    /// Our certificate, for a fleetd that wants one
     #[arg(long, global = true, value_name = "FILE", alias = "etcd-certfile")]
     cert_file: Option<String>,
 
@@ -105,7 +107,7 @@ pub(crate) struct Settings {
     pub(crate) ssh: Ssh,
     /// Bound of each answer, if the user gave one.
     pub(crate) request_timeout: Option<Duration>,
-    pub(crate) tls: Tls,
+    pub(crate) tls: TlsFiles,
     pub(crate) debug: bool,
     /// No colour, wherever the output goes.
     pub(crate) no_color: bool,
@@ -122,14 +124,6 @@ pub(crate) struct Ssh {
     pub(crate) program: String,
     /// The user's own directory for sockets.
     pub(crate) runtime_dir: Option<PathBuf>,
-}
-
-/// Files of TLS.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Tls {
-    pub(crate) ca_file: Option<PathBuf>,
-    pub(crate) cert_file: Option<PathBuf>,
-    pub(crate) key_file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -177,13 +171,13 @@ impl Settings {
             request_timeout: number(args.request_timeout, "FLEETCTL_REQUEST_TIMEOUT")
                 .filter(|seconds| *seconds > 0.0)
                 .map(Duration::from_secs_f64),
-            tls: Tls {
-                ca_file: file(args.ca_file, &["FLEETCTL_CA_FILE", "FLEETCTL_ETCD_CAFILE"]),
-                cert_file: file(
+            tls: TlsFiles {
+                ca: file(args.ca_file, &["FLEETCTL_CA_FILE", "FLEETCTL_ETCD_CAFILE"]),
+                certificate: file(
                     args.cert_file,
                     &["FLEETCTL_CERT_FILE", "FLEETCTL_ETCD_CERTFILE"],
                 ),
-                key_file: file(
+                key: file(
                     args.key_file,
                     &["FLEETCTL_KEY_FILE", "FLEETCTL_ETCD_KEYFILE"],
                 ),
@@ -257,7 +251,7 @@ mod tests {
         let settings = settings(args, &env);
         assert_eq!(settings.endpoint.as_deref(), Some("http://a:1"));
         assert_eq!(settings.ssh.username, "me");
-        assert_eq!(settings.tls.ca_file, Some("/home/me/ca".into()));
+        assert_eq!(settings.tls.ca, Some("/home/me/ca".into()));
         assert_eq!(
             settings.ssh.known_hosts_file,
             Path::new("/home/me/.fleetctl/known_hosts")

@@ -30,6 +30,12 @@ pub trait Dial: Send + Sync + 'static {
     fn bound(&self) -> Duration {
         CONNECT_TIMEOUT
     }
+
+    /// What an error of a dial or of its stream means, where this way knows more than the error
+    /// says.
+    fn explain(&self, error: &io::Error) -> Option<NoWay> {
+        NoWay::within(error)
+    }
 }
 
 /// A machine that does not accept a connection by then is taken for dead.

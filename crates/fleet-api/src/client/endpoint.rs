@@ -83,6 +83,13 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Over the network, and readable for everybody on the way.
+    pub fn is_plaintext(&self) -> bool {
+        matches!(self, Endpoint::Tcp(tcp) if !tcp.tls)
+    }
+}
+
 impl TcpEndpoint {
     /// `host:port`, an IPv6 address in brackets.
     pub fn authority(&self) -> String {

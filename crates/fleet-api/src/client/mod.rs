@@ -23,12 +23,14 @@ use crate::error::ErrorBody;
 mod dial;
 mod endpoint;
 mod error;
+mod tls;
 mod v1;
 mod v2;
 
 pub use dial::{ByteStream, Dial, Dialing, NoWay};
 pub use endpoint::{Endpoint, EndpointError, TcpEndpoint, first_of_list};
 pub use error::Error;
+pub use tls::{TlsDial, TlsError, TlsFiles};
 pub use v1::PutAnswer;
 pub use v2::WaitStream;
 
@@ -161,7 +163,7 @@ impl Client {
         let stream = match timeout(bound, self.dial.dial()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(source)) => {
-                if let Some(no_way) = NoWay::within(&source) {
+                if let Some(no_way) = self.dial.explain(&source) {
                     return Err(Error::NoWay(no_way));
                 }
                 let what = format!(
@@ -276,7 +278,7 @@ impl Client {
     fn broken_by(&self, call: &Call, error: &hyper::Error) -> Error {
         let source = std::error::Error::source(error);
         let source = source.and_then(|source| source.downcast_ref::<io::Error>());
-        match source.and_then(NoWay::within) {
+        match source.and_then(|source| self.dial.explain(source)) {
             Some(no_way) => Error::NoWay(no_way),
             None => self.broken(call, &reason(error)),
         }

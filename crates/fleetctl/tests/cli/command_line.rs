@@ -130,15 +130,15 @@ rc=1
 #[test]
 fn endpoints_and_drivers() {
     Session::new()
-        .run("fleetctl --endpoint=unix://DIR/nothing list-units")
+        .run("fleetctl --endpoint=unix://var/run/fleet.sock list-units")
         .run("fleetctl --endpoint=unix:///nothing/here list-units")
         .run("fleetctl --endpoint=http://127.0.0.1:1,http://b list-units")
         .run("fleetctl --driver=etcd list-units")
         .run("fleetctl --driver foo list-units")
         .shows(
             "
-$ fleetctl --endpoint=unix://DIR/nothing list-units
-2> Unable to initialize client: unable to connect to host \"DIR\" with scheme \"unix\"
+$ fleetctl --endpoint=unix://var/run/fleet.sock list-units
+2> Unable to initialize client: unable to connect to host \"var\" with scheme \"unix\"
 2> hint: write it as unix:///run/fleet.sock, http://host:port or https://host:port
 rc=1
 $ fleetctl --endpoint=unix:///nothing/here list-units

@@ -18,4 +18,5 @@ mod stage;
 mod start;
 mod stop;
 mod submit;
+mod tls;
 mod unload;

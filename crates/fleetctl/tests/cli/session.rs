@@ -24,6 +24,8 @@ pub(crate) struct Session {
         std::thread::JoinHandle<()>,
     )>,
     transcript: String,
+    /// What is typed and shown in the place of what differs from run to run.
+    names: Vec<(&'static str, String)>,
 }
 
 impl Session {
@@ -80,12 +82,20 @@ impl Session {
                 });
             }
         });
+        let dir_shown = dir.path().display().to_string();
         Session {
             dir,
             cluster,
             server: Some((stop, server)),
             transcript: String::new(),
+            names: vec![("DIR", dir_shown)],
         }
+    }
+
+    /// From now on `name` stands for `value`, in what is typed and in what is shown.
+    pub(crate) fn name(&mut self, name: &'static str, value: &str) -> &mut Session {
+        self.names.push((name, value.to_owned()));
+        self
     }
 
     pub(crate) fn file(&self, path: &str, text: &str) -> &Session {
@@ -105,7 +115,7 @@ impl Session {
         self.dir.path()
     }
 
-    /// Types a command; `'` and blanks mean what they mean to a shell.
+    /// Types a command; `'`, blanks and `NAME=value` in front mean what they mean to a shell.
     pub(crate) fn run(&mut self, command: &str) -> &mut Session {
         let output = self.process(command).output().unwrap();
         self.note(command, &output);
@@ -136,10 +146,17 @@ impl Session {
     fn process(&self, command: &str) -> Command {
         let endpoint = format!("unix://{}", self.dir.path().join("fleet.sock").display());
         let mut process = Command::new(env!("CARGO_BIN_EXE_fleetctl"));
+        process.env_clear().env("FLEETCTL_ENDPOINT", endpoint);
+        let command = self.names.iter().fold(command.to_owned(), |command, name| {
+            command.replace(name.0, &name.1)
+        });
+        let mut words = words(&command);
+        for word in words.by_ref().take_while(|word| word != "fleetctl") {
+            let (name, value) = word.split_once('=').unwrap();
+            process.env(name, value);
+        }
         process
-            .env_clear()
-            .env("FLEETCTL_ENDPOINT", endpoint)
-            .args(words(command).skip(1))
+            .args(words)
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
         process
@@ -148,7 +165,9 @@ impl Session {
     fn note(&mut self, command: &str, output: &Output) {
         let text = |bytes: &[u8]| {
             let text = String::from_utf8(bytes.to_vec()).unwrap();
-            text.replace(&self.dir.path().display().to_string(), "DIR")
+            self.names
+                .iter()
+                .fold(text, |text, name| text.replace(&name.1, name.0))
         };
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         self.transcript.push_str(&format!("$ {command}\n{out}"));
