@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use fleetd::config::keys::{KEYS, Kind};
 use fleetd::config::load::{self, Action, Loaded};
 use fleetd::{VERSION, logging, server};
 use tracing::{error, info, warn};
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Action::CheckConfig => {
-            for warning in &loaded.warnings {
+            for warning in loaded.unsupported.iter().chain(&loaded.warnings) {
                 complain(&format!("warning: {warning}\n"));
             }
             print(&loaded.describe())
@@ -35,10 +36,10 @@ fn main() -> ExitCode {
 
 fn run(loaded: Loaded) -> ExitCode {
     logging::init(loaded.config.verbosity);
-    info!(version = VERSION, "Starting fleetd");
-    match &loaded.file {
-        Some(file) => info!(file = %file.display(), "using config file"),
-        None => info!("no config file found, proceeding with defaults and environment"),
+    info!(version = VERSION, "Starting fleetd version {VERSION}");
+    info!("{}", loaded.about_file());
+    for unsupported in &loaded.unsupported {
+        error!("{unsupported}");
     }
     for warning in &loaded.warnings {
         warn!("{warning}");
@@ -56,7 +57,7 @@ fn run(loaded: Loaded) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            error!("{problem:#}");
+            error!("Failed creating Server: {problem:#}");
             ExitCode::from(FAILED)
         }
     }
@@ -64,32 +65,41 @@ fn run(loaded: Loaded) -> ExitCode {
 
 fn refuse(problem: &load::Error) -> ExitCode {
     match problem {
-        load::Error::UnknownFlag(_) => {
+        // As Go's `flag` ends.
+        problem if problem.is_usage() => {
             complain(&format!("{problem}\n{}", usage()));
-            ExitCode::from(USAGE)
-        }
-        load::Error::Argument => {
-            complain(&format!("{problem}\n{}", usage()));
-            ExitCode::from(FAILED)
+            match problem {
+                load::Error::Argument => ExitCode::from(FAILED),
+                _ => ExitCode::from(USAGE),
+            }
         }
         _ => {
-            complain(&format!("{problem}\n"));
+            complain(&format!("FATAL {problem}\n"));
             ExitCode::from(FAILED)
         }
     }
 }
 
 fn usage() -> String {
-    let mut text = String::from(
-        "Usage of fleetd:\n  \
-         -config PATH\n    \tread this file instead of /etc/fleet/fleet.conf\n  \
-         -check-config\n    \tprint the configuration and where each value comes from\n  \
-         -version\n    \tprint the version and exit\n\
+    let program = std::env::args_os()
+        .next()
+        .unwrap_or_else(|| "fleetd".into());
+    let mut text = format!(
+        "Usage of {}:\n  \
+         -config string\n    \tPath to config file. fleetd will look for a config at {} by default.\n  \
+         -check-config\n    \tPrint the configuration and where each value comes from, and exit\n  \
+         -version\n    \tPrint the version and exit\n\
          Each of these may stand in the file as key=value, in the environment as FLEET_<KEY>, \
          or here:\n",
+        program.to_string_lossy(),
+        load::DEFAULT_FILE,
     );
-    for (key, help) in load::KEYS {
-        text.push_str(&format!("  --{key}=VALUE\n    \t{help}\n"));
+    for key in KEYS {
+        let value = match key.kind {
+            Kind::Bool => "",
+            _ => "=VALUE",
+        };
+        text.push_str(&format!("  --{}{value}\n    \t{}\n", key.name, key.help));
     }
     text
 }

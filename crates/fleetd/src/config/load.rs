@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use super::{Config, StoreKind, ini, values};
+use super::keys::{self, Bad, KEYS, Kind};
+use super::{Config, ini, values};
 
 /// Read when no file is named, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/fleet/fleet.conf";
@@ -14,19 +14,22 @@ pub const DEFAULT_FILE: &str = "/etc/fleet/fleet.conf";
 /// A configuration file is a page of text; more is a mistake.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// What stops fleetd from starting.
+/// What stops fleetd from starting. What the original said too begins in its words.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("unable to use config file {path}: {why}")]
+    #[error("Unable to use config file {path}: {why}")]
     File {
         /// The file.
         path: PathBuf,
         /// Why.
         why: String,
     },
+    /// The file is none.
+    #[error("Provided config {0} is a directory, not a file")]
+    Directory(PathBuf),
     /// A line of the file is no setting.
-    #[error("unable to use config file {path}: {source}")]
+    #[error("Unable to use config file {path}: {source}")]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -34,28 +37,55 @@ pub enum Error {
         source: ini::SyntaxError,
     },
     /// A value without which fleetd would do something else than was meant.
-    #[error("{origin}: {key}={value:?}: {why}")]
+    #[error("Failed creating Server: {why} ({key}={value:?}, {origin}){cure}")]
     Value {
         /// Where it stands.
         origin: Origin,
         /// The key.
-        key: String,
+        key: &'static str,
         /// The value.
         value: String,
-        /// What is wrong with it, and the cure.
+        /// What is wrong with it.
         why: String,
+        /// What to write instead.
+        cure: &'static str,
     },
     /// The command line.
     #[error("flag provided but not defined: -{0}")]
     UnknownFlag(String),
     /// The command line.
+    #[error("flag needs an argument: -{0}")]
+    NeedsArgument(String),
+    /// The command line.
+    #[error("bad flag syntax: {0}")]
+    FlagSyntax(String),
+    /// The command line.
+    #[error("invalid boolean value {value:?} for -{flag}: parse error")]
+    NoBool {
+        /// The flag.
+        flag: String,
+        /// Its value.
+        value: String,
+    },
+    /// The command line.
     #[error("fleetd takes no arguments. Did you mean to invoke fleetctl instead?")]
     Argument,
     /// `systemd_user` without the variable that says where the user's systemd is.
     #[error(
-        "systemd_user needs XDG_RUNTIME_DIR in the environment: it names the directory of the user's systemd"
+        "Failed creating Server: systemd_user needs XDG_RUNTIME_DIR in the environment: it names the directory of the user's systemd"
     )]
     NoRuntimeDirectory,
+}
+
+impl Error {
+    /// Whether the command line itself is at fault: then its usage is of help.
+    pub fn is_usage(&self) -> bool {
+        use Error::{Argument, FlagSyntax, NeedsArgument, NoBool, UnknownFlag};
+        matches!(
+            self,
+            Argument | FlagSyntax(_) | NeedsArgument(_) | NoBool { .. } | UnknownFlag(_)
+        )
+    }
 }
 
 /// Where a value stands.
@@ -104,183 +134,63 @@ pub struct Loaded {
     pub action: Action,
     /// The file that was read.
     pub file: Option<PathBuf>,
+    /// Whether it is the one that was named, and not the default one.
+    pub file_named: bool,
     /// What is odd: unknown keys, values that were passed over.
     pub warnings: Vec<String>,
+    /// What is set and was given up by the original already, in its words.
+    pub unsupported: Vec<String>,
     /// The value and origin of each key that was set.
     pub origins: BTreeMap<&'static str, (String, Origin)>,
 }
 
-/// How a value becomes part of the configuration.
-type Apply = fn(&mut Config, &str) -> Result<(), Bad>;
-
-/// A value that does not fit.
-enum Bad {
-    /// Passed over with a warning, as the original passed over numbers and bools in silence.
-    Ignore(&'static str),
-    /// Not to be guessed.
-    Fatal(&'static str),
-}
-
-/// Each key, in the order of the documentation, with one line of help.
-pub const KEYS: &[(&str, &str)] = &[
-    ("verbosity", "more than 0: debug logs"),
-    (
-        "store",
-        "auto, etcd or embedded; auto: etcd when etcd_servers is set, else embedded",
-    ),
-    ("etcd_servers", "comma list of etcd URLs"),
-    ("etcd_username", "user of etcd"),
-    ("etcd_password", "its password"),
-    ("etcd_keyfile", "client key for etcd (PEM)"),
-    ("etcd_certfile", "client certificate for etcd (PEM)"),
-    ("etcd_cafile", "CA of etcd's certificate (PEM)"),
-    ("etcd_key_prefix", "prefix of all keys in etcd"),
-    (
-        "etcd_request_timeout",
-        "bound of one request to etcd, in seconds",
-    ),
-    (
-        "engine_reconcile_interval",
-        "slow safety tick of the engine, in seconds",
-    ),
-    ("public_ip", "address to publish; empty: found out"),
-    ("metadata", "k=v,k=v of this machine"),
-    (
-        "agent_ttl",
-        "how long presence outlives the last sign of life (3s)",
-    ),
-    ("lost_after", "time from suspect to lost (1s)"),
-    ("units_directory", "where unit files are written"),
-    ("run_directory", "what ends with the boot"),
-    ("state_directory", "what outlives the boot"),
-    ("api_socket", "the API's socket, when systemd passes none"),
-    (
-        "api_listen",
-        "comma list of addresses to serve the API on (127.0.0.1:49153)",
-    ),
-    ("api_insecure", "serve plaintext off loopback, too"),
-    ("systemd_user", "drive the user's own systemd"),
-    ("token_limit", "page size of v1 listings"),
-    ("disable_engine", "never become leader"),
-    (
-        "disable_watches",
-        "accepted for the original's sake; watches are always on",
-    ),
-    ("disable_safety_ticks", "no slow safety ticks (for tests)"),
-    (
-        "enable_grpc",
-        "accepted for the original's sake; without effect",
-    ),
-    ("verify_units", "no longer supported"),
-    ("authorized_keys_file", "no longer supported"),
-];
-
-fn apply_of(key: &str) -> Option<Apply> {
-    const NUMBER: &str = "not a number; the default is used";
-    const BOOL: &str = "neither true nor false; the default is used";
-    const SECONDS: &str = "not a number of seconds; the default is used";
-    const DURATION: &str = "not a duration: write 500ms, 30s or 1m30s";
-    macro_rules! set {
-        (|$config:ident, $value:ident| $set:expr) => {
-            |$config: &mut Config, $value: &str| -> Result<(), Bad> {
-                $set;
-                Ok(())
-            }
-        };
-    }
-    fn path(value: &str) -> Option<PathBuf> {
-        (!value.is_empty()).then(|| PathBuf::from(value))
-    }
-    fn boolean(value: &str) -> Result<bool, Bad> {
-        values::go_bool(value).ok_or(Bad::Ignore(BOOL))
-    }
-    fn duration(value: &str) -> Result<Duration, Bad> {
-        values::go_duration(value)
-            .filter(|d| !d.is_zero())
-            .ok_or(Bad::Fatal(DURATION))
-    }
-    fn seconds(value: &str) -> Result<Duration, Bad> {
-        values::float_seconds(value)
-            .filter(|d| !d.is_zero())
-            .ok_or(Bad::Ignore(SECONDS))
-    }
-    fn directory(value: &str) -> Result<PathBuf, Bad> {
-        path(value)
-            .filter(|p| p.is_absolute())
-            .ok_or(Bad::Fatal("not an absolute path"))
-    }
-    Some(match key {
-        "verbosity" => {
-            set!(|c, v| c.verbosity = v.parse().map_err(|_| Bad::Ignore(NUMBER))?)
-        }
-        "store" => set!(|c, v| c.store = match v {
-            "auto" | "" => StoreKind::Auto,
-            "etcd" => StoreKind::Etcd,
-            "embedded" => StoreKind::Embedded,
-            _ => return Err(Bad::Fatal("no such store: write auto, etcd or embedded")),
-        }),
-        "etcd_servers" => set!(|c, v| c.etcd_servers = values::list(v)),
-        "etcd_username" => set!(|c, v| c.etcd_username = v.to_owned()),
-        "etcd_password" => set!(|c, v| c.etcd_password = v.to_owned()),
-        "etcd_keyfile" => set!(|c, v| c.etcd_keyfile = path(v)),
-        "etcd_certfile" => set!(|c, v| c.etcd_certfile = path(v)),
-        "etcd_cafile" => set!(|c, v| c.etcd_cafile = path(v)),
-        "etcd_key_prefix" => set!(|c, v| c.etcd_key_prefix = format!("/{}/", v.trim_matches('/'))),
-        "etcd_request_timeout" => set!(|c, v| c.etcd_request_timeout = seconds(v)?),
-        "engine_reconcile_interval" => set!(|c, v| c.engine_reconcile_interval = seconds(v)?),
-        "public_ip" => set!(|c, v| c.public_ip = (!v.is_empty()).then(|| v.to_owned())),
-        "metadata" => set!(|c, v| c.metadata = values::metadata(v)),
-        "agent_ttl" => set!(|c, v| c.agent_ttl = duration(v)?),
-        "lost_after" => set!(|c, v| c.lost_after = duration(v)?),
-        "units_directory" => set!(|c, v| c.units_directory = directory(v)?),
-        "run_directory" => set!(|c, v| c.run_directory = directory(v)?),
-        "state_directory" => set!(|c, v| c.state_directory = directory(v)?),
-        "api_socket" => set!(|c, v| c.api_socket = directory(v)?),
-        "api_listen" => set!(|c, v| c.api_listen = values::list(v)),
-        "api_insecure" => set!(|c, v| c.api_insecure = boolean(v)?),
-        "systemd_user" => set!(|c, v| c.systemd_user = boolean(v)?),
-        "token_limit" => set!(|c, v| c.token_limit = match v.parse::<u16>() {
-            Ok(0) =>
-                return Err(Bad::Ignore(
-                    "a page of none never ends; the default is used"
-                )),
-            Ok(limit) => limit,
-            Err(_) =>
-                return Err(Bad::Ignore(
-                    "not a number from 1 to 65535; the default is used"
-                )),
-        }),
-        "disable_engine" => set!(|c, v| c.disable_engine = boolean(v)?),
-        "disable_safety_ticks" => set!(|c, v| c.disable_safety_ticks = boolean(v)?),
-        "disable_watches" | "enable_grpc" => |_, value| boolean(value).map(|_| ()),
-        "verify_units" | "authorized_keys_file" => |_, _| Ok(()),
-        _ => return None,
-    })
-}
-
-/// Reads the command line, the file and the environment.
+/// Reads the command line, the file and the environment. Asked again with the same command line
+/// and environment, it sees what has changed in the file.
 pub fn load(
     args: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded, Error> {
     let environment: BTreeMap<String, String> = environment
         .into_iter()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter_map(|(name, value)| {
+            Some((
+                name.into_string().ok()?,
+                value.to_string_lossy().into_owned(),
+            ))
+        })
         .collect();
     let line = command_line(args)?;
-    let file = match &line.file {
-        Some(path) => Some(path.clone()),
-        None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
+    let file_named = line.file.is_some();
+    let file = line.file.or_else(|| {
+        // A file that cannot be looked at is there: reading it says why.
+        let default = PathBuf::from(DEFAULT_FILE);
+        default.try_exists().unwrap_or(true).then_some(default)
+    });
+    let mut loaded = Loaded {
+        config: Config::for_system(),
+        action: line.action,
+        file: file.clone(),
+        file_named,
+        warnings: Vec::new(),
+        unsupported: Vec::new(),
+        origins: BTreeMap::new(),
     };
     let mut settings = Vec::new();
-    let mut warnings = Vec::new();
-    if let (Some(path), Action::Run | Action::CheckConfig) = (&file, &line.action) {
-        for (key, value) in read_file(path)? {
+    if let (Some(path), Action::Run | Action::CheckConfig) = (&file, &loaded.action) {
+        let read = read_file(path)?;
+        for warning in read.warnings {
+            loaded
+                .warnings
+                .push(format!("{}: {warning}", path.display()));
+        }
+        for (key, value) in read.settings {
             settings.push((key, value, Origin::File(path.clone())));
         }
     }
     for (name, value) in &environment {
-        if let Some(key) = name.strip_prefix("FLEET_") {
+        if let Some(key) = name.strip_prefix("FLEET_")
+            && key == key.to_uppercase()
+        {
             settings.push((
                 key.to_lowercase(),
                 value.clone(),
@@ -291,73 +201,95 @@ pub fn load(
     for (key, value) in line.settings {
         settings.push((key, value, Origin::Flag));
     }
-
-    let user = settings
-        .iter()
-        .rev()
-        .find(|(key, ..)| key == "systemd_user");
-    let mut config = match user.and_then(|(_, value, _)| values::go_bool(value)) {
-        Some(true) => user_defaults(&environment)?,
-        _ => Config::for_system(),
-    };
-    let mut origins = BTreeMap::new();
-    for (key, value, origin) in settings {
-        let known = KEYS.iter().find(|(known, _)| *known == key);
-        let (Some((name, _)), Some(apply)) = (known, apply_of(&key)) else {
-            warnings.push(unknown_key(&key, &origin));
-            continue;
-        };
-        match apply(&mut config, &value) {
-            Ok(()) => {
-                if matches!(*name, "verify_units" | "authorized_keys_file")
-                    && !matches!(value.as_str(), "" | "false")
-                {
-                    warnings.push(format!(
-                        "Config option {name} is no longer supported - ignoring"
-                    ));
-                }
-                origins.insert(*name, (value, origin));
+    // The last source of a key counts as a whole: a value that is no good there does not bring
+    // back the one before it.
+    let mut winning = BTreeMap::new();
+    for (name, value, origin) in settings {
+        match keys::find(&name) {
+            Some(key) => {
+                winning.insert(key.name, (value, origin));
             }
+            None => loaded.warnings.push(unknown_key(&name, &origin)),
+        }
+    }
+    let user = winning.get("systemd_user");
+    if user.and_then(|(value, _)| values::go_bool(value)) == Some(true) {
+        loaded.config = user_defaults(&environment)?;
+    }
+    for key in KEYS {
+        if let Some((value, origin)) = winning.remove(key.name) {
+            loaded.set(key, value, origin)?;
+        }
+    }
+    Ok(loaded)
+}
+
+impl Loaded {
+    fn set(&mut self, key: &'static keys::Key, value: String, origin: Origin) -> Result<(), Error> {
+        match (key.apply)(&mut self.config, &value) {
+            Ok(()) => {}
             Err(Bad::Ignore(why)) => {
-                warnings.push(format!("{origin}: {key}={value:?}: {why}"));
+                self.warnings
+                    .push(format!("{origin}: {}={value:?}: {why}", key.name));
+                return Ok(());
             }
             Err(Bad::Fatal(why)) => {
+                let cure = match key.kind {
+                    Kind::Duration => ": write 500ms, 30s or 1m30s",
+                    _ => "",
+                };
+                let key = key.name;
                 return Err(Error::Value {
                     origin,
                     key,
                     value,
-                    why: why.to_owned(),
+                    why,
+                    cure,
                 });
             }
         }
+        let given_up = match key.name {
+            "verify_units" => values::go_bool(&value) == Some(true),
+            "authorized_keys_file" => !value.is_empty(),
+            _ => false,
+        };
+        if given_up {
+            let name = key.name;
+            self.unsupported.push(format!(
+                "Config option {name} is no longer supported - ignoring"
+            ));
+        }
+        if let Some(remark) = keys::remark(key, &value) {
+            self.warnings.push(format!("{origin}: {remark}"));
+        }
+        self.origins.insert(key.name, (value, origin));
+        Ok(())
     }
-    Ok(Loaded {
-        config,
-        action: line.action,
-        file,
-        warnings,
-        origins,
-    })
-}
 
-impl Loaded {
-    /// The configuration as `--check-config` prints it: a line a key that was set, with its
-    /// origin. Secrets are not shown.
+    /// The configuration as `--check-config` prints it: a line a key with its value and where
+    /// that comes from. Secrets are not shown.
     pub fn describe(&self) -> String {
         let mut text = String::new();
-        for (key, help) in KEYS {
-            let (value, origin) = match self.origins.get(key) {
-                Some((value, origin)) => (value.as_str(), origin.to_string()),
-                None => ("", "default".to_owned()),
+        for key in KEYS {
+            let value = key.shown(&self.config);
+            let origin = match self.origins.get(key.name) {
+                Some((_, origin)) => origin.to_string(),
+                None => "default".to_owned(),
             };
-            let value = if *key == "etcd_password" && !value.is_empty() {
-                "***"
-            } else {
-                value
-            };
-            let _ = writeln!(text, "{key}={value}\t# {origin}; {help}");
+            let _ = writeln!(text, "{}={value}\t# {origin}; {}", key.name, key.help);
         }
         text
+    }
+
+    /// The line of the start log that names the file, as the original's.
+    pub fn about_file(&self) -> String {
+        match &self.file {
+            Some(file) if self.file_named => {
+                format!("Using provided config file {}", file.display())
+            }
+            Some(file) => format!("Using default config file {}", file.display()),
+            None => "No provided or default config file found - proceeding without".to_owned(),
+        }
     }
 }
 
@@ -367,7 +299,8 @@ struct CommandLine {
     settings: Vec<(String, String)>,
 }
 
-/// Flags as Go's `flag` reads them: one or two dashes, `=` or the next argument.
+/// Flags as Go's `flag` reads them: one or two dashes, `=` or the next argument; switches take
+/// none but `=`; the first word that is no flag ends them.
 fn command_line(args: impl IntoIterator<Item = OsString>) -> Result<CommandLine, Error> {
     let mut line = CommandLine {
         action: Action::Run,
@@ -379,50 +312,96 @@ fn command_line(args: impl IntoIterator<Item = OsString>) -> Result<CommandLine,
         .skip(1)
         .map(|arg| arg.to_string_lossy().into_owned());
     while let Some(arg) = args.next() {
-        let Some(flag) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else {
-            if arg == "version" {
-                line.action = Action::Version;
-                continue;
-            }
-            return Err(Error::Argument);
+        if arg == "version" {
+            line.action = Action::Version;
+            continue;
+        }
+        let flag = match arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) {
+            None => return Err(Error::Argument),
+            // `--`: what follows are arguments. `-` is one.
+            Some("") if arg == "--" && args.next().is_none() => break,
+            Some("") => return Err(Error::Argument),
+            Some(flag) if flag.starts_with(['-', '=']) => return Err(Error::FlagSyntax(arg)),
+            Some(flag) => flag,
         };
         let (name, value) = match flag.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (flag, None),
         };
         let key = name.replace('-', "_");
-        match key.as_str() {
-            "version" => line.action = Action::Version,
-            "h" | "help" => line.action = Action::Help,
-            "check_config" => line.action = Action::CheckConfig,
-            "config" => {
-                line.file = Some(PathBuf::from(
-                    value.or_else(|| args.next()).unwrap_or_default(),
-                ));
+        let action = match key.as_str() {
+            "version" => Some(Action::Version),
+            "h" | "help" => Some(Action::Help),
+            "check_config" => Some(Action::CheckConfig),
+            _ => None,
+        };
+        if let Some(action) = action {
+            let value = value.unwrap_or_else(|| "true".to_owned());
+            match values::go_bool(&value) {
+                // Who asks for help gets it, whatever else is there.
+                Some(true) if line.action != Action::Help => line.action = action,
+                Some(_) => {}
+                None => {
+                    return Err(Error::NoBool {
+                        flag: name.to_owned(),
+                        value,
+                    });
+                }
             }
-            _ if apply_of(&key).is_some() => {
-                let value = value.or_else(|| args.next()).unwrap_or_default();
+            continue;
+        }
+        let known = keys::find(&key);
+        let mut argument = |value: Option<String>| {
+            value
+                .or_else(|| args.next())
+                .ok_or_else(|| Error::NeedsArgument(name.to_owned()))
+        };
+        match known {
+            None if key == "config" => {
+                // Empty is as good as not given.
+                let path = argument(value)?;
+                line.file = (!path.is_empty()).then(|| PathBuf::from(path));
+            }
+            None => return Err(Error::UnknownFlag(name.to_owned())),
+            Some(known) if known.kind == Kind::Bool => {
+                let value = value.unwrap_or_else(|| "true".to_owned());
+                if values::go_bool(&value).is_none() {
+                    return Err(Error::NoBool {
+                        flag: name.to_owned(),
+                        value,
+                    });
+                }
                 line.settings.push((key, value));
             }
-            _ => return Err(Error::UnknownFlag(name.to_owned())),
+            Some(_) => line.settings.push((key, argument(value)?)),
         }
     }
     Ok(line)
 }
 
-fn read_file(path: &Path) -> Result<Vec<(String, String)>, Error> {
+fn read_file(path: &Path) -> Result<ini::File, Error> {
     let fail = |why: String| Error::File {
         path: path.to_owned(),
         why,
     };
-    let about = std::fs::metadata(path).map_err(|err| fail(err.to_string()))?;
+    // In Go's words, which the original's users know.
+    let failed = |call: &str, error: &std::io::Error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+            std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+            _ => error.to_string(),
+        };
+        fail(format!("{call} {}: {why}", path.display()))
+    };
+    let about = std::fs::metadata(path).map_err(|error| failed("stat", &error))?;
     if about.is_dir() {
-        return Err(fail("it is a directory, not a file".to_owned()));
+        return Err(Error::Directory(path.to_owned()));
     }
     if about.len() > MAX_FILE_BYTES {
         return Err(fail(format!("it is larger than {MAX_FILE_BYTES} bytes")));
     }
-    let text = std::fs::read_to_string(path).map_err(|err| fail(err.to_string()))?;
+    let bytes = std::fs::read(path).map_err(|error| failed("open", &error))?;
+    let text = String::from_utf8(bytes).map_err(|_| fail("it is not UTF-8 text".to_owned()))?;
     ini::parse(&text).map_err(|source| Error::Syntax {
         path: path.to_owned(),
         source,
@@ -430,22 +409,23 @@ fn read_file(path: &Path) -> Result<Vec<(String, String)>, Error> {
 }
 
 fn user_defaults(environment: &BTreeMap<String, String>) -> Result<Config, Error> {
-    let runtime = environment
-        .get("XDG_RUNTIME_DIR")
-        .ok_or(Error::NoRuntimeDirectory)?;
-    let state = match (environment.get("XDG_STATE_HOME"), environment.get("HOME")) {
-        (Some(state), _) => PathBuf::from(state),
-        (None, Some(home)) => Path::new(home).join(".local/state"),
-        (None, None) => Path::new(runtime).join("state"),
+    // By the XDG Base Directory Specification, empty is unset and relative paths are none.
+    let directory = |name: &str| {
+        let path = environment.get(name).map(PathBuf::from);
+        path.filter(|path| path.is_absolute())
     };
-    Ok(Config::for_user(Path::new(runtime), &state))
+    let runtime = directory("XDG_RUNTIME_DIR").ok_or(Error::NoRuntimeDirectory)?;
+    let state = directory("XDG_STATE_HOME")
+        .or_else(|| Some(directory("HOME")?.join(".local/state")))
+        .unwrap_or_else(|| runtime.join("state"));
+    Ok(Config::for_user(&runtime, &state))
 }
 
 /// Names the key that was probably meant.
 fn unknown_key(key: &str, origin: &Origin) -> String {
     let near = KEYS
         .iter()
-        .map(|(known, _)| (distance(key, known), *known))
+        .map(|known| (distance(key, known.name), known.name))
         .min()
         .filter(|(distance, known)| *distance * 3 <= known.len());
     match near {

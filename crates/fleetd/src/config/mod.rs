@@ -5,6 +5,7 @@
 //! origin of each value.
 
 pub mod ini;
+pub mod keys;
 pub mod load;
 pub mod values;
 
@@ -21,6 +22,17 @@ pub enum StoreKind {
     Etcd,
     /// One file, for one machine.
     Embedded,
+}
+
+impl StoreKind {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StoreKind::Auto => "auto",
+            StoreKind::Etcd => "etcd",
+            StoreKind::Embedded => "embedded",
+        }
+    }
 }
 
 /// Everything that can be configured. Field names are the keys of `fleet.conf`.

@@ -103,7 +103,7 @@ fn fleetctl_and_the_api_refuse_what_is_bad_and_change_nothing() {
         .unwrap();
     assert_eq!(out.code, 1, "{}", told(&out));
     assert!(
-        out.stderr.contains("unable to use config file /nonexist"),
+        out.stderr.contains("Unable to use config file /nonexist"),
         "{}",
         told(&out)
     );
