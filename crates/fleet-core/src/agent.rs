@@ -323,9 +323,15 @@ pub fn state_record(
 ) -> StateRecord {
     let or = |text: &str, default: &str| if text.is_empty() { default } else { text }.to_owned();
     let gone = matches!(report.reached, Reached::Gone | Reached::Refused);
+    let load = match observed.file {
+        _ if gone => "not-found",
+        Some(_) => "loaded",
+        // It has not come so far yet, and is not shown as loaded.
+        None => "",
+    };
     let failure = observed.failure.as_ref();
     StateRecord {
-        load: or(&observed.load, if gone { "not-found" } else { "loaded" }),
+        load: or(&observed.load, load),
         active: or(&observed.active, "inactive"),
         sub: or(&observed.sub, "dead"),
         hash: observed

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::glob::Glob;
-use crate::name::{NameError, UnitName};
+use crate::name::{NameError, UnitName, UnitType};
 use crate::text::Quoted;
 use crate::unit_file::UnitFile;
 
@@ -83,6 +83,17 @@ pub enum Warning {
         /// What is wrong with it.
         error: NameError,
     },
+    /// The name is taken as the original takes it, but no machine can run the unit.
+    #[error("{}", not_loadable(*.0).unwrap_or_default())]
+    NotLoadable(UnitType),
+}
+
+/// Why no machine can run a unit of this type, for those of which that is so.
+pub fn not_loadable(unit_type: UnitType) -> Option<String> {
+    let why = unit_type.why_not_loadable()?;
+    Some(format!(
+        "systemd loads no {unit_type} units from files: {why}"
+    ))
 }
 
 /// A value that a requirement cannot have. Left out, the unit would run where it must not.

@@ -13,7 +13,7 @@ use crate::cluster::{Cluster, Machine, Score, WaitFor, matching};
 use crate::glob::Glob;
 use crate::name::UnitName;
 use crate::records::{MachineId, MemberStatus, Order};
-use crate::requirements::Requirements;
+use crate::requirements::{Requirements, not_loadable};
 
 /// A machine is preferred that suits the unit's followers too; beyond so many of them the rest
 /// is not asked, so that one placement stays cheap.
@@ -22,6 +22,8 @@ const MAX_GROUP: usize = 64;
 /// Why a machine may not run a unit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum No {
+    /// No systemd loads units of its type.
+    NotLoadable(String),
     /// It takes no new units.
     Closed(String),
     MachineId(String),
@@ -57,7 +59,7 @@ impl fmt::Display for Stopping {
 impl fmt::Display for No {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            No::Closed(why) => f.write_str(why),
+            No::Closed(why) | No::NotLoadable(why) => f.write_str(why),
             No::MachineId(id) => write!(f, "MachineID {id}"),
             No::Metadata(pairs) => write!(f, "MachineMetadata {pairs}"),
             No::PeerNowhere(peer) => write!(f, "MachineOf {peer} is not placed"),
@@ -104,7 +106,8 @@ pub(crate) enum Found {
 type Filter = fn(&Cluster, &Search<'_>, &MachineId, &Machine) -> Result<(), No>;
 
 /// In the order in which reasons are given: the first that refuses names it.
-const FILTERS: [Filter; 8] = [
+const FILTERS: [Filter; 9] = [
+    is_loadable,
     takes_new_units,
     has_id,
     has_metadata,
@@ -496,6 +499,16 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+fn is_loadable(_: &Cluster, search: &Search<'_>, _: &MachineId, _: &Machine) -> Result<(), No> {
+    loadable(search.unit)
+}
+
+/// Whether any systemd would load the unit, by its name alone: what no machine can run is tried
+/// on none.
+pub(crate) fn loadable(unit: &UnitName) -> Result<(), No> {
+    not_loadable(unit.unit_type()).map_or(Ok(()), |why| Err(No::NotLoadable(why)))
 }
 
 fn takes_new_units(

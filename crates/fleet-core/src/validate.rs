@@ -113,7 +113,14 @@ pub fn validate_unit(
         return Err(ValidateError::RequirementsTooLarge);
     }
     check_contradictions(&reading.requirements)?;
-    into_warnings(reading, unknown)
+    let mut warnings = into_warnings(reading, unknown)?;
+    let unit_type = name.map(UnitName::unit_type);
+    warnings.extend(
+        unit_type
+            .filter(|unit_type| unit_type.why_not_loadable().is_some())
+            .map(Warning::NotLoadable),
+    );
+    Ok(warnings)
 }
 
 /// Options may come as JSON; each must be read back from the serial form as one option of the

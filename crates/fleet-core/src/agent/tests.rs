@@ -346,6 +346,25 @@ fn a_foreign_store_stops_nothing_and_an_uncertain_machine_starts_nothing() {
 }
 
 #[test]
+fn a_unit_is_said_to_be_loaded_only_when_its_file_is_there() {
+    for (here, said) in [
+        // Its file cannot be written: it is loaded as little as one that was never there.
+        ("attempt@1", " inactive dead"),
+        ("files", " inactive dead"),
+        ("file=A attempt@1", "loaded inactive dead"),
+        ("file=A active launched=A@1", "loaded active dead"),
+        ("refused@1", "not-found inactive dead"),
+    ] {
+        let observed = here_of(here);
+        let assignment = assignment("launched A @1").unwrap();
+        let plan = plan_unit(&name(), Some(&assignment), &observed, Circumstances::GOOD);
+        let state = state_record(&plan.report.unwrap(), &observed, Some(assignment.hash));
+        let words = format!("{} {} {}", state.load, state.active, state.sub);
+        assert_eq!(words, said, "{here}");
+    }
+}
+
+#[test]
 fn all_stops_and_files_come_before_all_starts() {
     let unit = |unit: &str| UnitName::parse(unit).unwrap();
     let desired = BTreeMap::from([

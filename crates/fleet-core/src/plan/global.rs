@@ -7,7 +7,7 @@ use super::{Planner, Whereabouts};
 use crate::cluster::{Machine, Wish};
 use crate::name::UnitName;
 use crate::records::{MachineId, MemberStatus, Order, Refusal};
-use crate::schedule::{No, Stopping, closed_because, metadata_matches};
+use crate::schedule::{No, Stopping, closed_because, loadable, metadata_matches};
 
 /// As many different refusals are named; more would not be read.
 pub(crate) const MAX_REFUSALS: usize = 8;
@@ -153,6 +153,7 @@ impl Planner<'_> {
     }
 
     fn may_come_global(&self, name: &UnitName, wish: &Wish, machine: &Machine) -> Result<(), No> {
+        loadable(name)?;
         let needs = &wish.requirements;
         metadata_matches(needs, machine)?;
         match self.cluster.conflicting(name, needs, machine).first() {

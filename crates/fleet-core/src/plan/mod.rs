@@ -26,6 +26,8 @@ mod fixtures;
 mod model;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod rules_fixtures;
 
 /// Writes of one change at most, so that each change fits one transaction of the store with
 /// room for its guards. Only a global unit has more; each of its machines stands alone.

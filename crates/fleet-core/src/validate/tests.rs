@@ -132,6 +132,124 @@ fn the_first_contradiction_in_order_is_the_error() {
     );
 }
 
+/// Each option in each of its spellings; the first column is how errors call it.
+const SPELLINGS: &[(&str, &[&str])] = &[
+    (
+        "MachineID",
+        &[
+            "MachineID=m",
+            "X-ConditionMachineID=m",
+            "X-ConditionMachineBootID=m",
+        ],
+    ),
+    ("Peers", &[PEER, "X-ConditionMachineOf=b.service"]),
+    ("Conflicts", &["Conflicts=c.*", "X-Conflicts=c.*"]),
+    ("Replaces", &["Replaces=d.*"]),
+    (
+        "Global",
+        &[
+            "Global=true",
+            "Global=YES",
+            "Global=1",
+            "Global=on",
+            "Global=t",
+        ],
+    ),
+    (
+        "MachineMetadata",
+        &["MachineMetadata=a=b", "X-ConditionMachineMetadata=a=b"],
+    ),
+    ("Global is not meant", &["Global=false", "Global=no"]),
+    ("Exclusive", &["Exclusive=yes"]),
+    ("LostAfter", &["LostAfter=30s"]),
+    ("RescheduleOnFailure", &["RescheduleOnFailure=yes"]),
+];
+
+/// The pairs that exclude each other, as the original has them.
+const EXCLUSIVE_PAIRS: [(&str, &str); 7] = [
+    ("MachineID", "Peers"),
+    ("MachineID", "Conflicts"),
+    ("MachineID", "Global"),
+    ("MachineID", "Replaces"),
+    ("Global", "Peers"),
+    ("Global", "Replaces"),
+    ("Conflicts", "Replaces"),
+];
+
+#[test]
+fn every_pair_of_options_in_every_spelling_is_allowed_or_has_its_error() {
+    let mut n_refused = 0;
+    for (a, a_lines) in SPELLINGS {
+        for (b, b_lines) in SPELLINGS {
+            if a == b {
+                continue;
+            }
+            let expected = EXCLUSIVE_PAIRS
+                .iter()
+                .find(|(x, y)| (x, y) == (a, b) || (x, y) == (b, a))
+                .map_or("ok".to_owned(), |(x, y)| {
+                    format!("{x} cannot be used with {y}")
+                });
+            for a_line in *a_lines {
+                for b_line in *b_lines {
+                    check(&format!("{a_line}\n{b_line}"), &expected);
+                    n_refused += usize::from(expected != "ok");
+                }
+            }
+        }
+    }
+    // Both orders of 3×2 + 3×2 + 3×5 + 3×1 + 5×2 + 5×1 + 2×1 spellings.
+    assert_eq!(n_refused, 2 * 47);
+}
+
+#[test]
+fn a_peer_that_is_to_be_kept_away_is_refused_in_every_spelling() {
+    for of in ["MachineOf", "X-ConditionMachineOf"] {
+        for (key, kind) in [
+            ("Conflicts", "conflict"),
+            ("X-Conflicts", "conflict"),
+            ("Replaces", "replace"),
+        ] {
+            for (pattern, is_refused) in [
+                ("b.service", true),
+                ("b.*", true),
+                ("[a-c].service", true),
+                ("*", true),
+                ("c.*", false),
+                ("b", false),
+                ("[", false),
+            ] {
+                let lines = format!("{of}=b.service\n{key}={pattern}");
+                let result = validate_unit(None, &section(&lines), UnknownKeys::Default);
+                let expected = format!(
+                    "unresolvable requirements: peer \"b.service\" matches {kind} {pattern:?}"
+                );
+                assert_eq!(outcome(result.clone()) == expected, is_refused, "{lines}");
+                assert_eq!(result.is_err(), is_refused, "{lines}");
+            }
+        }
+    }
+}
+
+#[test]
+fn types_that_systemd_loads_from_no_file_are_taken_with_a_warning() {
+    let mut n_warned = 0;
+    for unit_type in crate::name::UnitType::ALL {
+        let unit = name(&format!("a.{unit_type}"));
+        let warnings = validate_unit(Some(&unit), &section("Global=no"), UnknownKeys::Strict);
+        let warnings = outcome(warnings);
+        if unit_type.why_not_loadable().is_none() {
+            assert_eq!(warnings, "ok", "{unit}");
+            continue;
+        }
+        let begin = format!("ok | systemd loads no {unit_type} units from files: ");
+        assert!(warnings.starts_with(&begin), "{warnings}");
+        assert!(warnings.contains("; use a "), "the cure: {warnings}");
+        n_warned += 1;
+    }
+    assert_eq!(n_warned, 4);
+}
+
 #[test]
 fn combinations_that_are_allowed() {
     for lines in [

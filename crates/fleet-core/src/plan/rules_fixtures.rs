@@ -1,0 +1,152 @@
+//! Plans as text, rule by rule: what the original's scheduling promises and where ours is stricter.
+
+use insta::assert_snapshot;
+
+use super::model::run;
+
+#[test]
+fn what_systemd_loads_from_no_file_is_tried_on_no_machine() {
+    assert_snapshot!(run("
+        machine m1
+        unit a.scope launched
+        unit b.device loaded
+        unit c.snapshot launched Global=true
+        unit d.busname inactive
+        plan
+        agents
+        want a.scope destroyed
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      a.scope pending: no machine may run it: systemd loads no scope units from files: programs make them at run time for processes of their own; use a service or a slice in its place [1×systemd loads no scope units from files: programs make them at run time for processes of their own; use a service or a slice in its place]
+      b.device pending: no machine may run it: systemd loads no device units from files: it makes them itself when udev finds the hardware; use a service that depends on the device [1×systemd loads no device units from files: it makes them itself when udev finds the hardware; use a service that depends on the device]
+      c.snapshot pending: global: on every machine that qualifies [1×systemd loads no snapshot units from files: systemd has dropped this type; use a target in its place]
+    agents:
+    plan:
+      a.scope destroyed [placement removed, tombstone removed]
+    ");
+}
+
+#[test]
+fn a_unit_that_no_machine_may_keep_is_stopped_and_waits_with_the_reason() {
+    assert_snapshot!(run("
+        machine m1 region=eu
+        machine m2
+        unit a.service launched MachineMetadata=region=eu
+        plan
+        agents
+        patch m1 region=us
+        plan
+        agents
+        patch m2 region=eu
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      a.service leaving m1: it may not stay on m1: MachineMetadata region=eu; waits until m1 has stopped it [gone@m1]
+    agents:
+      a.service pending: no machine may run it: MachineMetadata region=eu [-@m1, 2×MachineMetadata region=eu]
+    plan:
+      a.service on m2: fewest units (0) of the machines that may run it [launched@m2]
+    ");
+}
+
+#[test]
+fn global_units_with_conflicts_on_machines_that_join_later() {
+    assert_snapshot!(run("
+        machine m1
+        unit db.service launched
+        unit idle.service inactive Global=true Conflicts=*
+        unit apart.service launched Global=true Conflicts=db.service
+        unit other.service launched Global=true Conflicts=apart.service
+        plan
+        agents
+        machine m2
+        plan
+        agents
+        want apart.service inactive
+        plan
+        agents
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      apart.service on 1 of 1: global: on every machine that qualifies [launched@m1]
+      db.service pending: no machine may run it: apart.service conflicts with it [1×apart.service conflicts with it]
+      other.service pending: global: on every machine that qualifies [1×Conflicts with apart.service]
+    agents:
+    plan:
+      machine m2 present: it joined
+      apart.service on 2 of 2: global: on every machine that qualifies [launched@m2]
+      other.service pending: global: on every machine that qualifies [2×Conflicts with apart.service]
+    agents:
+    plan:
+      apart.service leaving m1: it was unloaded; m1 has not yet confirmed its stop [gone@m1, gone@m2]
+      other.service pending: global: on every machine that qualifies [2×Conflicts with apart.service (still stopping)]
+    agents:
+      apart.service its machine has confirmed that it is gone [-@m1, -@m2, placement removed]
+      db.service on m1: fewest units (1) of the machines that may run it [launched@m1]
+      other.service on 2 of 2: global: on every machine that qualifies [launched@m1, launched@m2]
+    ");
+}
+
+#[test]
+fn conflicts_name_instances_and_count_whichever_of_the_two_says_so() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit web@1.service launched
+        unit cache.service launched Conflicts=web@?.service
+        unit web@2.service launched
+        unit web@10.service launched
+        unit self@1.service launched Conflicts=self@1.service
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      cache.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+      self@1.service on m2: fewest units (0) of the machines that may run it [launched@m2]
+      web@1.service on m2: fewest units (1) of the machines that may run it [launched@m2]
+      web@10.service on m1: fewest units (1) of the machines that may run it [launched@m1]
+      web@2.service on m2: fewest units (2) of the machines that may run it [launched@m2]
+    ");
+}
+
+#[test]
+fn a_follower_of_a_global_unit_goes_where_that_is() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2 disk=ssd
+        unit log.service launched Global=true MachineMetadata=disk=ssd
+        unit side.service launched MachineOf=log.service
+        unit both.service launched MachineOf=log.service MachineOf=side.service
+        unit apart.service launched MachineOf=log.service Conflicts=side.service
+        plan
+        agents
+        patch m2 disk=hdd
+        plan
+        agents
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      apart.service on m2: MachineOf log.service [launched@m2]
+      both.service pending: no machine of 2 may run it: MachineOf log.service is on another machine (1), MachineOf side.service is not placed (1) [1×MachineOf log.service is on another machine, 1×MachineOf side.service is not placed]
+      log.service on 1 of 2: global: on every machine that qualifies [launched@m2, 1×MachineMetadata disk=ssd]
+      side.service pending: no machine of 2 may run it: MachineOf log.service is on another machine (1), apart.service conflicts with it (1) [1×MachineOf log.service is on another machine, 1×apart.service conflicts with it]
+    agents:
+    plan:
+      apart.service leaving m2: it may not stay on m2: MachineOf log.service is not placed; waits until m2 has stopped it [gone@m2]
+      both.service pending: no machine may run it: MachineOf log.service is not placed [2×MachineOf log.service is not placed]
+      log.service pending: global: on every machine that qualifies [gone@m2, 2×MachineMetadata disk=ssd]
+      side.service pending: no machine may run it: MachineOf log.service is not placed [2×MachineOf log.service is not placed]
+    agents:
+      apart.service pending: no machine may run it: MachineOf log.service is not placed [-@m2, 2×MachineOf log.service is not placed]
+      log.service its machine has confirmed that it is gone [-@m2]
+    ");
+}
