@@ -344,7 +344,8 @@ pub(crate) fn current_state(
         // On the way: what it has come from.
         Reached::Working => match (state.load.as_str(), state.active.as_str()) {
             ("" | "not-found", _) => DesiredState::Inactive,
-            (_, "active" | "reloading" | "deactivating") => DesiredState::Launched,
+            // A start that takes long has been asked for: that is what the word means.
+            (_, "active" | "reloading" | "activating" | "deactivating") => DesiredState::Launched,
             _ => DesiredState::Loaded,
         },
     }

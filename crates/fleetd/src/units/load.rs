@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fleet_core::agent::LaunchRecord;
-use fleet_core::name::{UnitName, UnitType};
+use fleet_core::name::UnitName;
+use fleet_core::requirements::not_loadable;
 
 use super::dbus::{CallError, Manager};
 use super::files::{has_install, is_simple};
@@ -77,8 +78,8 @@ impl Driver {
         unit_path: &[String],
         known: Option<&InMemory>,
     ) -> Option<String> {
-        if matches!(unit.unit_type(), UnitType::Busname | UnitType::Snapshot) {
-            return Some(format!("systemd has no units of type {}", unit.unit_type()));
+        if let Some(why) = not_loadable(unit.unit_type()) {
+            return Some(why);
         }
         if let Some(path) = self.files.clash(unit, unit_path) {
             return Some(format!(

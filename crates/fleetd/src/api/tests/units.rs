@@ -287,6 +287,67 @@ async fn unknown_keys_are_accepted_with_a_warning() {
 }
 
 #[tokio::test]
+async fn a_type_that_systemd_loads_from_no_file_is_taken_with_the_reason_and_the_cure() {
+    let cluster = Cluster::new();
+    for unit in ["a.scope", "a.device", "a.busname", "a.snapshot"] {
+        let got = cluster.put(unit, &body(OTHER, "launched")).await;
+        assert_eq!(got.status, 201, "{unit}: as the original");
+        let warning = got.headers["warning"].to_str().unwrap();
+        assert!(
+            warning.contains("systemd loads no") && warning.contains("; use a "),
+            "{warning}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_unit_that_waits_for_a_machine_says_why_in_a_header() {
+    let cluster = Cluster::new();
+    cluster.put("a.service", &body(OTHER, "launched")).await;
+    let path = "/fleet/v1/units/a.service";
+    let put = async |machine: Option<&str>| {
+        let record = PlacementRecord {
+            reason: "no machine may run it: MachineID m9".into(),
+            ..placement(machine)
+        };
+        let key = keys::placement("a.service");
+        cluster.write(key, record.encode()).await;
+        cluster.get(path).await
+    };
+    let got = put(None).await;
+    assert_eq!(got.status, 200);
+    assert_eq!(
+        got.headers["warning"].to_str().unwrap(),
+        "199 fleet \"Unit a.service: no machine may run it: MachineID m9\""
+    );
+    assert!(!put(Some("m1")).await.headers.contains_key("warning"));
+    // Who is not wanted anywhere does not wait.
+    put(None).await;
+    let inactive = r#"{"desiredState":"inactive"}"#;
+    cluster.put("a.service", inactive).await;
+    assert!(!cluster.get(path).await.headers.contains_key("warning"));
+}
+
+#[tokio::test]
+async fn replacing_or_destroying_a_template_leaves_its_instances_alone() {
+    let cluster = Cluster::new();
+    cluster.put("t@.service", SLEEP).await;
+    let launched = r#"{"options":[{"section":"Service","name":"ExecStart","value":"/bin/sleep 100"}],"desiredState":"launched"}"#;
+    cluster.put("t@1.service", launched).await;
+    let before = cluster.generation("t@1.service").await;
+    cluster.put("t@.service", &body(OTHER, "")).await;
+    assert_eq!(cluster.generation("t@1.service").await, before);
+    let got = cluster
+        .call("DELETE", "/fleet/v1/units/t@.service", &[], "")
+        .await;
+    assert_eq!(got.status, 204);
+    assert_eq!(cluster.generation("t@1.service").await, before);
+    let instance = cluster.wish("t@1.service").await;
+    assert_eq!(&*instance.text, SLEEP_TEXT);
+    assert_eq!(instance.desired, DesiredState::Launched);
+}
+
+#[tokio::test]
 async fn a_template_can_only_be_inactive_on_every_path() {
     let cluster = Cluster::new();
     let message = r#"cannot activate template "t@.service""#;
@@ -333,9 +394,11 @@ async fn a_unit_is_shown_with_its_states() {
     );
     for (reached, systemd, current) in [
         (Reached::Working, "", "inactive"),
-        (Reached::Working, "loaded/activating/start-pre", "loaded"),
+        (Reached::Working, "loaded/activating/start-pre", "launched"),
         (Reached::Launched, "loaded/active/running", "launched"),
         (Reached::Launched, "loaded/failed/failed", "launched"),
+        // Finished, or stopped by hand.
+        (Reached::Launched, "loaded/inactive/dead", "launched"),
         (Reached::Working, "loaded/deactivating/stop", "launched"),
         (Reached::Loaded, "loaded/inactive/dead", "loaded"),
         (Reached::Refused, "", "inactive"),

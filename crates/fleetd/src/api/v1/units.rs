@@ -54,8 +54,29 @@ pub(crate) async fn get(state: &Api, name: &str) -> Answer {
     let unit = reading.unit(name).await?.ok_or_else(Failure::no_unit)?;
     let placements = reading.placements([name].into_iter()).await?;
     let states = reading.states_where_placed(&placements).await?;
+    let wait = placements.get(name).and_then(|at| why_waiting(&unit, at));
     let unit = entity(&unit, placements.get(name), states.get(name));
-    Ok(Reply::json(&unit).with_warnings(reading.into_warnings()))
+    let mut warnings = reading.into_warnings();
+    warnings.extend(wait);
+    Ok(Reply::json(&unit).with_warnings(warnings))
+}
+
+/// Why a unit that is wanted on a machine is on none: the body of v1 has no place for it.
+fn why_waiting(unit: &LiveUnit, placement: &PlacementRecord) -> Option<String> {
+    let wanted = matches!(
+        unit.record.desired,
+        DesiredState::Loaded | DesiredState::Launched
+    );
+    let nowhere = placement.machine.is_none() && placement.assigned == 0;
+    if !wanted || !nowhere {
+        return None;
+    }
+    let why = match &placement.refusals[..] {
+        // The reason of a global unit says where it belongs, not why it is not there.
+        [most, ..] if unit.global => format!("no machine may run it: {}", most.requirement),
+        _ => placement.reason.clone(),
+    };
+    Some(format!("Unit {}: {why}", unit.name))
 }
 
 pub(crate) async fn put(state: &Api, call: &Call, body: &mut RequestBody, name: &str) -> Answer {
