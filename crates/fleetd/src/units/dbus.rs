@@ -55,8 +55,16 @@ pub(crate) struct Row {
     pub(crate) job: Option<(String, OwnedObjectPath)>,
 }
 
-/// A link that enabling a unit made: its path.
+/// A link that was made by enabling a unit, or removed by disabling it: its path.
 pub(crate) type LinkPath = String;
+
+/// What was done, the link, and what it leads to.
+type LinkChange = (String, String, String);
+
+fn paths_of(changes: Vec<LinkChange>, what: &str) -> Vec<LinkPath> {
+    let changes = changes.into_iter().filter(|(kind, _, _)| kind == what);
+    changes.map(|(_, link, _)| link).collect()
+}
 
 impl Manager {
     /// Over the private socket.
@@ -102,21 +110,20 @@ impl Manager {
         call.await.map(drop)
     }
 
-    /// Enables for this boot; the links that were made.
-    pub(crate) async fn enable(&self, path: &str) -> Result<Vec<LinkPath>, CallError> {
+    /// Enables for this boot; the links that were made. None: the unit file has nothing that
+    /// could be enabled.
+    pub(crate) async fn enable(&self, path: &str) -> Result<Option<Vec<LinkPath>>, CallError> {
         // Not by force: a name or alias of the machine's own is never taken over.
         let body = (vec![path], true, false);
-        let (_, changes): (bool, Vec<(String, String, String)>) =
+        let (can_be_enabled, changes): (bool, Vec<LinkChange>) =
             self.manager_for("EnableUnitFiles", &body).await?;
-        let links = changes.into_iter().filter(|(kind, _, _)| kind == "symlink");
-        Ok(links.map(|(_, link, _)| link).collect())
+        Ok(can_be_enabled.then(|| paths_of(changes, "symlink")))
     }
 
-    /// Removes all links of this boot to these units.
-    pub(crate) async fn disable(&self, units: &[String]) -> Result<(), CallError> {
-        self.manager("DisableUnitFiles", &(units, true))
-            .await
-            .map(drop)
+    /// Removes all links of this boot to these units; the links that were removed.
+    pub(crate) async fn disable(&self, units: &[String]) -> Result<Vec<LinkPath>, CallError> {
+        let changes: Vec<LinkChange> = self.manager_for("DisableUnitFiles", &(units, true)).await?;
+        Ok(paths_of(changes, "unlink"))
     }
 
     /// The states of units, and the position of the answer among the signals.

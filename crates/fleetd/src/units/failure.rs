@@ -10,7 +10,7 @@ use fleet_core::records::StateRecord;
 use tokio::sync::Semaphore;
 use zbus::{OwnedVariant, Variant};
 
-use super::dbus::{Manager, unit_object};
+use super::dbus::{Manager, UNIT, unit_object};
 
 /// A journal of some gigabytes answers within this; a failure is told without its log otherwise.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,6 +48,26 @@ pub(crate) fn job_result(result: &str) -> String {
         _ => "the start did not succeed",
     };
     format!("{result}: {words}")
+}
+
+/// The words for a start that systemd has not even begun with: what the unit would trigger is
+/// not there, or its journal says more.
+pub(crate) async fn not_begun(manager: &Manager, unit: &UnitName) -> String {
+    let path = unit_object(unit.as_str());
+    let triggers = manager.property::<Vec<String>>(&path, UNIT, "Triggers");
+    let triggers = triggers.await.unwrap_or_default();
+    let rows = match manager.list_by_names(&triggers).await {
+        Ok((rows, _)) => rows,
+        Err(_) => Vec::new(),
+    };
+    let missing = rows.into_iter().find(|row| row.load != "loaded");
+    match missing {
+        Some(row) => format!(
+            "it needs {}, which this machine's systemd has not loaded ({})",
+            row.name, row.load
+        ),
+        None => format!("{}; the machine's journal says why", job_result("failed")),
+    }
 }
 
 async fn reason(manager: &Manager, unit: &UnitName) -> String {

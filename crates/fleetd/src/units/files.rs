@@ -15,6 +15,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use fleet_core::agent::{LaunchRecord, Phase};
 use fleet_core::hash::UnitHash;
@@ -62,7 +63,7 @@ impl UnitFiles {
             };
             let entry = found.entry(name.clone()).or_default();
             // Without its link systemd does not find it: it counts as not written.
-            if self.is_own_link(&self.link(&name)) {
+            if self.is_in_place(&name) {
                 entry.file = Some((UnitHash::of(text.as_bytes()), text));
             }
         }
@@ -89,11 +90,29 @@ impl UnitFiles {
         self.links.join(name.as_str())
     }
 
+    /// Whether the unit file is there, and the link by which systemd finds it.
+    pub(crate) fn is_in_place(&self, name: &UnitName) -> bool {
+        self.is_own_link(&self.link(name), name) && self.unit(name).exists()
+    }
+
+    /// When the directories of unit files and of links last changed; None for one that is not
+    /// there.
+    pub(crate) fn changed_at(&self) -> [Option<SystemTime>; 2] {
+        [&self.units, &self.links].map(|directory| fs::metadata(directory).ok()?.modified().ok())
+    }
+
     /// Writes the unit file, and its link if there is none.
     pub(crate) fn write_unit(&self, name: &UnitName, text: &str) -> io::Result<()> {
-        write_whole(&self.unit(name), text.as_bytes())?;
+        match write_whole(&self.unit(name), text.as_bytes()) {
+            // Somebody has taken the directory away.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_directory(&self.units)?;
+                write_whole(&self.unit(name), text.as_bytes())?;
+            }
+            result => result?,
+        }
         let link = self.link(name);
-        if !self.is_own_link(&link) {
+        if !self.is_own_link(&link, name) {
             let temporary = temporary_of(&link);
             remove(&temporary)?;
             symlink(self.unit(name), &temporary)?;
@@ -105,7 +124,7 @@ impl UnitFiles {
     /// Removes the unit file and its link.
     pub(crate) fn remove_unit(&self, name: &UnitName) -> io::Result<()> {
         let link = self.link(name);
-        if self.is_own_link(&link) {
+        if self.is_own_link(&link, name) {
             remove(&link)?;
         }
         remove(&self.unit(name))
@@ -137,7 +156,7 @@ impl UnitFiles {
         unit_path
             .iter()
             .map(|directory| Path::new(directory).join(name.as_str()))
-            .find(|path| fs::symlink_metadata(path).is_ok() && !self.is_own_link(path))
+            .find(|path| fs::symlink_metadata(path).is_ok() && !self.is_own_link(path, name))
     }
 
     /// Says that the directory has changed. systemd notices new files by its time, and on old
@@ -154,9 +173,10 @@ impl UnitFiles {
         Ok(utimensat(CWD, &self.links, &times, AtFlags::empty())?)
     }
 
-    /// Whether a path leads into fleet's own directory.
-    pub(crate) fn is_own_link(&self, path: &Path) -> bool {
-        fs::read_link(path).is_ok_and(|target| target.starts_with(&self.units))
+    /// Whether a path is fleet's link to that unit. A link to another unit of fleet's is none: it
+    /// is an alias of that one.
+    pub(crate) fn is_own_link(&self, path: &Path, name: &UnitName) -> bool {
+        fs::read_link(path).is_ok_and(|target| target == self.unit(name))
     }
 
     fn parse_record(&self, text: &str) -> Option<LaunchRecord> {

@@ -42,12 +42,18 @@ impl Driver {
             Err(error) => return self.all_failed(&loads, &error),
         };
         let unit_path = self.unit_path();
-        let mut written = Vec::with_capacity(loads.len());
+        let mut accepted = Vec::with_capacity(loads.len());
         for load in loads {
             let known = before.get(load.unit.as_str());
-            if let Some(why) = self.why_not(&load.unit, &unit_path, known) {
-                self.refuse_untouched(&load, why);
-            } else if let Err(error) = self.write(&load) {
+            match self.why_not(&load.unit, &unit_path, known) {
+                Some(why) => self.refuse_untouched(&load, why),
+                None => accepted.push(load),
+            }
+        }
+        let let_go = self.disable_changed(manager, &accepted).await;
+        let mut written = Vec::with_capacity(accepted.len());
+        for load in accepted {
+            if let Err(error) = self.write(&load) {
                 self.attempt_failed(&load.unit, load.id, &load.record, &error.to_string());
             } else {
                 written.push(load);
@@ -61,7 +67,7 @@ impl Driver {
             Err(error) => return self.all_failed(&written, &error),
         };
         let (written, pulled_in) = self.enable(manager, written).await;
-        needs_reload |= pulled_in;
+        needs_reload |= pulled_in | let_go;
         if needs_reload && let Err(error) = self.reload_since(manager, n_reloads).await {
             return self.all_failed(&written, &error);
         }
@@ -78,27 +84,52 @@ impl Driver {
         unit_path: &[String],
         known: Option<&InMemory>,
     ) -> Option<String> {
-        if let Some(why) = not_loadable(unit.unit_type()) {
-            return Some(why);
-        }
         if let Some(path) = self.files.clash(unit, unit_path) {
             return Some(format!(
                 "this machine has a {unit} of its own: {}",
                 path.display()
             ));
         }
-        let known = known.filter(|known| known.load != "not-found")?;
-        let fragment = Path::new(&known.fragment);
-        if fragment == self.files.link(unit) || fragment == self.files.unit(unit) {
+        if let Some(known) = known.filter(|known| known.load != "not-found")
+            && let Some(origin) = self.origin(unit, &known.fragment)
+        {
+            return Some(format!("this machine has a {unit} of its own: {origin}"));
+        }
+        not_loadable(unit.unit_type())
+    }
+
+    /// Where a unit in systemd's memory comes from, if it is not fleet's.
+    fn origin<'a>(&self, unit: &UnitName, fragment: &'a str) -> Option<&'a str> {
+        let path = Path::new(fragment);
+        if path == self.files.link(unit) || path == self.files.unit(unit) {
             return None;
         }
-        let origin = match known.fragment.as_str() {
+        match fragment {
             // A link of ours whose file went away.
-            "" if self.files.is_own_link(&self.files.link(unit)) => return None,
-            "" => "made by systemd itself",
-            fragment => fragment,
+            "" if self.files.is_own_link(&self.files.link(unit), unit) => None,
+            "" => Some("made by systemd itself"),
+            fragment => Some(fragment),
+        }
+    }
+
+    /// Disables those whose contents change, while systemd still reads the old ones: the links of
+    /// `[Install]` options that are no longer there would stay for ever. Also says whether a
+    /// unit in memory must learn that it no longer pulls in another one.
+    async fn disable_changed(&self, manager: &Manager, loads: &[Load]) -> bool {
+        let enabled: Vec<String> = {
+            let state = self.shared.lock();
+            let changes = |load: &&Load| {
+                let entry = state.units.get(&load.unit);
+                entry.is_some_and(|e| e.install && e.observed.file != Some(load.record.hash))
+            };
+            let enabled = loads.iter().filter(changes);
+            enabled.map(|load| load.unit.as_str().to_owned()).collect()
         };
-        Some(format!("this machine has a {unit} of its own: {origin}"))
+        let mut let_go = false;
+        for link in self.disable(manager, &enabled).await {
+            let_go = let_go || must_learn(manager, &link).await;
+        }
+        let_go
     }
 
     fn write(&self, load: &Load) -> std::io::Result<()> {
@@ -154,11 +185,20 @@ impl Driver {
             }
             let path = self.files.unit(&load.unit);
             match manager.enable(&path.to_string_lossy()).await {
-                Ok(links) => {
+                Ok(Some(links)) => {
                     for link in links {
                         pulled_in = pulled_in || must_learn(manager, &link).await;
                     }
                     kept.push(load);
+                }
+                Ok(None) => {
+                    let why = format!(
+                        "Failed to enable systemd unit {}: its [Install] section says nothing to \
+                         enable it by (WantedBy=, RequiredBy=, Alias= or Also=)",
+                        load.unit
+                    );
+                    self.refuse(manager, &load.unit, load.id, &load.record, why)
+                        .await;
                 }
                 Err(CallError::Transient(why) | CallError::Lost(why)) => {
                     self.attempt_failed(&load.unit, load.id, &load.record, &why);

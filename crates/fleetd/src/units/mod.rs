@@ -18,6 +18,7 @@ mod files;
 mod load;
 mod private_socket;
 mod signals;
+mod start;
 mod state;
 pub mod systemd;
 mod work;

@@ -40,6 +40,10 @@ const MAX_JOBS: usize = 100;
 /// They are not run but waited for, and must not keep others from their turn.
 const MAX_SLOW_JOBS: usize = 300;
 
+/// How often it is looked whether somebody has taken files away; that costs two questions to the
+/// kernel.
+const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(2);
+
 /// Where things are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SystemdConfig {
@@ -132,6 +136,7 @@ impl Systemd {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&driver).keep_connected(config.transport, scanned));
         tasks.spawn(Arc::clone(&driver).work());
+        tasks.spawn(Arc::clone(&driver).watch_files());
         Arc::new(Systemd {
             driver,
             _tasks: tasks,
@@ -203,6 +208,9 @@ impl Driver {
         let found = found.map_err(|error| CallError::Lost(format!("directories: {error}")))?;
         for (unit, found) in found {
             self.shared.update(&unit, |entry| {
+                // Without its file nobody knows whether it was enabled: its links are looked for.
+                let record = found.record.as_ref();
+                entry.install = record.is_some_and(|record| record.phase != Phase::Gone);
                 entry.observed.record = found.record;
                 if let Some((hash, text)) = found.file {
                     entry.observed.file = Some(hash);
@@ -212,6 +220,43 @@ impl Driver {
             });
         }
         Ok(())
+    }
+
+    /// Notices unit files and links that were removed by hand.
+    async fn watch_files(self: Arc<Self>) {
+        let mut seen = self.files.changed_at();
+        loop {
+            tokio::time::sleep(LOOK_AT_FILES_EVERY).await;
+            let now = self.files.changed_at();
+            if now != seen {
+                seen = now;
+                self.find_missing();
+            }
+        }
+    }
+
+    fn find_missing(&self) {
+        let is_missing = |unit: &UnitName, observed: &Observed| {
+            // A task in flight is about to change the files itself.
+            observed.file.is_some() && observed.working.is_none() && !self.files.is_in_place(unit)
+        };
+        let here: Vec<(UnitName, Observed)> = {
+            let state = self.shared.lock();
+            let units = state.units.iter();
+            units
+                .map(|(unit, entry)| (unit.clone(), entry.observed.clone()))
+                .collect()
+        };
+        for (unit, observed) in here {
+            if is_missing(&unit, &observed) {
+                tracing::warn!(%unit, "its file or its link was removed by hand");
+                self.shared.update(&unit, |entry| {
+                    if is_missing(&unit, &entry.observed) {
+                        entry.observed.file = None;
+                    }
+                });
+            }
+        }
     }
 
     async fn keep_connected(

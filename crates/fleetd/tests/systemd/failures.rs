@@ -142,3 +142,42 @@ fn a_unit_that_takes_long_to_stop_delays_nobody() {
         assert_eq!(manager.show("a-stubborn.service", "LoadState"), "not-found");
     });
 }
+
+#[test]
+fn a_start_that_systemd_refuses_for_now_is_tried_again_with_its_reason_told() {
+    run(async {
+        let manager = Manager::boot();
+        let mut machine = Machine::on(&manager).await;
+        // A socket needs its service, which comes a little later.
+        machine.launch("k.socket", "[Socket]\nListenStream=%t/k.sock\n");
+        machine
+            .until("an attempt has failed", |m| {
+                m.observe("k.socket").attempt.is_some()
+            })
+            .await;
+        let (reached, why) = machine.reached("k.socket").unwrap();
+        assert_eq!(reached, Reached::Working);
+        assert!(
+            why.unwrap_or_default().contains("k.service"),
+            "it names what is missing"
+        );
+        machine.assign("k.service", Order::Loaded, &service("/bin/sleep infinity"));
+        machine.settle_all().await;
+        assert_eq!(machine.observe("k.socket").active, "active");
+
+        // Without it for good, the machine refuses; the cluster may find another.
+        machine.launch("alone.socket", "[Socket]\nListenStream=%t/alone.sock\n");
+        let refused =
+            |m: &Machine| matches!(m.reached("alone.socket"), Some((Reached::Refused, _)));
+        machine.until("it is refused", refused).await;
+        let (_, why) = machine.reached("alone.socket").unwrap();
+        assert!(why.unwrap_or_default().contains("alone.service"));
+        assert!(
+            manager
+                .links()
+                .join("alone.socket")
+                .symlink_metadata()
+                .is_err()
+        );
+    });
+}

@@ -99,14 +99,16 @@ fn types_other_than_services_start_and_go() {
         for (unit, _) in units {
             assert_eq!(manager.show(unit, "ActiveState"), "inactive", "{unit}");
         }
-        // Types that systemd no longer has are refused and leave nothing behind.
-        machine.launch("x.snapshot", "[Unit]\n");
-        let (reached, why) = machine.settled("x.snapshot").await;
-        assert_eq!(reached, Reached::Refused);
-        assert_eq!(
-            why.as_deref(),
-            Some("systemd has no units of type snapshot")
-        );
+        // A type that systemd loads from no file is refused, and leaves nothing behind.
+        for unit in ["x.snapshot", "x.scope", "x.device", "x.busname"] {
+            machine.launch(unit, "[Unit]\nDescription=x\n");
+            let (reached, why) = machine.settled(unit).await;
+            let why = why.unwrap_or_default();
+            assert_eq!(reached, Reached::Refused, "{unit}");
+            assert!(why.contains("systemd loads no"), "{why}");
+            assert!(why.contains("; use a "), "the cure: {why}");
+            assert!(manager.links().join(unit).symlink_metadata().is_err());
+        }
     });
 }
 
@@ -182,34 +184,5 @@ fn a_stop_overtakes_a_start_that_does_not_come_to_an_end() {
         machine.assign("a.service", Order::Gone, never_ready);
         machine.settle_all().await;
         assert_eq!(manager.show("a.service", "LoadState"), "not-found");
-    });
-}
-
-#[test]
-fn a_unit_with_install_options_is_enabled_for_this_boot_while_it_is_loaded() {
-    run(async {
-        let manager = Manager::boot();
-        let mut machine = Machine::on(&manager).await;
-        let text = service("/bin/sleep infinity") + "\n[Install]\nWantedBy=default.target\n";
-        let link = manager.links().join("default.target.wants/a.service");
-        machine.assign("a.service", Order::Loaded, &text);
-        machine.settle_all().await;
-        assert_eq!(
-            manager.systemctl(&["is-enabled", "a.service"]),
-            "enabled-runtime"
-        );
-        assert!(link.symlink_metadata().is_ok());
-        machine.launch("a.service", &text);
-        machine.settle_all().await;
-        machine.assign("a.service", Order::Gone, &text);
-        machine.settle_all().await;
-        assert!(link.symlink_metadata().is_err());
-        assert!(
-            manager
-                .links()
-                .join("a.service")
-                .symlink_metadata()
-                .is_err()
-        );
     });
 }

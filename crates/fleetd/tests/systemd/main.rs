@@ -11,6 +11,7 @@
 mod adoption;
 mod contents;
 mod failures;
+mod install;
 mod life;
 mod many;
 mod names;

@@ -143,11 +143,16 @@ impl Manager {
     }
 
     pub(crate) fn systemctl(&self, args: &[&str]) -> String {
+        self.as_manager("systemctl", &[&["--user"], args].concat())
+    }
+
+    /// Runs a command of systemd's; what it says.
+    pub(crate) fn as_manager(&self, program: &str, args: &[&str]) -> String {
         // A bus client must be the user whose systemd it is.
         let uid = self.uid.to_string();
         let output = Command::new("setpriv")
             .args(["--reuid", &uid, "--regid", &uid, "--clear-groups"])
-            .args(["systemctl", "--user"])
+            .arg(program)
             .args(args)
             .env("XDG_RUNTIME_DIR", self.runtime())
             .output()
