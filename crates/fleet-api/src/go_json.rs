@@ -44,7 +44,7 @@ pub(crate) enum SyntaxError {
     /// A byte that may not stand there.
     Invalid { byte: u8, place: String },
     /// Nested too deeply.
-    TooDeep,
+    TooDeep(u8),
 }
 
 impl fmt::Display for SyntaxError {
@@ -55,7 +55,9 @@ impl fmt::Display for SyntaxError {
             SyntaxError::Invalid { byte, place } => {
                 write!(f, "invalid character {} {place}", quoted(*byte))
             }
-            SyntaxError::TooDeep => f.write_str("exceeded max depth"),
+            SyntaxError::TooDeep(byte) => {
+                write!(f, "invalid character {} exceeded max depth", quoted(*byte))
+            }
         }
     }
 }
@@ -84,8 +86,8 @@ impl Reader<'_> {
     fn value(&mut self) -> Result<Value, SyntaxError> {
         self.skip_space();
         match self.next()? {
-            b'{' => self.nested(Reader::object),
-            b'[' => self.nested(Reader::array),
+            byte @ b'{' => self.nested(byte, Reader::object),
+            byte @ b'[' => self.nested(byte, Reader::array),
             b'"' => Ok(Value::String(self.string()?)),
             b't' => self.literal("true", Value::Bool),
             b'f' => self.literal("false", Value::Bool),
@@ -97,11 +99,12 @@ impl Reader<'_> {
 
     fn nested(
         &mut self,
+        opening: u8,
         read: impl FnOnce(&mut Self) -> Result<Value, SyntaxError>,
     ) -> Result<Value, SyntaxError> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(SyntaxError::TooDeep);
+            return Err(SyntaxError::TooDeep(opening));
         }
         let value = read(self);
         self.depth -= 1;
@@ -405,6 +408,10 @@ mod tests {
             assert_eq!(error.to_string(), message, "{json}");
         }
         let deep = "[".repeat(100_000);
-        assert_eq!(first_value(deep.as_bytes()), Err(SyntaxError::TooDeep));
+        let error = first_value(deep.as_bytes()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "invalid character '[' exceeded max depth"
+        );
     }
 }

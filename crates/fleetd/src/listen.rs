@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::header::{CONNECTION, CONTENT_TYPE, SERVER};
 use axum::http::{Request, Response, StatusCode};
+use fleet_api::error::ErrorBody;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,6 +29,9 @@ const MAX_CONNECTIONS: usize = 1_024;
 
 /// A client that has not sent its request head by then is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a connection keeps of what it reads; a request head beyond it is answered with 431.
+const MAX_BUFFER: usize = 256 << 10;
 
 /// Answers under way may finish for so long when fleetd stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -265,9 +270,12 @@ async fn http(
     mut shutdown: Shutdown,
 ) {
     let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
+    // `Content-Type`, not `content-type`: people's scripts look for what the original sent.
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_BUFFER)
+        .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
@@ -287,16 +295,17 @@ fn plaintext_refused() -> Router {
     const MESSAGE: &str = "plaintext TCP is served on loopback only: use the unix socket or an \
         SSH tunnel (fleetctl --tunnel), or set api_insecure=true in fleet.conf to let anybody on \
         this network control the cluster";
-    Router::new().fallback(async |_: Request<Body>| {
-        info!("plaintext TCP off loopback was refused");
+    Router::new().fallback(async |request: Request<Body>| {
+        let peer = request.extensions().get::<Peer>().map(Peer::to_string);
+        info!(peer, "plaintext TCP off loopback was refused");
+        let body = fleet_api::v1::to_json(&ErrorBody::new(403, MESSAGE));
         Response::builder()
             .status(StatusCode::FORBIDDEN)
-            .header("Content-Type", "application/json")
-            .body(Body::from(fleet_api_error(403, MESSAGE)))
+            .header(CONTENT_TYPE, "application/json")
+            .header(SERVER, concat!("fleetd/v", env!("CARGO_PKG_VERSION")))
+            // What a refused client sends is not read.
+            .header(CONNECTION, "close")
+            .body(Body::from(body))
             .unwrap_or_default()
     })
-}
-
-fn fleet_api_error(code: u16, message: &str) -> String {
-    serde_json::json!({"error": {"code": code, "message": message}}).to_string()
 }

@@ -268,7 +268,7 @@ impl Batch {
         let answer = &mut self.answers[answer_idx];
         answer.outcome = "error".to_owned();
         answer.code = Some(failure.status);
-        answer.error = Some(failure.message.clone());
+        answer.error = Some(failure.full_message());
     }
 }
 

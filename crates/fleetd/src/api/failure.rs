@@ -7,6 +7,9 @@ use crate::store;
 pub(crate) struct Failure {
     pub(crate) status: u16,
     pub(crate) message: String,
+    /// The reason, where v1 promises a message without one: v2 says it behind the message, v1 in
+    /// a header.
+    pub(crate) detail: Option<String>,
 }
 
 impl Failure {
@@ -14,6 +17,15 @@ impl Failure {
         Failure {
             status,
             message: message.into(),
+            detail: None,
+        }
+    }
+
+    /// Message and reason.
+    pub(crate) fn full_message(&self) -> String {
+        match &self.detail {
+            Some(detail) => format!("{}: {detail}", self.message),
+            None => self.message.clone(),
         }
     }
 
@@ -28,10 +40,10 @@ impl Failure {
 
     /// 503, which an address in front of several fleetds takes for "ask another one".
     pub(crate) fn unavailable(reason: &str) -> Failure {
-        Failure::new(
-            503,
-            format!("fleet server unable to communicate with etcd: {reason}"),
-        )
+        Failure {
+            detail: Some(reason.to_owned()),
+            ..Failure::new(503, "fleet server unable to communicate with etcd")
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 pub(crate) enum Route {
     /// Not in its shortest form: where to go instead.
     Unclean(String),
+    /// A `%` that two hexadecimal digits do not follow: what stands there.
+    BadEscape(String),
     Metrics,
     /// `/`, `/fleet/v1`, `/v1-alpha`: nothing can be done with them.
     Base,
@@ -40,6 +42,9 @@ pub(crate) enum V2 {
 
 /// Finds what a path names.
 pub(crate) fn route(raw: &str) -> Route {
+    if let Some(escape) = bad_escape(raw) {
+        return Route::BadEscape(escape.to_owned());
+    }
     let path = percent_decode_str(raw).decode_utf8_lossy();
     if !path.starts_with('/') {
         return Route::Nothing;
@@ -58,6 +63,19 @@ pub(crate) fn route(raw: &str) -> Route {
         (_, _, Some(rest)) if rest.is_empty() || rest.starts_with('/') => v2_route(rest),
         _ => Route::Nothing,
     }
+}
+
+fn bad_escape(raw: &str) -> Option<&str> {
+    raw.match_indices('%').find_map(|(at, _)| {
+        let escape = raw.get(at..).unwrap_or_default();
+        let mut digits = escape.chars().skip(1).take(2);
+        let is_escape = digits.by_ref().filter(char::is_ascii_hexdigit).count() == 2;
+        let end = escape
+            .char_indices()
+            .nth(3)
+            .map_or(escape.len(), |(end, _)| end);
+        (!is_escape).then_some(&escape[..end])
+    })
 }
 
 fn v1_route(rest: &str) -> Route {
@@ -204,6 +222,18 @@ mod tests {
             ("/fleet/v1/units/%2e%2e/a%20b", "/fleet/v1/a%20b"),
         ] {
             assert_eq!(route(path), Route::Unclean(to.into()), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_escape_that_is_none_is_named() {
+        for (path, escape) in [
+            ("/fleet/v1/units/%zz", "%zz"),
+            ("/fleet/v1/units/a%4", "%4"),
+            ("/%", "%"),
+            ("/a%20%x1y", "%x1"),
+        ] {
+            assert_eq!(route(path), Route::BadEscape(escape.into()), "{path}");
         }
     }
 

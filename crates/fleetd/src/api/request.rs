@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::response::Response;
 use http_body_util::BodyExt;
 use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION, SERVER, WARNING};
@@ -30,6 +31,10 @@ pub(crate) const MAX_V2_BODY: usize = 16 << 20;
 /// So much of a body that nobody wants is read all the same, so that the client gets to read the
 /// answer: closing a connection with unread data resets it.
 const MAX_DISCARDED: usize = 64 << 20;
+
+/// Largest head that is looked at; fleet's own are a few hundred bytes. A head that is larger
+/// than a connection's buffer is refused there already, without a message.
+const MAX_HEAD: usize = 64 << 10;
 
 /// A body must arrive by then.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -108,6 +113,7 @@ impl Call {
 /// Answers a request.
 pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
+    let head_size = head_size(&parts);
     let client_id = client_id(&parts.headers);
     let unique = state.ids.next();
     let expects = parts.headers.contains_key(hyper::header::EXPECT);
@@ -132,9 +138,16 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
     let found = route(path);
     let is_v2 = matches!(found, Route::V2(_) | Route::NoV2);
     let answer = match found {
+        _ if head_size > MAX_HEAD => Err(Failure::new(
+            431,
+            format!("request head too large (max {MAX_HEAD} bytes)"),
+        )),
         Route::Unclean(clean) => return moved(state, &call, &clean, parts.uri.query()),
         Route::Metrics => Ok(Reply::text("text/plain; version=0.0.4", (state.metrics)())),
         Route::V1(V1::Discovery) => discovery(&call),
+        Route::BadEscape(escape) => Err(Failure::bad_request(format!(
+            "invalid URL escape {escape:?}"
+        ))),
         Route::Base => Err(Failure::new(405, "")),
         Route::Nothing => Err(Failure::new(404, "")),
         Route::NoV2 => Err(Failure::new(404, "no such resource in API v2")),
@@ -161,6 +174,16 @@ impl super::Shared {
     }
 }
 
+/// About what the head has taken on the wire.
+fn head_size(parts: &Parts) -> usize {
+    let target = parts.uri.path_and_query().map_or(1, |p| p.as_str().len());
+    let headers = parts.headers.iter();
+    target
+        + headers
+            .map(|(name, value)| name.as_str().len() + value.len() + 4)
+            .sum::<usize>()
+}
+
 fn discovery(call: &Call) -> Answer {
     if call.method != Method::GET {
         return Err(Failure::bad_request(
@@ -176,11 +199,11 @@ fn discovery(call: &Call) -> Answer {
 fn success(state: &Api, reply: Reply) -> Response<Body> {
     let mut response = Response::new(reply.body);
     *response.status_mut() = reply.status;
-    set_server(state, &mut response);
     if let Some(content_type) = reply.content_type {
         let value = HeaderValue::from_static(content_type);
         response.headers_mut().insert(CONTENT_TYPE, value);
     }
+    set_server(state, &mut response);
     let n_left = reply.warnings.len().saturating_sub(MAX_WARNINGS);
     for warning in reply.warnings.iter().take(MAX_WARNINGS) {
         add_warning(&mut response, warning);
@@ -201,16 +224,19 @@ fn error(
 ) -> Response<Body> {
     if failure.status >= 500 {
         warn!(request = id, method = %call.method, path, status = failure.status,
-              reason = failure.message, "a request failed");
+              reason = failure.full_message(), "a request failed");
     } else {
         debug!(request = id, method = %call.method, path, status = failure.status,
-               reason = failure.message, "a request was refused");
+               reason = failure.full_message(), "a request was refused");
     }
-    let mut body = ErrorBody::new(failure.status, failure.message.as_str());
-    if is_v2 {
-        body = body.with_request_id(id);
-    }
+    let body = match is_v2 {
+        true => ErrorBody::new(failure.status, failure.full_message()).with_request_id(id),
+        false => ErrorBody::new(failure.status, failure.message.as_str()),
+    };
     let mut response = Response::new(Body::from(fleet_api::v1::to_json(&body)));
+    if let (false, Some(detail)) = (is_v2, &failure.detail) {
+        add_warning(&mut response, detail);
+    }
     *response.status_mut() =
         StatusCode::from_u16(failure.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();

@@ -169,7 +169,7 @@ fn without_etcd_at_the_start_fleetd_waits_and_says_so() {
         .unwrap();
     assert!(answer.ends_with(" 503"), "{answer}");
     assert!(
-        answer.contains("fleet server unable to communicate with etcd: "),
+        answer.contains("\"message\":\"fleet server unable to communicate with etcd\""),
         "{answer}"
     );
     etcd.start().unwrap();

@@ -1,26 +1,23 @@
 //! Over a real unix socket: what hyper makes of our answers.
 
 use fleet_api::client::{Client, Endpoint, Error};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 
 use super::*;
+use crate::listen::{self, Listener};
 
-/// Serves a cluster on a socket in a directory of its own.
+/// Serves a cluster as fleetd does, on a socket in a directory of its own.
 pub(super) fn serve(cluster: &Cluster) -> (tempfile::TempDir, std::path::PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("fleet.sock");
-    let listener = UnixListener::bind(&path).unwrap();
+    let listener = Listener::Unix(UnixListener::bind(&path).unwrap());
     let router = router(cluster.state.clone());
+    let (stop, shutdown) = watch::channel(false);
     tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let service = TowerToHyperService::new(router.clone());
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::spawn(connection);
-        }
+        listen::serve(vec![listener], router, false, shutdown).await;
+        drop(stop);
     });
     (directory, path)
 }
@@ -109,19 +106,19 @@ async fn a_created_unit_answers_as_the_originals_sample() {
     let answer = exchange(&mut stream, request.as_bytes()).await;
     let mut lines: Vec<_> = answer
         .lines()
-        .filter(|l| !l.starts_with("date: "))
+        .filter(|l| !l.starts_with("Date: "))
         .collect();
     lines.sort_unstable();
     assert_eq!(
         lines,
         [
             "",
+            "Content-Length: 0",
             "HTTP/1.1 201 Created",
-            "content-length: 0",
-            "server: fleetd/v1.2.3"
+            "Server: fleetd/v1.2.3"
         ]
     );
-    assert!(answer.contains("\r\ndate: "));
+    assert!(answer.contains("\r\nDate: "));
 }
 
 #[tokio::test]
@@ -179,4 +176,101 @@ async fn a_head_request_has_no_body() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+}
+
+/// Sends bytes that end with `Connection: close`; everything that comes back, without dates.
+async fn conversation(path: &std::path::Path, bytes: &[u8]) -> String {
+    let mut stream = UnixStream::connect(path).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let lines: Vec<_> = answer
+        .split("\r\n")
+        .filter(|line| !line.starts_with("Date: "))
+        .collect();
+    lines.join("\n")
+}
+
+#[tokio::test]
+async fn answers_have_the_originals_headers_in_its_spelling() {
+    let cluster = Cluster::new();
+    cluster.put("a.service", SLEEP).await;
+    let (_directory, path) = serve(&cluster);
+    let request = "GET /fleet/v1/units?alt=json HTTP/1.1\r\nHost: x\r\n\r\n\
+        PUT /fleet/v1/units/a.service HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+        Content-Length: 25\r\n\r\n{\"desiredState\":\"loaded\"}\
+        PATCH /fleet/v1/machines HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n\
+        1\r\n[\r\n1\r\n]\r\n0\r\n\r\n\
+        DELETE /fleet/v1/units/a.service HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let unit = format!(
+        r#"{{"units":[{{"currentState":"inactive","desiredState":"inactive","name":"a.service",{SLEEP_OPTIONS}}}]}}"#
+    );
+    // Four requests at once on one connection, answered in order.
+    assert_eq!(
+        conversation(&path, request.as_bytes()).await,
+        format!(
+            "HTTP/1.1 200 OK\nContent-Type: application/json\nServer: fleetd/v1.2.3\n\
+             Content-Length: {}\n\n{unit}\
+             HTTP/1.1 204 No Content\nServer: fleetd/v1.2.3\n\n\
+             HTTP/1.1 204 No Content\nContent-Type: application/json\nServer: fleetd/v1.2.3\n\n\
+             HTTP/1.1 204 No Content\nServer: fleetd/v1.2.3\nConnection: close\n\n",
+            unit.len()
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_is_answered() {
+    let cluster = Cluster::new();
+    let (_directory, path) = serve(&cluster);
+    assert_eq!(
+        conversation(&path, b"GET /fleet/v1/units HTTP/1.0\r\n\r\n").await,
+        "HTTP/1.0 200 OK\nContent-Type: application/json\nServer: fleetd/v1.2.3\nContent-Length: 2\n\n{}"
+    );
+}
+
+#[tokio::test]
+async fn who_asks_before_sending_a_body_is_told_to_go_on_or_gets_the_refusal_at_once() {
+    let cluster = Cluster::new();
+    let (_directory, path) = serve(&cluster);
+    let head = |content_type: &str| {
+        format!(
+            "PUT /fleet/v1/units/a.service HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\
+             Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+            SLEEP.len()
+        )
+    };
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    let refused = exchange(&mut stream, head("text/plain").as_bytes()).await;
+    assert!(refused.starts_with("HTTP/1.1 415 "), "{refused}");
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    let go_on = exchange(&mut stream, head("application/json").as_bytes()).await;
+    assert_eq!(go_on, "HTTP/1.1 100 Continue\r\n\r\n");
+    let created = exchange(&mut stream, SLEEP.as_bytes()).await;
+    assert!(created.starts_with("HTTP/1.1 201 Created\r\n"), "{created}");
+}
+
+#[tokio::test]
+async fn heads_are_bounded() {
+    let cluster = Cluster::new();
+    let (_directory, path) = serve(&cluster);
+    let head = |header_size: usize, n_headers: usize| {
+        let headers: String = (0..n_headers)
+            .map(|n| format!("X-{n}: {}\r\n", "x".repeat(header_size)))
+            .collect();
+        format!("GET /fleet/v1/units HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n")
+    };
+    let fine = conversation(&path, head(1000, 50).as_bytes()).await;
+    assert!(fine.starts_with("HTTP/1.1 200 OK\n"), "{fine}");
+    let large = conversation(&path, head(70_000, 1).as_bytes()).await;
+    assert!(large.starts_with("HTTP/1.1 431 "), "{large}");
+    let message = r#"{"error":{"code":431,"message":"request head too large (max 65536 bytes)"}}"#;
+    assert!(large.ends_with(message), "{large}");
+    let many = conversation(&path, head(1, 200).as_bytes()).await;
+    assert!(many.starts_with("HTTP/1.1 431 "), "{many}");
+    let target = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(65_600));
+    let long = conversation(&path, target.as_bytes()).await;
+    assert!(long.starts_with("HTTP/1.1 414 "), "{long}");
+    let garbage = conversation(&path, b"no http at all\r\n\r\n").await;
+    assert!(garbage.starts_with("HTTP/1.1 400 "), "{garbage}");
 }

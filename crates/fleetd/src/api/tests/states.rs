@@ -43,6 +43,7 @@ async fn states_are_sorted_by_unit_then_machine_and_filtered() {
         ("?machineID=m1", &[a1, b1][..]),
         ("?unitName=a.service&machineID=m2", &[a2][..]),
         ("?unitName=a.service&unitName=x", &[a1, a2][..]),
+        ("?unitName=&machineID=", &[a1, a2, b1][..]),
         ("?unitName=a", &[][..]),
         ("?machineID=m", &[][..]),
     ] {

@@ -394,6 +394,7 @@ async fn a_unit_is_shown_with_its_states() {
     );
     for (reached, systemd, current) in [
         (Reached::Working, "", "inactive"),
+        (Reached::Working, "loaded/inactive/dead", "loaded"),
         (Reached::Working, "loaded/activating/start-pre", "launched"),
         (Reached::Launched, "loaded/active/running", "launched"),
         (Reached::Launched, "loaded/failed/failed", "launched"),

@@ -11,8 +11,9 @@ use super::{cut, page_token};
 
 pub(crate) async fn list(state: &Api, call: &Call) -> Answer {
     let token = page_token(state, call)?;
-    let unit = call.parameter("unitName");
-    let machine = call.parameter("machineID");
+    // An empty filter is none.
+    let filter = |key| call.parameter(key).filter(|value| !value.is_empty());
+    let (unit, machine) = (filter("unitName"), filter("machineID"));
     let mut reading = Reading::new(&*state.store);
     let given_up = reading.given_up().await?;
     let mut states = reading.states(unit).await?;

@@ -85,7 +85,7 @@ pub(crate) async fn put(state: &Api, call: &Call, body: &mut RequestBody, name: 
         .map_err(|error| Failure::bad_request(format!("unable to decode body: {error}")))?;
     if !wish.name.is_empty() && wish.name != name {
         return Err(Failure::bad_request(format!(
-            "name in URL \"{name}\" differs from unit name in request body \"{}\"",
+            "name in URL {name:?} differs from unit name in request body {:?}",
             wish.name
         )));
     }
