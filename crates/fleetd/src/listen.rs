@@ -53,6 +53,17 @@ pub enum Peer {
     Tcp(SocketAddr),
 }
 
+impl Peer {
+    /// What tells it from other clients of the same user or address: its process, its port.
+    pub fn client(&self) -> String {
+        match self {
+            Peer::Unix { pid: None, .. } => String::new(),
+            Peer::Unix { pid: Some(pid), .. } => format!("pid {pid}"),
+            Peer::Tcp(address) => address.to_string(),
+        }
+    }
+}
+
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

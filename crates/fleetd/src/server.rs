@@ -14,11 +14,12 @@ use crate::api::{self, ApiState};
 use crate::config::Config;
 use crate::engine::{Engine, EngineConfig, EngineMetrics};
 use crate::listen::{self, Listener};
-use crate::metrics::{Metrics, Process};
+use crate::metrics::{self, Metrics, Process};
 use crate::shutdown::Shutdown;
 use crate::store::choice::{self, Choice};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::etcd::{EtcdConfig, EtcdStore, TlsFiles};
+use crate::store::measured::{Measured, StoreMetrics};
 use crate::store::{self, Store};
 use crate::units::{Systemd, SystemdConfig, UnitManager};
 use crate::{machine, notify};
@@ -73,26 +74,29 @@ impl Server {
     pub fn build(config: &Config, deps: Deps) -> Server {
         let agent_metrics = Arc::new(AgentMetrics::default());
         let engine_metrics = Arc::new(EngineMetrics::default());
-        let mut metrics = Metrics::default();
-        metrics.add(Arc::clone(&engine_metrics) as _);
-        metrics.add(Arc::clone(&agent_metrics) as _);
-        metrics.add(Arc::new(Process::starting_now()));
-
+        let store_metrics = Arc::new(StoreMetrics::default());
+        let store: Arc<dyn Store> = Arc::new(Measured::new(deps.store, Arc::clone(&store_metrics)));
         let state = ApiState::new(
-            Arc::clone(&deps.store),
+            Arc::clone(&store),
             config.token_limit,
             env!("CARGO_PKG_VERSION"),
-        )
-        .with_metrics(Arc::new(move || metrics.render()));
+        );
+        let metrics = metrics([
+            Arc::clone(&engine_metrics) as _,
+            Arc::clone(&agent_metrics) as _,
+            store_metrics,
+            state.counters(),
+        ]);
+        let state = state.with_metrics(Arc::new(move || metrics.render()));
         let agent = Agent::new(
-            Arc::clone(&deps.store),
+            Arc::clone(&store),
             Arc::clone(&deps.manager),
             AgentConfig::from_config(config, deps.machine.clone()),
             agent_metrics,
         );
         let engine = (!config.disable_engine).then(|| {
             Engine::new(
-                Arc::clone(&deps.store),
+                Arc::clone(&store),
                 EngineConfig::from_config(config, deps.machine.clone()),
                 engine_metrics,
             )
@@ -136,6 +140,16 @@ impl Server {
             }
         }
     }
+}
+
+/// What the parts count, and the process itself.
+fn metrics(parts: [Arc<dyn metrics::Source>; 4]) -> Metrics {
+    let mut metrics = Metrics::default();
+    for part in parts {
+        metrics.add(part);
+    }
+    metrics.add(Arc::new(Process::starting_now()));
+    metrics
 }
 
 /// Runs fleetd as configured until SIGTERM or SIGINT.
@@ -201,5 +215,42 @@ fn etcd_config(config: &Config) -> EtcdConfig {
         },
         prefix: config.etcd_key_prefix.clone(),
         request_timeout: config.etcd_request_timeout,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::api::ApiMetrics;
+
+    const COMPATIBILITY: &str = include_str!("../../../COMPATIBILITY.md");
+
+    /// The rows of "Metrics" are the families that there are.
+    #[test]
+    fn every_family_of_metrics_has_its_row_in_the_documents() {
+        let metrics = metrics([
+            Arc::new(EngineMetrics::default()),
+            Arc::new(AgentMetrics::default()),
+            Arc::new(StoreMetrics::default()),
+            Arc::new(ApiMetrics::default()),
+        ]);
+        let families: BTreeSet<String> = metrics.families().into_iter().collect();
+        let section = COMPATIBILITY.split("\n## Metrics\n").nth(1).unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let rows: BTreeSet<String> = section
+            .lines()
+            .filter_map(|line| {
+                let row = line.strip_prefix("| `")?.strip_suffix(" |")?;
+                let cells: Vec<&str> = row.split(" | ").collect();
+                let [name, kind, _labels, _original, _fleet] = cells[..] else {
+                    panic!("five cells: {line}");
+                };
+                assert!(cells.iter().all(|cell| !cell.is_empty()), "{line}");
+                (kind != "-").then(|| format!("{} {kind}", name.trim_end_matches('`')))
+            })
+            .collect();
+        assert_eq!(rows, families);
     }
 }

@@ -21,6 +21,7 @@ use crate::store::Store;
 mod batch;
 mod boundaries;
 mod failure;
+mod metrics;
 mod path;
 mod read;
 mod request;
@@ -33,6 +34,7 @@ mod wish;
 mod tests;
 
 use boundaries::Boundaries;
+pub use metrics::ApiMetrics;
 use request::RequestIds;
 
 /// What the handlers get.
@@ -54,6 +56,7 @@ pub(crate) struct Shared {
     /// The `Server` header.
     server: String,
     metrics: MetricsText,
+    counters: Arc<ApiMetrics>,
     /// Why nothing can be served, if so.
     unready: Option<watch::Receiver<Option<String>>>,
     /// Ends the waits.
@@ -74,12 +77,18 @@ impl ApiState {
                 token_limit: token_limit.max(1),
                 server: format!("fleetd/v{version}"),
                 metrics: Arc::new(String::new),
+                counters: Arc::new(ApiMetrics::default()),
                 unready: None,
                 shutdown: None,
                 ids: RequestIds::new(),
                 boundaries: Boundaries::default(),
             }),
         }
+    }
+
+    /// What the API counts itself, for the text of `/metrics`.
+    pub fn counters(&self) -> Arc<ApiMetrics> {
+        Arc::clone(&self.shared.counters)
     }
 
     /// With the text of `/metrics`.

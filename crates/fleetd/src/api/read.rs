@@ -261,6 +261,62 @@ impl<'a> Reading<'a> {
         Ok(self.states_in(&snapshot.entries))
     }
 
+    /// At most `limit` states, in the order of unit and machine, of those that are wanted, behind
+    /// `after` (a unit and a machine), and the revision at which they were read.
+    ///
+    /// Keys are in another order: the `/` behind a unit's name sorts after `-` and `.`. So a state
+    /// may still come that belongs before those that were read, but only one of a unit whose name
+    /// is the beginning of the last one's.
+    pub(crate) async fn sorted_states(
+        &mut self,
+        unit: Option<&str>,
+        after: Option<(&str, &str)>,
+        limit: usize,
+        mut revision: Option<Revision>,
+        is_wanted: impl Fn(&StateOf) -> bool,
+    ) -> Result<(Revision, Vec<StateOf>), store::Error> {
+        // Whatever comes after a name in the order of names has its keys after `states/<name>`.
+        let mut from = after.map(|(unit, _)| {
+            let mut key = keys::states_of(unit);
+            key.pop();
+            key
+        });
+        let mut states: Vec<StateOf> = Vec::new();
+        loop {
+            let range = Range {
+                prefix: unit.map_or(keys::STATES.to_owned(), keys::states_of),
+                after: from.take(),
+                limit: Some(limit.min(CHUNK)),
+                revision,
+            };
+            let snapshot = self.store.read(range).await?;
+            revision = Some(snapshot.revision);
+            let found = self.states_in(&snapshot.entries).into_iter();
+            states.extend(found.filter(|state| {
+                after.is_none_or(|after| (state.unit.as_str(), state.machine.as_str()) > after)
+                    && is_wanted(state)
+            }));
+            states.sort_by(|a, b| (&a.unit, &a.machine).cmp(&(&b.unit, &b.machine)));
+            let last = snapshot.entries.last().filter(|_| snapshot.more);
+            let is_settled = match last.map(|entry| keys::parse(&entry.key)) {
+                None => true,
+                Some(Key::State(last, _)) => {
+                    let settled = match prefix_that_is_a_unit(last) {
+                        Some(prefix) => states.partition_point(|s| s.unit.as_str() < prefix),
+                        None => states.partition_point(|s| s.unit.as_str() <= last),
+                    };
+                    settled >= limit
+                }
+                Some(_) => false,
+            };
+            if is_settled {
+                states.truncate(limit);
+                return Ok((snapshot.revision, states));
+            }
+            from = last.map(|entry| entry.key.clone());
+        }
+    }
+
     /// The states among entries.
     pub(crate) fn states_in(&mut self, entries: &[Entry]) -> Vec<StateOf> {
         let mut states = Vec::with_capacity(entries.len());
@@ -293,6 +349,15 @@ impl<'a> Reading<'a> {
         }
         Ok(given_up)
     }
+}
+
+/// The shortest beginning of a unit's name that is the name of another unit, and whose keys come
+/// later.
+fn prefix_that_is_a_unit(name: &str) -> Option<&str> {
+    (1..name.len())
+        .filter(|end| name.as_bytes()[*end] < b'/')
+        .filter_map(|end| name.get(..end))
+        .find(|prefix| UnitName::parse(prefix).is_ok())
 }
 
 fn is_given_up(member: &MemberRecord) -> bool {

@@ -9,14 +9,17 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::response::Response;
 use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION, SERVER, WARNING};
 use hyper::{HeaderMap, Method, StatusCode};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use fleet_api::error::ErrorBody;
 use fleet_api::{MAX_REQUEST_ID_BYTES, REQUEST_ID_HEADER};
 
 use super::failure::Failure;
+use super::metrics::{self, Answered};
 use super::path::{Route, V1, query, route};
 use super::{Api, v1, v2};
 use crate::listen::Peer;
@@ -49,6 +52,8 @@ pub(crate) struct Call {
     pub(crate) query: Vec<(String, String)>,
     /// Who asks, as far as is known.
     pub(crate) changed_by: String,
+    /// The client itself, apart from others of the same user; empty if it is not known.
+    pub(crate) client: String,
     /// Unique; begins with the client's own id if it gave one.
     pub(crate) request_id: String,
 }
@@ -60,6 +65,7 @@ pub(crate) type Answer = Result<Reply, Failure>;
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) content_type: Option<&'static str>,
+    pub(crate) location: Option<HeaderValue>,
     pub(crate) body: Body,
     pub(crate) warnings: Vec<String>,
 }
@@ -75,6 +81,7 @@ impl Reply {
         Reply {
             status: StatusCode::OK,
             content_type: Some(content_type),
+            location: None,
             body: body.into(),
             warnings: Vec::new(),
         }
@@ -85,6 +92,7 @@ impl Reply {
         Reply {
             status,
             content_type: None,
+            location: None,
             body: Body::empty(),
             warnings: Vec::new(),
         }
@@ -112,21 +120,19 @@ impl Call {
 
 /// Answers a request.
 pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
+    let began = Instant::now();
     let (parts, body) = request.into_parts();
     let head_size = head_size(&parts);
     let client_id = client_id(&parts.headers);
     let unique = state.ids.next();
     let expects = parts.headers.contains_key(hyper::header::EXPECT);
     let mut body = RequestBody::new(body, &parts.headers);
+    let peer = parts.extensions.get::<Peer>();
     let call = Call {
         method: parts.method,
         query: query(parts.uri.query()),
-        changed_by: parts
-            .extensions
-            .get::<axum::Extension<Peer>>()
-            .map(|peer| peer.0.to_string())
-            .or_else(|| parts.extensions.get::<Peer>().map(Peer::to_string))
-            .unwrap_or_default(),
+        changed_by: peer.map(Peer::to_string).unwrap_or_default(),
+        client: peer.map(Peer::client).unwrap_or_default(),
         request_id: match &client_id {
             Some(id) => format!("{id}.{unique}"),
             None => unique.clone(),
@@ -137,12 +143,14 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
     let path = parts.uri.path();
     let found = route(path);
     let is_v2 = matches!(found, Route::V2(_) | Route::NoV2);
+    let handler = metrics::handler(&found);
+    let received = head_size as u64 + body.length.unwrap_or(0);
     let answer = match found {
         _ if head_size > MAX_HEAD => Err(Failure::new(
             431,
             format!("request head too large (max {MAX_HEAD} bytes)"),
         )),
-        Route::Unclean(clean) => return moved(state, &call, &clean, parts.uri.query()),
+        Route::Unclean(clean) => Ok(moved(&call, &clean, parts.uri.query())),
         Route::Metrics => Ok(Reply::text("text/plain; version=0.0.4", (state.metrics)())),
         Route::V1(V1::Discovery) => discovery(&call),
         Route::BadEscape(escape) => Err(Failure::bad_request(format!(
@@ -161,10 +169,19 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
     if !(expects && body.is_untouched) {
         body.discard().await;
     }
-    match answer {
+    let response = match answer {
         Ok(reply) => success(state, reply),
         Err(failure) => error(state, &call, path, &failure, &shown_id, is_v2),
-    }
+    };
+    state.counters.note(&Answered {
+        handler,
+        method: metrics::method(&call.method),
+        code: response.status().as_u16(),
+        took: began.elapsed(),
+        received,
+        sent: response.body().size_hint().exact().unwrap_or(0),
+    });
+    response
 }
 
 impl super::Shared {
@@ -202,6 +219,9 @@ fn success(state: &Api, reply: Reply) -> Response<Body> {
     if let Some(content_type) = reply.content_type {
         let value = HeaderValue::from_static(content_type);
         response.headers_mut().insert(CONTENT_TYPE, value);
+    }
+    if let Some(location) = reply.location {
+        response.headers_mut().insert(LOCATION, location);
     }
     set_server(state, &mut response);
     let n_left = reply.warnings.len().saturating_sub(MAX_WARNINGS);
@@ -252,7 +272,7 @@ fn error(
 }
 
 /// 301 with the HTML that Go's router sends.
-fn moved(state: &Api, call: &Call, clean: &str, query: Option<&str>) -> Response<Body> {
+fn moved(call: &Call, clean: &str, query: Option<&str>) -> Reply {
     let to = match query {
         Some(query) => format!("{clean}?{query}"),
         None => clean.to_owned(),
@@ -268,17 +288,12 @@ fn moved(state: &Api, call: &Call, clean: &str, query: Option<&str>) -> Response
         Method::GET => format!("<a href=\"{escaped}\">Moved Permanently</a>.\n\n"),
         _ => String::new(),
     };
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
-    set_server(state, &mut response);
-    if is_read {
-        let html = HeaderValue::from_static("text/html; charset=utf-8");
-        response.headers_mut().insert(CONTENT_TYPE, html);
+    Reply {
+        status: StatusCode::MOVED_PERMANENTLY,
+        content_type: is_read.then_some("text/html; charset=utf-8"),
+        location: HeaderValue::from_str(&to).ok(),
+        ..Reply::text("", body)
     }
-    if let Ok(to) = HeaderValue::from_str(&to) {
-        response.headers_mut().insert(LOCATION, to);
-    }
-    response
 }
 
 fn set_server(state: &Api, response: &mut Response<Body>) {

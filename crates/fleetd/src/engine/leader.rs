@@ -160,8 +160,8 @@ impl<'a> Leader<'a> {
             monotonic_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             unix_ms: clock::unix_ms(),
         };
+        let began = Instant::now();
         let plan = self.cluster.plan(now);
-        self.metrics.planned();
         if !plan.changes.is_empty() {
             for change in &plan.changes {
                 match &change.subject {
@@ -171,10 +171,13 @@ impl<'a> Leader<'a> {
             }
             self.metrics.changes(&plan.changes);
             let fence = self.leadership.compare();
-            let done = commit(self.store, &fence, &plan.changes).await?;
+            let done = commit(self.store, &fence, &plan.changes)
+                .await
+                .inspect_err(|_| self.metrics.not_written(&plan.changes))?;
             self.metrics.committed(done.transactions);
             self.cluster.observe(done.revision);
         }
+        self.metrics.planned(began.elapsed());
         Ok(plan
             .revisit
             .map(|at| self.started + Duration::from_millis(at)))

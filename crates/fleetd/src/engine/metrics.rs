@@ -1,12 +1,13 @@
-//! What the engine counts. The first five families are the original's.
+//! What the engine counts. The first six families are the original's.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use fleet_core::plan::{Change, Write};
-use fleet_core::records::Order;
+use fleet_core::records::{MemberStatus, Order};
 
 use crate::clock;
-use crate::metrics::{Kind, Source, Text};
+use crate::metrics::{Histogram, Kind, Source, Text};
 
 /// Counters of the engine, from the start of the process.
 #[derive(Debug, Default)]
@@ -16,10 +17,18 @@ pub struct EngineMetrics {
     scheduled: AtomicU64,
     unscheduled: AtomicU64,
     plans: AtomicU64,
-    failures: AtomicU64,
+    took: Histogram,
+    /// By [`TASKS`].
+    unwritten: [AtomicU64; 2],
+    runs_failed: AtomicU64,
+    machines_away: AtomicU64,
+    unplaceable: AtomicU64,
     wakes: AtomicU64,
     transactions: AtomicU64,
 }
+
+/// The original's words for giving a unit to a machine and taking it away.
+const TASKS: [&str; 2] = ["attemptscheduleunit", "unscheduleunit"];
 
 impl EngineMetrics {
     pub(crate) fn leading(&self, leads: bool) {
@@ -31,27 +40,54 @@ impl EngineMetrics {
         self.wakes.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn planned(&self) {
+    /// One round is over, planning and writing.
+    pub(crate) fn planned(&self, took: Duration) {
         self.plans.fetch_add(1, Ordering::Relaxed);
+        self.took.observe(took);
     }
 
     pub(crate) fn failed(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.runs_failed.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn committed(&self, transactions: u64) {
         self.transactions.fetch_add(transactions, Ordering::Relaxed);
     }
 
+    /// These are decided.
     pub(crate) fn changes(&self, changes: &[Change]) {
+        count_tasks(changes, [&self.scheduled, &self.unscheduled]);
         for write in changes.iter().flat_map(|change| &change.writes) {
-            if let Write::Assignment(_, _, Some(assignment)) = write {
-                let counter = match assignment.order {
-                    Order::Gone => &self.unscheduled,
-                    Order::Loaded | Order::Launched => &self.scheduled,
-                };
-                counter.fetch_add(1, Ordering::Relaxed);
-            }
+            let counter = match write {
+                Write::Member(_, member) if member.status == MemberStatus::Lost => {
+                    &self.machines_away
+                }
+                Write::Placement(_, Some(placement))
+                    if placement.machine.is_none() && !placement.refusals.is_empty() =>
+                {
+                    &self.unplaceable
+                }
+                _ => continue,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// These could not be written, all or in part.
+    pub(crate) fn not_written(&self, changes: &[Change]) {
+        count_tasks(changes, self.unwritten.each_ref());
+    }
+}
+
+/// Counts what is given to machines and what is taken from them.
+fn count_tasks(changes: &[Change], [given, taken]: [&AtomicU64; 2]) {
+    for write in changes.iter().flat_map(|change| &change.writes) {
+        if let Write::Assignment(_, _, Some(assignment)) = write {
+            let counter = match assignment.order {
+                Order::Gone => taken,
+                Order::Loaded | Order::Launched => given,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -74,8 +110,17 @@ impl Source for EngineMetrics {
             Kind::Counter,
             "Counter of engine schedule tasks.",
             &[
-                (&[("type", "attemptscheduleunit")], get(&self.scheduled)),
-                (&[("type", "unscheduleunit")], get(&self.unscheduled)),
+                (&[("type", TASKS[0])], get(&self.scheduled)),
+                (&[("type", TASKS[1])], get(&self.unscheduled)),
+            ],
+        );
+        text.family(
+            "fleet_engine_task_failure_count_total",
+            Kind::Counter,
+            "Counter of engine schedule task failures.",
+            &[
+                (&[("type", TASKS[0])], get(&self.unwritten[0])),
+                (&[("type", TASKS[1])], get(&self.unwritten[1])),
             ],
         );
         text.value(
@@ -88,7 +133,16 @@ impl Source for EngineMetrics {
             "fleet_engine_reconcile_failure_count_total",
             Kind::Counter,
             "Counter of scheduling failures.",
-            &[(&[("type", "run")], get(&self.failures))],
+            &[
+                (&[("type", "machine_away")], get(&self.machines_away)),
+                (&[("type", "run")], get(&self.runs_failed)),
+                (&[("type", "schedule")], get(&self.unplaceable)),
+            ],
+        );
+        text.histograms(
+            "fleet_engine_reconcile_duration_second",
+            "Histogram of the time that a reconcile round takes, in seconds.",
+            &[(&[], &self.took)],
         );
         text.value(
             "fleet_engine_wakes_total",
@@ -102,5 +156,109 @@ impl Source for EngineMetrics {
             "Transactions that the engine committed.",
             get(&self.transactions),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use fleet_core::hash::UnitHash;
+    use fleet_core::name::UnitName;
+    use fleet_core::plan::Subject;
+    use fleet_core::records::{
+        AssignmentRecord, Decision, MachineId, MemberRecord, PlacementRecord, Refusal,
+    };
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn shown(metrics: &Arc<EngineMetrics>, line: &str) -> bool {
+        let mut all = Metrics::default();
+        all.add(Arc::clone(metrics) as _);
+        let text = all.render();
+        let found = text.lines().any(|shown| shown == line);
+        assert!(found, "{line} in\n{text}");
+        found
+    }
+
+    /// The writes that each family counts, and that it counts nothing else: a healthy unit is no
+    /// failure.
+    #[test]
+    fn each_decision_is_counted_once_and_where_it_belongs() {
+        let name = UnitName::parse("a.service").unwrap();
+        let (m1, m2) = (MachineId::new("m1"), MachineId::new("m2"));
+        let assignment = |order| AssignmentRecord {
+            text: "".into(),
+            hash: UnitHash::of(b""),
+            decision: Decision::default(),
+            order,
+            restarts: 0,
+            reason: String::new(),
+        };
+        let placement = |machine: Option<&MachineId>, refusals| PlacementRecord {
+            machine: machine.cloned(),
+            leaving: None,
+            decision: Decision::default(),
+            reason: String::new(),
+            refusals,
+            considered: 1,
+            assigned: 0,
+            since_ms: 0,
+        };
+        let member = |status| MemberRecord {
+            status,
+            since_ms: 0,
+            first_seen_ms: 0,
+            public_ip: String::new(),
+            metadata: std::collections::BTreeMap::new(),
+            reason: String::new(),
+        };
+        let refusal = Refusal {
+            requirement: "MachineID".into(),
+            machines: 1,
+        };
+        let change = |writes| Change {
+            subject: Subject::Unit(name.clone()),
+            writes,
+            reason: String::new(),
+        };
+        let changes = [
+            change(vec![
+                Write::Member(m1.clone(), member(MemberStatus::Lost)),
+                Write::Member(m2.clone(), member(MemberStatus::Present)),
+            ]),
+            change(vec![
+                Write::Placement(name.clone(), Some(placement(Some(&m2), vec![]))),
+                Write::Assignment(m1.clone(), name.clone(), Some(assignment(Order::Gone))),
+                Write::Assignment(m2.clone(), name.clone(), Some(assignment(Order::Launched))),
+            ]),
+            change(vec![
+                Write::Placement(name.clone(), Some(placement(None, vec![refusal]))),
+                Write::Assignment(m2, name.clone(), None),
+            ]),
+        ];
+        let metrics = Arc::new(EngineMetrics::default());
+        metrics.planned(Duration::from_micros(700));
+        metrics.changes(&changes);
+        metrics.not_written(&changes[1..]);
+        metrics.failed();
+        metrics.leading(true);
+        for line in [
+            "fleet_engine_reconcile_count_total 1",
+            "fleet_engine_reconcile_duration_second_bucket{le=\"0.001\"} 1",
+            "fleet_engine_task_count_total{type=\"attemptscheduleunit\"} 1",
+            "fleet_engine_task_count_total{type=\"unscheduleunit\"} 1",
+            "fleet_engine_task_failure_count_total{type=\"attemptscheduleunit\"} 1",
+            "fleet_engine_task_failure_count_total{type=\"unscheduleunit\"} 1",
+            "fleet_engine_reconcile_failure_count_total{type=\"machine_away\"} 1",
+            "fleet_engine_reconcile_failure_count_total{type=\"run\"} 1",
+            "fleet_engine_reconcile_failure_count_total{type=\"schedule\"} 1",
+        ] {
+            assert!(shown(&metrics, line));
+        }
+        // Set, not added to, by each election.
+        metrics.leading(false);
+        assert!(shown(&metrics, "fleet_engine_leader_start_time 0"));
     }
 }

@@ -18,6 +18,7 @@ mod conformance;
 pub mod embedded;
 pub mod etcd;
 pub mod keys;
+pub mod measured;
 pub mod memory;
 mod model;
 

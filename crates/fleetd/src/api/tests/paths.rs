@@ -254,3 +254,40 @@ async fn check_always_served(cluster: &Cluster) {
         assert_eq!(got.headers["content-type"], "application/json");
     }
 }
+
+#[tokio::test]
+async fn requests_are_counted_by_what_they_ask_for() {
+    let cluster = Cluster::new();
+    cluster.put("a.service", SLEEP).await;
+    cluster.get("/fleet/v1/units/a.service").await;
+    cluster.get("/v1-alpha/units/b.service").await;
+    cluster.call("BREW", "/coffee", &[], "").await;
+    cluster.get("/metrics").await;
+    cluster.get("//metrics").await;
+    let mut metrics = crate::metrics::Metrics::default();
+    metrics.add(cluster.state.counters());
+    let text = metrics.render();
+    let requests: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("http_requests_total"))
+        .collect();
+    assert_eq!(
+        requests,
+        [
+            r#"http_requests_total{code="301",handler="none",method="get"} 1"#,
+            r#"http_requests_total{code="404",handler="none",method="unknown"} 1"#,
+            r#"http_requests_total{code="200",handler="prometheus",method="get"} 1"#,
+            r#"http_requests_total{code="200",handler="units",method="get"} 1"#,
+            r#"http_requests_total{code="201",handler="units",method="put"} 1"#,
+            r#"http_requests_total{code="404",handler="units",method="get"} 1"#,
+        ]
+    );
+    let shown = cluster.get("/fleet/v1/units/a.service").await.body.len();
+    let refused = error(404, "unit does not exist").1.len();
+    let sizes = format!(
+        "http_response_size_bytes_sum{{handler=\"units\"}} {}\n\
+         http_response_size_bytes_count{{handler=\"units\"}} 3\n",
+        shown + refused
+    );
+    assert!(text.contains(&sizes), "{sizes} in\n{text}");
+}

@@ -10,19 +10,23 @@ use super::super::Api;
 use super::super::failure::Failure;
 use super::super::read::Reading;
 use super::super::request::{Answer, Call, MAX_V1_BODY, Reply, RequestBody};
-use super::{cut, page_token};
+use super::Page;
 use crate::store::codec::Document;
 use crate::store::keys::{self, Key};
-use crate::store::{self, Compare, Entry, MAX_TXN_OPS, Op, Txn};
+use crate::store::{self, Compare, Entry, MAX_TXN_OPS, Op, Revision, Snapshot, Txn};
 
 /// Others may change the same machines at the same time so often; then the client is told.
 const MAX_ATTEMPTS: usize = 8;
 
 pub(crate) async fn list(state: &Api, call: &Call) -> Answer {
-    let token = page_token(state, call)?;
+    let mut page = Page::of(state, call, "machines".to_owned())?;
     let mut reading = Reading::new(&*state.store);
-    let machines = reading.range(keys::MACHINES, None).await?;
-    let wishes = reading.range(keys::MACHINE_WISHES, None).await?;
+    let (machines, wishes) = loop {
+        match read(&reading, page.revision()).await {
+            Err(store::Error::Compacted(_)) if page.forget_history() => {}
+            read => break read?,
+        }
+    };
     let mut overrides = BTreeMap::new();
     for entry in &wishes.entries {
         if let Key::MachineWish(id) = keys::parse(&entry.key)
@@ -47,12 +51,27 @@ pub(crate) async fn list(state: &Api, call: &Call) -> Answer {
             });
         }
     }
-    let (machines, next_page_token) = cut(present.into_iter(), token);
+    let mut rest = present
+        .into_iter()
+        .filter(|machine| page.after().is_none_or(|after| machine.id.as_str() > after))
+        .skip(page.skip());
+    let shown: Vec<Machine> = rest.by_ref().take(page.limit()).collect();
+    let last = shown.last().map(|machine| machine.id.as_str());
     let page = MachinePage {
-        machines,
-        next_page_token,
+        next_page_token: page.next(state, last, rest.next().is_some(), machines.revision),
+        machines: shown,
     };
     Ok(Reply::json(&page).with_warnings(reading.into_warnings()))
+}
+
+/// Presence and wishes of all machines.
+async fn read(
+    reading: &Reading<'_>,
+    revision: Option<Revision>,
+) -> Result<(Snapshot, Snapshot), store::Error> {
+    let machines = reading.range(keys::MACHINES, revision).await?;
+    let wishes = reading.range(keys::MACHINE_WISHES, revision).await?;
+    Ok((machines, wishes))
 }
 
 pub(crate) async fn patch(state: &Api, body: &mut RequestBody) -> Answer {

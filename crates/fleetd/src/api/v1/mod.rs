@@ -3,9 +3,11 @@
 use hyper::Method;
 
 use super::Api;
+use super::boundaries::{Boundary, Place};
 use super::failure::Failure;
 use super::path::V1;
 use super::request::{Answer, Call, RequestBody};
+use crate::store::Revision;
 use fleet_api::paging::PageToken;
 
 mod machines;
@@ -56,11 +58,79 @@ fn page_token(state: &Api, call: &Call) -> Result<PageToken, Failure> {
         .map_err(|error| Failure::bad_request(error.to_string()))
 }
 
-/// The items of a page, and the token of the next one if items follow.
-fn cut<T>(items: impl Iterator<Item = T>, token: PageToken) -> (Vec<T>, String) {
-    let limit = usize::from(token.limit);
-    let mut items = items.skip(limit * usize::from(token.page - 1));
-    let page = items.by_ref().take(limit).collect();
-    let next = items.next().and_then(|_| token.next());
-    (page, next.map(PageToken::encode).unwrap_or_default())
+/// A page that is asked for, and where it begins.
+struct Page {
+    token: PageToken,
+    place: Place,
+    boundary: Option<Boundary>,
+}
+
+impl Page {
+    /// The page of a listing that a request asks for.
+    fn of(state: &Api, call: &Call, listing: String) -> Result<Page, Failure> {
+        let token = page_token(state, call)?;
+        let place = Place {
+            client: call.client.clone(),
+            listing,
+            page: token.page,
+        };
+        let boundary = match token.page {
+            1 => None,
+            _ => state.boundaries.get(&place),
+        };
+        Ok(Page {
+            token,
+            place,
+            boundary,
+        })
+    }
+
+    fn limit(&self) -> usize {
+        usize::from(self.token.limit)
+    }
+
+    /// The item after which it begins.
+    fn after(&self) -> Option<&str> {
+        self.boundary
+            .as_ref()
+            .map(|boundary| boundary.after.as_str())
+    }
+
+    /// So many items come before it, unless [`Page::after`] says where it begins.
+    fn skip(&self) -> usize {
+        match self.boundary {
+            Some(_) => 0,
+            None => self.limit() * usize::from(self.token.page - 1),
+        }
+    }
+
+    /// The revision at which it is to be read: that of the pages before.
+    fn revision(&self) -> Option<Revision> {
+        self.boundary.as_ref()?.revision
+    }
+
+    /// Its history is compacted: it is read as it is now, from where the page before has ended.
+    /// False if it has none.
+    fn forget_history(&mut self) -> bool {
+        let revision = self
+            .boundary
+            .as_mut()
+            .map(|boundary| boundary.revision.take());
+        revision.flatten().is_some()
+    }
+
+    /// The token of the next page if there is one, which begins after `last`.
+    fn next(&self, state: &Api, last: Option<&str>, more: bool, revision: Revision) -> String {
+        let Some(next) = self.token.next().filter(|_| more) else {
+            return String::new();
+        };
+        if let Some(last) = last {
+            let place = Place {
+                page: next.page,
+                ..self.place.clone()
+            };
+            state.boundaries.set(place, last, revision);
+        }
+        next.encode()
+    }
 }

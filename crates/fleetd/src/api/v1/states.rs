@@ -5,29 +5,42 @@ use fleet_core::records::StateRecord;
 
 use super::super::Api;
 use super::super::failure::Failure;
-use super::super::read::{Reading, is_shown};
+use super::super::read::{Reading, StateOf, is_shown};
 use super::super::request::{Answer, Call, Reply};
-use super::{cut, page_token};
+use super::Page;
+use crate::store;
 
 pub(crate) async fn list(state: &Api, call: &Call) -> Answer {
-    let token = page_token(state, call)?;
     // An empty filter is none.
     let filter = |key| call.parameter(key).filter(|value| !value.is_empty());
     let (unit, machine) = (filter("unitName"), filter("machineID"));
+    let mut page = Page::of(state, call, format!("states of {unit:?} on {machine:?}"))?;
     let mut reading = Reading::new(&*state.store);
     let given_up = reading.given_up().await?;
-    let mut states = reading.states(unit).await?;
-    // Keys are sorted by bytes with the `/` between the two names, which is another order.
-    states.sort_by(|a, b| (&a.unit, &a.machine).cmp(&(&b.unit, &b.machine)));
-    let shown = states
-        .into_iter()
-        .filter(|state| machine.is_none_or(|machine| machine == state.machine))
-        .filter(|state| is_shown(&state.record) && !given_up.contains(&state.machine))
-        .map(|state| entity(&state.unit, &state.machine, &state.record));
-    let (states, next_page_token) = cut(shown, token);
+    let is_wanted = |found: &StateOf| {
+        machine.is_none_or(|machine| machine == found.machine)
+            && is_shown(&found.record)
+            && !given_up.contains(&found.machine)
+    };
+    let wanted = page.skip() + page.limit() + 1;
+    let (revision, mut states) = loop {
+        let after = page.after().and_then(|after| after.split_once('/'));
+        let read = reading.sorted_states(unit, after, wanted, page.revision(), is_wanted);
+        match read.await {
+            Err(store::Error::Compacted(_)) if page.forget_history() => {}
+            read => break read?,
+        }
+    };
+    let more = states.len() == wanted;
+    states.drain(..page.skip().min(states.len()));
+    states.truncate(page.limit());
+    let last = states.last().map(|s| format!("{}/{}", s.unit, s.machine));
     let page = UnitStatePage {
-        next_page_token,
-        states,
+        next_page_token: page.next(state, last.as_deref(), more, revision),
+        states: states
+            .iter()
+            .map(|state| entity(&state.unit, &state.machine, &state.record))
+            .collect(),
     };
     Ok(Reply::json(&page).with_warnings(reading.into_warnings()))
 }

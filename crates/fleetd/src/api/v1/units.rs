@@ -13,21 +13,19 @@ use super::super::failure::Failure;
 use super::super::read::{LiveUnit, Reading, current_state};
 use super::super::request::{Answer, Call, MAX_V1_BODY, Reply, RequestBody};
 use super::super::wish::{Author, Candidate, check_template, update};
-use super::page_token;
+use super::Page;
+use crate::store;
 
 pub(crate) async fn list(state: &Api, call: &Call) -> Answer {
-    let token = page_token(state, call)?;
-    let limit = usize::from(token.limit);
+    let mut page = Page::of(state, call, "units".to_owned())?;
     let mut reading = Reading::new(&*state.store);
-    let after = match token.page {
-        1 => None,
-        page => state.boundaries.get(page),
+    let range = loop {
+        let (after, skip, limit) = (page.after(), page.skip(), page.limit());
+        match reading.units(after, skip, limit, page.revision()).await {
+            Err(store::Error::Compacted(_)) if page.forget_history() => {}
+            read => break read?,
+        }
     };
-    let skip = match after {
-        Some(_) => 0,
-        None => limit * usize::from(token.page - 1),
-    };
-    let range = reading.units(after.as_deref(), skip, limit, None).await?;
     let names = range.units.iter().map(|unit| unit.name.as_str());
     let placements = reading.placements(names).await?;
     let states = reading.states_where_placed(&placements).await?;
@@ -36,14 +34,9 @@ pub(crate) async fn list(state: &Api, call: &Call) -> Answer {
         .iter()
         .map(|unit| entity(unit, placements.get(&unit.name), states.get(&unit.name)))
         .collect();
-    let next = token.next().filter(|_| range.more);
-    if let Some(next) = next
-        && let Some(last) = range.units.last()
-    {
-        state.boundaries.set(next.page, &last.name);
-    }
+    let last = range.units.last().map(|unit| unit.name.as_str());
     let page = UnitPage {
-        next_page_token: next.map(|next| next.encode()).unwrap_or_default(),
+        next_page_token: page.next(state, last, range.more, range.revision),
         units,
     };
     Ok(Reply::json(&page).with_warnings(reading.into_warnings()))
