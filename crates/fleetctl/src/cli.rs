@@ -31,9 +31,13 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
 
-    /// Print fleetctl's version
-    #[arg(long, short = 'v')]
+    /// Print fleetctl's version; behind a command it prints that command's help
+    #[arg(long, global = true)]
     version: bool,
+
+    /// As --version, in front of a command
+    #[arg(short = 'v', hide = true)]
+    v: bool,
 
     /// Print help
     #[arg(long, short = 'h', alias = "h", global = true)]
@@ -90,12 +94,19 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
     let command = clap_command();
     let args = without_bool_values(args, &switches(&command))?;
     let matches = command
-        .try_get_matches_from(args)
-        .map_err(|error| usage_error(&error))?;
-    let cli = Cli::from_arg_matches(&matches).map_err(|error| usage_error(&error))?;
+        .try_get_matches_from(&args)
+        .map_err(|error| usage_error(&error, &args))?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| usage_error(&error, &args))?;
     Ok(match cli {
-        Cli { version: true, .. } => Parsed::Version,
-        Cli { help: true, .. } => Parsed::Help(help(matches.subcommand_name())?),
+        Cli { v: true, .. } => Parsed::Version,
+        Cli {
+            version: true,
+            command: None,
+            ..
+        } => Parsed::Version,
+        Cli { help: true, .. } | Cli { version: true, .. } => {
+            Parsed::Help(help(matches.subcommand_name())?)
+        }
         Cli { command: None, .. } => Parsed::Help(help(None)?),
         Cli {
             command: Some(command),
@@ -171,7 +182,7 @@ fn command_names(command: &clap::Command) -> Vec<String> {
     names.collect()
 }
 
-fn usage_error(error: &clap::Error) -> UsageError {
+fn usage_error(error: &clap::Error, args: &[OsString]) -> UsageError {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         Some(ContextValue::Strings(texts)) => texts.join(", "),
@@ -206,15 +217,12 @@ fn usage_error(error: &clap::Error) -> UsageError {
             first.trim_start_matches("error: ").to_owned()
         }
     };
-    let usage = context(ContextKind::Usage);
-    let command = usage.split_once("fleetctl ").map_or("", |(_, rest)| rest);
-    let command = command.split_whitespace().next().unwrap_or_default();
-    let help = match command_names(&clap_command())
-        .iter()
-        .any(|name| name == command)
-    {
-        true => format!("fleetctl {command} --help"),
-        false => "fleetctl --help".to_owned(),
+    let matches = clap_command()
+        .ignore_errors(true)
+        .try_get_matches_from(args);
+    let help = match matches.ok().as_ref().and_then(|m| m.subcommand_name()) {
+        Some(command) => format!("fleetctl {command} --help"),
+        None => "fleetctl --help".to_owned(),
     };
     UsageError(format!("Error: {text}\nRun '{help}' for usage."))
 }

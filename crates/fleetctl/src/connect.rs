@@ -41,6 +41,10 @@ pub(crate) fn client(settings: &Settings, ssh: &Options, ui: &Ui) -> Result<Clie
             client.endpoint()
         ));
     }
+    let client = match settings.debug {
+        true => client.traced(|line| ui::say_to_stderr(&format!("DEBUG {line}"))),
+        false => client,
+    };
     Ok(match settings.request_timeout {
         Some(timeout) => client.answer_timeout(timeout),
         None => client,

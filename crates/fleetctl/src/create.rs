@@ -10,7 +10,7 @@ use fleet_api::v2::UnitView;
 use fleet_core::name::UnitName;
 use fleet_core::requirements::Requirements;
 use fleet_core::unit_file::{MAX_FILE_BYTES, UnitFile};
-use fleet_core::validate::{UnknownKeys, validate_unit};
+use fleet_core::validate::{UnknownKeys, ValidateError, validate_unit};
 
 use crate::fleet::Fleet;
 use crate::names::UnitArg;
@@ -209,16 +209,21 @@ impl<'a> Creator<'a> {
     }
 
     fn check(&self, arg: &UnitArg, file: &UnitFile) -> Result<(), CreateError> {
-        let fault = |text: String| CreateError::Unit(format!("Unit {}: {text}", arg.name));
-        let name = UnitName::parse(&arg.name).map_err(|error| fault(error.to_string()))?;
+        let name = UnitName::parse(&arg.name)
+            .map_err(|error| CreateError::Unit(format!("{error} (unit {})", arg.name)))?;
         if file.options().is_empty() {
             return Err(CreateError::Unit(format!(
                 "failed creating unit {name}: googleapi: Error 409: \
                  unit does not exist and options field empty"
             )));
         }
-        let warnings = validate_unit(Some(&name), file, self.unknown_keys)
-            .map_err(|error| fault(error.to_string()))?;
+        let warnings = validate_unit(Some(&name), file, self.unknown_keys).map_err(|error| {
+            CreateError::Unit(match &error {
+                // As the original's warning of such a key.
+                ValidateError::UnknownKey { .. } => format!("Unit {name}: {error}"),
+                error => format!("{error} (unit {name})"),
+            })
+        })?;
         for warning in warnings {
             self.report.ui.warning(&format!("Unit {name}: {warning}"));
         }

@@ -1,13 +1,15 @@
 //! What fleetctl asks of a cluster, whatever its fleetd speaks: v2 where there is one, v1 of an
 //! original fleetd otherwise. Commands see one shape, that of v2.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::task::Poll;
 
 use fleet_api::client::{Client, Error};
 use fleet_api::v2::{BatchAnswer, BatchRequest, MAX_PAGE, MachineView, UnitListing, UnitView};
 use fleet_core::glob::Glob;
 use fleet_core::unit_file::UnitFile;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::ui::Ui;
 
@@ -30,6 +32,8 @@ pub(crate) struct Fleet<'a> {
     pub(crate) ui: &'a Ui,
     /// Unknown until the first answer.
     speaks_v2: Cell<Option<bool>>,
+    /// Ctrl-C, from the first wish on.
+    interrupts: RefCell<Option<Signal>>,
 }
 
 impl<'a> Fleet<'a> {
@@ -38,7 +42,26 @@ impl<'a> Fleet<'a> {
             client,
             ui,
             speaks_v2: Cell::new(None),
+            interrupts: RefCell::new(None),
         }
+    }
+
+    /// From now on Ctrl-C does not end the process but is kept until somebody asks for it.
+    pub(crate) fn catch_interrupts(&self) {
+        let mut interrupts = self.interrupts.borrow_mut();
+        if interrupts.is_none() {
+            // Without it Ctrl-C ends the process, and the wishes stand, too.
+            *interrupts = signal(SignalKind::interrupt()).ok();
+        }
+    }
+
+    /// Returns when Ctrl-C is pressed, or has been since it is caught.
+    pub(crate) async fn interrupted(&self) {
+        std::future::poll_fn(|cx| match self.interrupts.borrow_mut().as_mut() {
+            Some(interrupts) => interrupts.poll_recv(cx).map(drop),
+            None => Poll::Pending,
+        })
+        .await;
     }
 
     /// All units, in byte order of their names.

@@ -12,7 +12,7 @@ const MAX_DIRECTORY_ENTRIES: usize = 100_000;
 /// One argument that names a unit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct UnitArg {
-    /// As typed, for messages.
+    /// As typed, with the default type: what messages call its file.
     pub(crate) arg: String,
     /// The unit that is meant: the path's base name with the default type. Not checked.
     pub(crate) name: String,
@@ -20,9 +20,11 @@ pub(crate) struct UnitArg {
 
 impl UnitArg {
     pub(crate) fn new(arg: &str) -> UnitArg {
+        let name = with_default_type(arg);
+        let directory = directory(arg);
         UnitArg {
-            arg: arg.to_owned(),
-            name: with_default_type(arg),
+            arg: directory.join(&name).to_string_lossy().into_owned(),
+            name,
         }
     }
 
@@ -126,6 +128,7 @@ mod tests {
             let unit = UnitArg::new(arg);
             assert_eq!(unit.name, name);
             assert_eq!(unit.file(), Path::new(file));
+            assert_eq!(unit.arg, file);
         }
     }
 

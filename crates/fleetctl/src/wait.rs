@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use fleet_api::client::Error;
 use fleet_api::v2::{MachineRef, Progress, RefusalView, StateView};
 use tokio::time::Instant;
 
@@ -108,6 +109,11 @@ pub(crate) struct Waited {
 }
 
 impl Waited {
+    /// Nothing has come of it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.reached.is_empty() && self.failed.is_empty()
+    }
+
     /// Says it, and keeps what counts.
     fn take(&mut self, event: Event, report: &Report<'_>) {
         match event {
@@ -482,6 +488,15 @@ fn trouble(progress: &Progress) -> String {
 fn log(progress: &Progress) -> Vec<String> {
     let state = progress.state.as_ref();
     state.map(|state| state.log.clone()).unwrap_or_default()
+}
+
+/// Asking again may help.
+fn is_passing(error: &Error) -> bool {
+    match error {
+        Error::Connect { .. } | Error::Broken { .. } | Error::Timeout { .. } => true,
+        Error::Answer { code, .. } => *code >= 500,
+        Error::NoWay(_) | Error::NoV2 | Error::Protocol { .. } => false,
+    }
 }
 
 #[cfg(test)]

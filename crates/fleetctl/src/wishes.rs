@@ -79,6 +79,7 @@ pub(crate) async fn carry_out(
     if wishes.is_empty() {
         return Waited::default();
     }
+    fleet.catch_interrupts();
     let request = batch_request(&wishes, manner.unknown_keys);
     match fleet.batch(&request).await {
         Ok(Some(answer)) => by_v2(fleet, report, wishes, manner, answer.units).await,
@@ -143,7 +144,7 @@ async fn by_v2(
         .into_iter()
         .map(|answer| (answer.name.clone(), answer))
         .collect();
-    let mut awaited = Vec::new();
+    let mut taken = Vec::with_capacity(wishes.len());
     for wish in &wishes {
         let Some(answer) = answers.remove(&wish.name) else {
             refused(report, wish, manner.wording, "fleetd did not answer for it");
@@ -173,8 +174,12 @@ async fn by_v2(
             }
             _ => {}
         }
-        awaited.extend(accepted(report, wish, manner, answer.generation));
+        taken.push((wish, answer.generation));
     }
+    let awaited: Vec<Awaited> = taken
+        .into_iter()
+        .filter_map(|(wish, generation)| accepted(report, wish, manner, generation))
+        .collect();
     match manner.bounds {
         Some(bounds) if !awaited.is_empty() => wait::v2::wait(fleet, report, awaited, bounds).await,
         _ => Waited::default(),

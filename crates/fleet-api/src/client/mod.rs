@@ -55,6 +55,8 @@ pub struct Client {
     /// A connection that waits for its next request.
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
     warnings: Mutex<Vec<String>>,
+    /// Told of each request and what came of it.
+    trace: Option<Box<dyn Fn(&str) + Send + Sync>>,
 }
 
 impl Client {
@@ -72,6 +74,15 @@ impl Client {
             answer_timeout: ANSWER_TIMEOUT,
             idle: Mutex::new(None),
             warnings: Mutex::new(Vec::new()),
+            trace: None,
+        }
+    }
+
+    /// Tells `trace` of each request and what came of it, for people who look for a fault.
+    pub fn traced(self, trace: impl Fn(&str) + Send + Sync + 'static) -> Client {
+        Client {
+            trace: Some(Box::new(trace)),
+            ..self
         }
     }
 
@@ -115,6 +126,18 @@ impl Client {
     /// Sends a request, and again on a new connection if a kept one turns out to be closed.
     /// The answer is a success; everything else is an error.
     async fn send(&self, call: &Call) -> Result<Answer, Error> {
+        let answer = self.send_untold(call).await;
+        if let Some(trace) = &self.trace {
+            let outcome = match &answer {
+                Ok(answer) => answer.response.status().as_u16().to_string(),
+                Err(error) => error.to_string(),
+            };
+            trace(&format!("{} {}: {outcome}", call.method, call.path));
+        }
+        answer
+    }
+
+    async fn send_untold(&self, call: &Call) -> Result<Answer, Error> {
         let kept = lock(&self.idle).take();
         if let Some(mut kept) = kept
             && let Ok(Ok(())) = timeout(KEPT_TIMEOUT, kept.ready()).await

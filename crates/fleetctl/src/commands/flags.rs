@@ -20,7 +20,7 @@ pub(crate) enum Format {
 /// `-o json`, of every command that prints data.
 #[derive(Args, Debug)]
 pub(crate) struct OutputFlags {
-    /// text, or json: an array of listings, a line for each unit of verbs
+    /// text, or json: listings are an array, verbs print a line for each unit
     #[arg(
         long,
         short = 'o',
@@ -46,7 +46,8 @@ pub(crate) struct BlockFlags {
     no_block: bool,
 
     /// Wait N times two seconds at most; 0: 10 s while no machine may run a unit, 120 s while one is at work on it
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true,
+          allow_negative_numbers = true, value_parser = attempts)]
     block_attempts: u32,
 }
 
@@ -57,8 +58,14 @@ impl BlockFlags {
     }
 }
 
+/// As the original, which takes less than one attempt for no bound.
+fn attempts(text: &str) -> Result<u32, String> {
+    let attempts: i64 = text.parse().map_err(|_| "not a whole number".to_owned())?;
+    Ok(u32::try_from(attempts.max(0)).unwrap_or(u32::MAX))
+}
+
 /// How units are created.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct CreateFlags {
     /// Replace the contents of units that exist by the local unit files'
     #[arg(long)]

@@ -25,6 +25,18 @@ pub(crate) struct Launch {
     pub(crate) bounds: Option<Bounds>,
 }
 
+impl Launch {
+    fn manner(&self, create: &CreateFlags) -> Manner {
+        Manner {
+            wording: self.wording,
+            bounds: self.bounds,
+            unknown_keys: create.unknown_keys(),
+            tells_created: true,
+            stops: false,
+        }
+    }
+}
+
 pub(crate) async fn run(
     context: &Context<'_>,
     report: &Report<'_>,
@@ -38,20 +50,9 @@ pub(crate) async fn run(
     }
     let args = expand(context, report, args).await?;
     let names: Vec<String> = args.iter().map(|arg| arg.name.clone()).collect();
-    let existing = context.fleet.lookup(&names).await.map_err(|error| {
-        CommandError::api(
-            "Error creating units: error retrieving units from Registry",
-            &error,
-        )
-    })?;
+    let existing = known(context, &names).await?;
     let wishes = wishes(context, report, &args, existing, create, &launch).await;
-    let manner = Manner {
-        wording: launch.wording,
-        bounds: launch.bounds,
-        unknown_keys: create.unknown_keys(),
-        tells_created: true,
-        stops: false,
-    };
+    let manner = launch.manner(create);
     let waited = wishes::carry_out(context.fleet, report, wishes, manner).await;
     if waited.interrupted {
         wishes::tell_interrupted(report);
@@ -59,6 +60,53 @@ pub(crate) async fn run(
     }
     refuse_templates(report, &args, &launch);
     Ok(report.exit())
+}
+
+/// The first step alone, for units that must run already: what fleetd has of them. Those that it
+/// does not have are submitted, if there are files for them, and told as failed: nobody had
+/// started them. None: interrupted.
+pub(crate) async fn known_or_submitted(
+    context: &Context<'_>,
+    report: &Report<'_>,
+    args: &[String],
+    launch: Launch,
+) -> Result<Option<Vec<UnitView>>, CommandError> {
+    let args = without_repetition(args.iter().map(|arg| UnitArg::new(arg)).collect());
+    let names: Vec<String> = args.iter().map(|arg| arg.name.clone()).collect();
+    let mut existing = known(context, &names).await?;
+    let create = CreateFlags::default();
+    let wishes = wishes(context, report, &args, existing.clone(), &create, &launch).await;
+    let submitted: Vec<String> = wishes.iter().map(|wish| wish.name.clone()).collect();
+    let manner = launch.manner(&create);
+    let waited = wishes::carry_out(context.fleet, report, wishes, manner).await;
+    if waited.interrupted {
+        return Ok(None);
+    }
+    let verb = launch.wording.verb;
+    for name in submitted.iter().filter(|name| !report.has_failed(name)) {
+        let text = format!(
+            "Unable to {verb} unit {name} in state inactive: it has just been submitted \
+             (fleetctl start {name} starts it)"
+        );
+        report.failed(name, &text);
+    }
+    let units = names.iter().filter_map(|name| existing.remove(name));
+    Ok(Some(units.collect()))
+}
+
+/// What fleetd has of the units.
+async fn known(
+    context: &Context<'_>,
+    names: &[String],
+) -> Result<BTreeMap<String, UnitView>, CommandError> {
+    context.fleet.lookup(names).await.map_err(|error| {
+        // One stands for all: without fleetd nothing can be said of any.
+        let first = names.first().map_or("", String::as_str);
+        CommandError::api(
+            &format!("Error creating units: error retrieving Unit({first}) from Registry"),
+            &error,
+        )
+    })
 }
 
 /// Patterns become local files or, if none matches, units that fleet has.

@@ -72,7 +72,9 @@ pub(crate) async fn run(
         wishes::tell_interrupted(report);
         return Ok(Exit::Interrupted);
     }
-    if bounds.is_some() && verb != Verb::Destroy {
+    // Whoever has read why nothing was done need not read that nothing was.
+    let is_news = !waited.is_empty() || report.exit() == Exit::Success;
+    if bounds.is_some() && verb != Verb::Destroy && is_news {
         sum_up(context, verb, &waited);
     }
     Ok(report.exit())

@@ -9,7 +9,7 @@ use fleet_api::v2::{MachineRef, Progress, StateView};
 use fleet_core::unit_file::UnitFile;
 use tokio::time::{Instant, sleep};
 
-use super::{Awaited, Bounds, Waited, Waits};
+use super::{Awaited, Bounds, Waited, Waits, is_passing};
 use crate::error::cures;
 use crate::fleet::{Fleet, options_of};
 use crate::report::{Goal, Report};
@@ -24,6 +24,10 @@ const MAX_SINGLE_POLLS: usize = 16;
 /// got round to starting it; the original waits so long, too.
 const FINISHED_AFTER: Duration = Duration::from_secs(2);
 
+/// An original engine places what it can within two seconds. What has no machine for twice that
+/// is said to have none.
+const PENDING_AFTER: Duration = Duration::from_secs(4);
+
 /// Waits for units until each is final or its time is over.
 pub(crate) async fn wait(
     fleet: &Fleet<'_>,
@@ -34,9 +38,9 @@ pub(crate) async fn wait(
     let mut waited = Waited::default();
     let mut waits = Waits::new(awaited, bounds, Instant::now());
     tokio::select! {
-        // The signal first: it is caught before anything is asked.
+        // A signal that came between two waits ends this one.
         biased;
-        _ = tokio::signal::ctrl_c() => waited.interrupted = true,
+        () = fleet.interrupted() => waited.interrupted = true,
         () = poll(fleet, report, &mut waits, &mut waited) => {}
     }
     waited.reached.append(&mut waits.reached);
@@ -47,7 +51,9 @@ async fn poll(fleet: &Fleet<'_>, report: &Report<'_>, waits: &mut Waits, waited:
     let mut poller = Poller {
         machines: None,
         dead_since: BTreeMap::new(),
+        unplaced_since: BTreeMap::new(),
     };
+    let mut is_lost = false;
     while waits.next_end().is_some() {
         let open: Vec<Awaited> = waits.open().cloned().collect();
         match poller.round(fleet, &open).await {
@@ -56,6 +62,11 @@ async fn poll(fleet: &Fleet<'_>, report: &Report<'_>, waits: &mut Waits, waited:
                     for event in waits.progress(&progress, Instant::now()) {
                         waited.take(event, report);
                     }
+                }
+            }
+            Err(error) if is_passing(&error) => {
+                if !std::mem::replace(&mut is_lost, true) {
+                    fleet.ui.note(&format!("{error}; asking again"));
                 }
             }
             Err(error) => {
@@ -78,6 +89,7 @@ struct Poller {
     /// Read when the first unit has a machine.
     machines: Option<BTreeMap<String, Machine>>,
     dead_since: BTreeMap<String, Instant>,
+    unplaced_since: BTreeMap<String, Instant>,
 }
 
 impl Poller {
@@ -142,9 +154,12 @@ impl Poller {
         if !unit.machine_id.is_empty() {
             progress.machine = Some(self.machine(fleet, &unit.machine_id).await);
         } else if matches!(unit.desired_state.as_str(), "loaded" | "launched") {
-            progress.phase = "pending".to_owned();
-            progress.reason =
-                "fleetd has found no machine for it (this one does not say why)".to_owned();
+            let now = Instant::now();
+            let since = *self.unplaced_since.entry(unit.name).or_insert(now);
+            if awaited.stops || now - since >= PENDING_AFTER {
+                progress.phase = "pending".to_owned();
+            }
+            progress.reason = "fleetd has found no machine for it, and does not say why".to_owned();
             // Not one machine by one: v1 does not count.
             progress.considered = 1;
             return progress;

@@ -6,7 +6,7 @@ use fleet_api::client::{Error, WaitStream};
 use fleet_api::v2::{MAX_WAIT, Progress, WaitFor, WaitRequest};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Awaited, Bounds, Waited, Waits};
+use super::{Awaited, Bounds, Waited, Waits, is_passing};
 use crate::error::cures;
 use crate::fleet::Fleet;
 use crate::report::Report;
@@ -25,9 +25,9 @@ pub(crate) async fn wait(
     for part in awaited.chunks(MAX_WAIT) {
         let mut waits = Waits::new(part.to_vec(), bounds, Instant::now());
         tokio::select! {
-            // The signal first: it is caught before anything is asked.
+            // A signal that came between two waits ends this one.
             biased;
-            _ = tokio::signal::ctrl_c() => waited.interrupted = true,
+            () = fleet.interrupted() => waited.interrupted = true,
             () = follow(fleet, report, &mut waits, &mut waited) => {}
         }
         waited.reached.append(&mut waits.reached);
@@ -107,13 +107,4 @@ async fn read(
         }
     }
     None
-}
-
-/// Asking again may help.
-fn is_passing(error: &Error) -> bool {
-    match error {
-        Error::Connect { .. } | Error::Broken { .. } | Error::Timeout { .. } => true,
-        Error::Answer { code, .. } => *code >= 500,
-        Error::NoWay(_) | Error::NoV2 | Error::Protocol { .. } => false,
-    }
 }

@@ -6,24 +6,35 @@ use crate::session::{HELLO, Session};
 fn what_cannot_be_understood_is_status_2() {
     Session::new()
         .run("fleetctl bogus")
-        .run("fleetctl list")
+        .run("fleetctl st")
+        .run("fleetctl list-u")
         .run("fleetctl list-machines --bogus")
         .run("fleetctl list-units -v")
         .run("fleetctl start --block-attempts=x a")
         .run("fleetctl list-units --no-legend=maybe")
         .run("fleetctl help nope")
-        .run("fleetctl verify a")
         .shows(
             "
 $ fleetctl bogus
 2> Error: unknown command \"bogus\" for \"fleetctl\"
 2> Run 'fleetctl --help' for usage.
 rc=2
-$ fleetctl list
-2> Error: unknown command \"list\" for \"fleetctl\"
+$ fleetctl st
+2> Error: unknown command \"st\" for \"fleetctl\"
 2> 
 2> Did you mean this?
-2> \tlist-machines
+2> \tcat
+2> \tssh
+2> \tstart
+2> \tstatus
+2> \tstop
+2> 
+2> Run 'fleetctl --help' for usage.
+rc=2
+$ fleetctl list-u
+2> Error: unknown command \"list-u\" for \"fleetctl\"
+2> 
+2> Did you mean this?
 2> \tlist-unit-files
 2> \tlist-units
 2> 
@@ -38,8 +49,8 @@ $ fleetctl list-units -v
 2> Run 'fleetctl list-units --help' for usage.
 rc=2
 $ fleetctl start --block-attempts=x a
-2> Error: invalid argument \"x\" for \"--block-attempts\" flag: invalid digit found in string
-2> Run 'fleetctl --help' for usage.
+2> Error: invalid argument \"x\" for \"--block-attempts\" flag: not a whole number
+2> Run 'fleetctl start --help' for usage.
 rc=2
 $ fleetctl list-units --no-legend=maybe
 2> Error: invalid argument \"maybe\" for \"--no-legend\" flag: neither true nor false
@@ -48,59 +59,6 @@ $ fleetctl help nope
 2> Error: unknown command \"nope\" for \"fleetctl\"
 2> Run 'fleetctl --help' for usage.
 rc=2
-$ fleetctl verify a
-2> Command \"verify\" is deprecated, DEPRECATED - No longer works
-2> WARNING: The signed/verified units feature is DEPRECATED and cannot be used.
-rc=2
-",
-        );
-}
-
-#[test]
-fn the_version() {
-    Session::new()
-        .run("fleetctl version")
-        .run("fleetctl --version")
-        .run("fleetctl -v")
-        .shows(
-            "
-$ fleetctl version
-fleetctl version v1.0.0
-$ fleetctl --version
-fleetctl version v1.0.0
-$ fleetctl -v
-fleetctl version v1.0.0
-",
-        );
-}
-
-#[test]
-fn help_goes_to_stdout() {
-    let mut session = Session::new();
-    session
-        .run("fleetctl help version")
-        .run("fleetctl version --h")
-        .run("fleetctl vers -h")
-        .shows(
-            "
-$ fleetctl help version
-Print fleetctl's version
-
-Usage: fleetctl version
-
-Global flags: see fleetctl --help.
-$ fleetctl version --h
-Print fleetctl's version
-
-Usage: fleetctl version
-
-Global flags: see fleetctl --help.
-$ fleetctl vers -h
-Print fleetctl's version
-
-Usage: fleetctl version
-
-Global flags: see fleetctl --help.
 ",
         );
 }

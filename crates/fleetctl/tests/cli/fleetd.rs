@@ -68,13 +68,12 @@ Unit hello.service loaded on 63d22e36.../172.30.1.2
 2> Successfully stopped units [hello.service].
 $ fleetctl load hello
 Unit hello.service loaded on 63d22e36.../172.30.1.2
-2> WARNING: Unit hello.service in registry differs from local unit file hello. Add --replace to override.
+2> WARNING: Unit hello.service in registry differs from local unit file hello.service. Add --replace to override.
 $ fleetctl unload hello
 Unit hello.service inactive
 2> Successfully unloaded units [hello.service].
 $ fleetctl stop hello
 2> Unable to stop unit hello.service in state inactive
-2> Successfully stopped units [].
 rc=1
 $ fleetctl destroy hello 's@*' nope
 Destroyed hello.service

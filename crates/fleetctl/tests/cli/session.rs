@@ -14,6 +14,20 @@ use crate::stage;
 pub(crate) const HELLO: &str =
     "[Unit]\nDescription=Hello World\n\n[Service]\nExecStart=/bin/sleep 9\n";
 
+/// Prints the options that tell who is meant, and the command.
+const SSH: &str = "#!/bin/sh
+shown=ssh
+while [ \"$1\" != -- ]; do
+    case $1 in
+    -o) shift ;;
+    *) shown=\"$shown $1\" ;;
+    esac
+    shift
+done
+shift
+echo \"$shown $*\"
+";
+
 /// A directory with unit files, a cluster, and what has been typed.
 pub(crate) struct Session {
     dir: tempfile::TempDir,
@@ -105,6 +119,15 @@ impl Session {
         self
     }
 
+    /// From now on `ssh` is a script that says what it is asked for.
+    pub(crate) fn with_ssh(&mut self) -> &mut Session {
+        use std::os::unix::fs::PermissionsExt;
+        self.file("ssh", SSH);
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.dir.path().join("ssh"), mode).unwrap();
+        self
+    }
+
     /// A unit that the cluster has.
     pub(crate) fn unit(&self, name: &str, text: &str, desired: &str) -> &Session {
         self.cluster.lock().unwrap().add(name, text, desired);
@@ -146,7 +169,11 @@ impl Session {
     fn process(&self, command: &str) -> Command {
         let endpoint = format!("unix://{}", self.dir.path().join("fleet.sock").display());
         let mut process = Command::new(env!("CARGO_BIN_EXE_fleetctl"));
-        process.env_clear().env("FLEETCTL_ENDPOINT", endpoint);
+        process
+            .env_clear()
+            .env("FLEETCTL_ENDPOINT", endpoint)
+            .env("FLEETCTL_SSH", self.dir.path().join("ssh"))
+            .env("HOME", self.dir.path());
         let command = self.names.iter().fold(command.to_owned(), |command, name| {
             command.replace(name.0, &name.1)
         });

@@ -86,8 +86,8 @@ fn without_blocking_nothing_is_waited_for() {
             "
 $ fleetctl start --no-block slow@1 slow@2
 Unit slow@1.service inactive
-Triggered unit slow@1.service start
 Unit slow@2.service inactive
+Triggered unit slow@1.service start
 Triggered unit slow@2.service start
 ",
         );
@@ -140,7 +140,7 @@ fn instances_come_from_the_template_that_fleet_has() {
 $ fleetctl start s@1 t@1
 Unit s@1.service inactive
 Unit s@1.service launched on 63d22e36.../172.30.1.2
-2> Error creating units: failed getting Unit(t@1) from template: unable to find template Unit(t@.service) in Registry or on filesystem
+2> Error creating units: failed getting Unit(t@1.service) from template: unable to find template Unit(t@.service) in Registry or on filesystem
 rc=1
 ",
     );
@@ -168,7 +168,7 @@ Unit a.service inactive
 Unit d.service inactive
 Unit a.service launched on 63d22e36.../172.30.1.2
 Unit d.service launched on 63d22e36.../172.30.1.2
-2> Error creating units: failed getting Unit(b) from file: unable to find end of section (line 1)
+2> Error creating units: failed getting Unit(b.service) from file: unable to find end of section (line 1)
 2> Error creating units: Unit c.service: unrecognized requirement in [X-Fleet] section: \"MachineMetaData\" (did you mean \"MachineMetadata\"?); the unit would run without it
 2> WARNING: Unit d.service: unrecognized requirement in [X-Fleet] section: \"Colour\"
 2> Error creating units: failed creating unit e.service: googleapi: Error 409: unit does not exist and options field empty
@@ -204,7 +204,7 @@ fn a_running_unit_is_replaced_in_place() {
             "
 $ fleetctl start v2/hello
 Unit hello.service launched on 63d22e36.../172.30.1.2
-2> WARNING: Unit hello.service in registry differs from local unit file v2/hello. Add --replace to override.
+2> WARNING: Unit hello.service in registry differs from local unit file v2/hello.service. Add --replace to override.
 $ fleetctl start --replace v2/hello.service
 Unit hello.service launched on 63d22e36.../172.30.1.2
 $ fleetctl start --replace v2/hello.service

@@ -76,7 +76,7 @@ $ fleetctl submit d/s@1.service
 $ fleetctl submit --replace d/s@1.service
 Unit s@1.service inactive
 $ fleetctl submit d/t@1
-2> Error creating units: failed getting Unit(d/t@1) from template: unable to find template Unit(t@.service) in Registry or on filesystem
+2> Error creating units: failed getting Unit(d/t@1.service) from template: unable to find template Unit(t@.service) in Registry or on filesystem
 rc=1
 ",
         );
@@ -97,7 +97,7 @@ fn a_global_unit_is_told_as_any_other() {
         "
 $ fleetctl submit g h
 Unit h.service inactive
-2> Error creating units: Unit g.service: MachineID cannot be used with Global
+2> Error creating units: MachineID cannot be used with Global (unit g.service)
 rc=1
 ",
     );

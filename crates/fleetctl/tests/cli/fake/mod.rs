@@ -43,6 +43,8 @@ pub(crate) struct Cluster {
     pub(crate) generation: u64,
     /// An original one: a change is seen when it has been asked for so many times.
     pub(crate) n_slow_looks: u32,
+    /// An original one: so many looks at a change that is not seen yet fail.
+    pub(crate) n_failing_looks: u32,
 }
 
 #[derive(Clone, Default)]

@@ -123,8 +123,14 @@ async fn unit(
     let mut cluster = cluster.lock().unwrap();
     let answer = match method {
         Method::GET => {
-            if let Some(unit) = cluster.units.get_mut(&name) {
+            let unit = cluster.units.get_mut(&name);
+            let is_changing = unit.is_some_and(|unit| {
                 unit.n_looks = unit.n_looks.saturating_sub(1);
+                unit.n_looks > 0
+            });
+            if is_changing && cluster.n_failing_looks > 0 {
+                cluster.n_failing_looks -= 1;
+                return error(500, "");
             }
             one(&cluster, &name).map(|unit| json(&unit))
         }

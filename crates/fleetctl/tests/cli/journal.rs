@@ -1,0 +1,62 @@
+use crate::session::{HELLO, Session};
+
+/// An ssh that says what it is asked for.
+fn session() -> Session {
+    let mut session = Session::new();
+    session.with_ssh();
+    session
+        .unit("hello.service", HELLO, "launched")
+        .unit("idle.service", HELLO, "inactive");
+    session.unit(
+        "g.service",
+        "[Service]\nExecStart=/bin/a\n[X-Fleet]\nGlobal=true\n",
+        "launched",
+    );
+    session
+}
+
+#[test]
+fn journalctl_is_asked_on_the_units_machine() {
+    session()
+        .run("fleetctl journal hello")
+        .run("fleetctl journal --lines=3 --f --sudo --output=cat hello")
+        .run("fleetctl journal -n 3 -f hello")
+        .shows("
+$ fleetctl journal hello
+ssh -l core -T 172.30.1.2 journalctl \"--unit\" \"hello.service\" \"--no-pager\" \"-n\" \"10\" \"--output\" \"short\"
+$ fleetctl journal --lines=3 --f --sudo --output=cat hello
+ssh -l core -T 172.30.1.2 sudo journalctl \"--unit\" \"hello.service\" \"--no-pager\" \"-n\" \"3\" \"--output\" \"cat\" \"-f\"
+$ fleetctl journal -n 3 -f hello
+ssh -l core -T 172.30.1.2 journalctl \"--unit\" \"hello.service\" \"--no-pager\" \"-n\" \"3\" \"--output\" \"short\" \"-f\"
+");
+}
+
+#[test]
+fn what_has_no_journal() {
+    session()
+        .run("fleetctl journal")
+        .run("fleetctl journal a b")
+        .run("fleetctl journal nope")
+        .run("fleetctl journal g")
+        .run("fleetctl journal idle")
+        .shows(
+            "
+$ fleetctl journal
+2> One unit file must be provided.
+rc=1
+$ fleetctl journal a b
+2> One unit file must be provided.
+rc=1
+$ fleetctl journal nope
+2> Unit nope.service does not exist.
+rc=1
+$ fleetctl journal g
+2> Unable to retrieve journal of global unit g.service.
+2> hint: take one machine: fleetctl ssh MACHINE journalctl --unit g.service
+rc=1
+$ fleetctl journal idle
+2> Unit idle.service does not appear to be running.
+rc=1
+",
+        );
+}
