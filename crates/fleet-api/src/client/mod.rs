@@ -47,6 +47,9 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Warnings kept for the caller; more are dropped.
 const MAX_WARNINGS: usize = 100;
 
+/// Hears a line for each request.
+type Trace = Box<dyn Fn(&str) + Send + Sync>;
+
 /// A client of one fleetd. Cheap to make; it connects with the first request.
 pub struct Client {
     endpoint: Endpoint,
@@ -56,7 +59,7 @@ pub struct Client {
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
     warnings: Mutex<Vec<String>>,
     /// Told of each request and what came of it.
-    trace: Option<Box<dyn Fn(&str) + Send + Sync>>,
+    trace: Option<Trace>,
 }
 
 impl Client {
