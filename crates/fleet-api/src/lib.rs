@@ -9,6 +9,7 @@ pub mod error;
 mod go_json;
 pub mod openapi;
 pub mod paging;
+pub mod registry;
 pub mod v1;
 pub mod v2;
 

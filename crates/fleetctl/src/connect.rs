@@ -23,6 +23,32 @@ pub(crate) fn client(settings: &Settings, ssh: &Options, ui: &Ui) -> Result<Clie
         let say: Say = Arc::new(ui::say_to_stderr);
         Tunnel::new(ssh.clone(), through.clone(), endpoint.clone(), say)
     });
+    let client = over(tunnel, endpoint, settings)?;
+    if client.endpoint().is_plaintext() && settings.tls != TlsFiles::default() {
+        ui.warning(&format!(
+            "{} is asked without TLS, and its files are not used: write https:// for it",
+            client.endpoint()
+        ));
+    }
+    Ok(client)
+}
+
+/// A client for another address of this kind, without a tunnel: that of a cluster to move on
+/// from. `what` is the flag that names it.
+pub(crate) fn other(text: &str, what: &str, settings: &Settings) -> Result<Client, CommandError> {
+    let endpoint = Endpoint::parse(text).map_err(|error| {
+        CommandError::new(format!(
+            "invalid argument \"{text}\" for \"{what}\" flag: {error}"
+        ))
+    })?;
+    over(None, endpoint, settings)
+}
+
+fn over(
+    tunnel: Option<Tunnel>,
+    endpoint: Endpoint,
+    settings: &Settings,
+) -> Result<Client, CommandError> {
     let client = match (tunnel, tls_endpoint(&endpoint)) {
         (None, None) => Client::new(endpoint),
         (Some(tunnel), None) => Client::with_dial(endpoint, Arc::new(tunnel)),
@@ -35,12 +61,6 @@ pub(crate) fn client(settings: &Settings, ssh: &Options, ui: &Ui) -> Result<Clie
             Client::with_dial(endpoint, Arc::new(way))
         }
     };
-    if client.endpoint().is_plaintext() && settings.tls != TlsFiles::default() {
-        ui.warning(&format!(
-            "{} is asked without TLS, and its files are not used: write https:// for it",
-            client.endpoint()
-        ));
-    }
     let client = match settings.debug {
         true => client.traced(|line| ui::say_to_stderr(&format!("DEBUG {line}"))),
         false => client,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use fleet_api::client::TlsFiles;
+use fleet_api::registry::DEFAULT_PREFIX;
 
 use crate::ssh::PROGRAM_VARIABLE;
 use crate::ssh::known_hosts::expand_tilde;
@@ -85,7 +86,7 @@ pub(crate) struct GlobalArgs {
           default_missing_value = "true", value_parser = go_bool)]
     debug: Option<bool>,
 
-    /// Accepted for the original's sake; only its etcd driver had a use for it
+    /// Only for import --etcd-v2; the original's etcd driver is gone
     #[arg(long, global = true, hide = true)]
     etcd_key_prefix: Option<String>,
 
@@ -108,6 +109,8 @@ pub(crate) struct Settings {
     /// Bound of each answer, if the user gave one.
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) tls: TlsFiles,
+    /// What an old cluster in etcd is read with.
+    pub(crate) etcd: Etcd,
     pub(crate) debug: bool,
     /// No colour, wherever the output goes.
     pub(crate) no_color: bool,
@@ -124,6 +127,15 @@ pub(crate) struct Ssh {
     pub(crate) program: String,
     /// The user's own directory for sockets.
     pub(crate) runtime_dir: Option<PathBuf>,
+}
+
+/// How an original cluster's etcd is read.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Etcd {
+    /// Of all its keys.
+    pub(crate) key_prefix: String,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
 }
 
 impl Settings {
@@ -181,6 +193,12 @@ impl Settings {
                     args.key_file,
                     &["FLEETCTL_KEY_FILE", "FLEETCTL_ETCD_KEYFILE"],
                 ),
+            },
+            etcd: Etcd {
+                key_prefix: text(args.etcd_key_prefix, &["FLEETCTL_ETCD_KEY_PREFIX"])
+                    .unwrap_or_else(|| DEFAULT_PREFIX.to_owned()),
+                username: text(None, &["FLEETCTL_ETCD_USERNAME"]),
+                password: text(None, &["FLEETCTL_ETCD_PASSWORD"]),
             },
             debug: boolean(args.debug, "FLEETCTL_DEBUG").unwrap_or(false),
             no_color: env("NO_COLOR").is_some_and(|value| !value.is_empty()),

@@ -13,6 +13,7 @@ mod error;
 pub mod exit;
 mod fleet;
 mod global;
+mod import;
 mod names;
 mod report;
 mod ssh;
@@ -81,6 +82,7 @@ fn run_in_cluster(command: commands::Command, settings: &Settings, ui: &Ui) -> O
         ui,
         fleet: &fleet,
         ssh: &ssh,
+        settings,
     };
     runtime.block_on(command.run(&context))
 }

@@ -122,7 +122,7 @@ fn batch_request(wishes: &[Wish], unknown_keys: UnknownKeys) -> BatchRequest {
 }
 
 /// Not asked for twice by any two commands: random bits of the kernel.
-fn request_id() -> String {
+pub(crate) fn request_id() -> String {
     let mut bits = [0; 16];
     // Without them the process's own number must do.
     let file = std::fs::File::open("/dev/urandom");

@@ -23,6 +23,7 @@ use crate::error::ErrorBody;
 mod dial;
 mod endpoint;
 mod error;
+mod registry;
 mod tls;
 mod v1;
 mod v2;
@@ -30,6 +31,7 @@ mod v2;
 pub use dial::{ByteStream, Dial, Dialing, NoWay};
 pub use endpoint::{Endpoint, EndpointError, TcpEndpoint, first_of_list};
 pub use error::Error;
+pub use registry::RegistryError;
 pub use tls::{TlsDial, TlsError, TlsFiles};
 pub use v1::PutAnswer;
 pub use v2::WaitStream;
@@ -55,6 +57,8 @@ pub struct Client {
     endpoint: Endpoint,
     dial: Arc<dyn Dial>,
     answer_timeout: Duration,
+    /// `Authorization` of each request.
+    authorization: Option<String>,
     /// A connection that waits for its next request.
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
     warnings: Mutex<Vec<String>>,
@@ -75,6 +79,7 @@ impl Client {
             endpoint,
             dial,
             answer_timeout: ANSWER_TIMEOUT,
+            authorization: None,
             idle: Mutex::new(None),
             warnings: Mutex::new(Vec::new()),
             trace: None,
@@ -161,7 +166,7 @@ impl Client {
         call: &Call,
         is_kept: bool,
     ) -> Option<Result<Answer, Error>> {
-        let request = match call.request(&self.endpoint) {
+        let request = match call.request(&self.endpoint, self.authorization.as_deref()) {
             Ok(request) => request,
             Err(reason) => return Some(Err(self.broken(call, &reason))),
         };
@@ -359,7 +364,11 @@ impl Call {
         }
     }
 
-    fn request(&self, endpoint: &Endpoint) -> Result<Request<Full<Bytes>>, String> {
+    fn request(
+        &self,
+        endpoint: &Endpoint,
+        authorization: Option<&str>,
+    ) -> Result<Request<Full<Bytes>>, String> {
         let (host, base) = match endpoint {
             Endpoint::Unix(_) => ("domain-sock".to_owned(), ""),
             Endpoint::Tcp(tcp) => (tcp.authority(), tcp.base.as_str()),
@@ -371,6 +380,9 @@ impl Call {
             .header("User-Agent", concat!("fleet/", env!("CARGO_PKG_VERSION")));
         if self.body.is_some() {
             request = request.header("Content-Type", "application/json");
+        }
+        if let Some(authorization) = authorization {
+            request = request.header("Authorization", authorization);
         }
         request
             .body(Full::new(self.body.clone().unwrap_or_default()))

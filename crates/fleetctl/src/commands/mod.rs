@@ -6,6 +6,7 @@ use clap::Subcommand;
 use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::fleet::Fleet;
+use crate::global::Settings;
 use crate::ssh::Options;
 use crate::ui::Ui;
 
@@ -14,6 +15,7 @@ mod destroy;
 mod fd_forward;
 mod flags;
 mod help;
+mod import;
 mod journal;
 mod launch;
 mod list_machines;
@@ -40,6 +42,7 @@ pub(crate) struct Context<'a> {
     pub(crate) ui: &'a Ui,
     pub(crate) fleet: &'a Fleet<'a>,
     pub(crate) ssh: &'a Options,
+    pub(crate) settings: &'a Settings,
 }
 
 /// The table of commands. They stand in alphabetical order.
@@ -49,6 +52,8 @@ pub(crate) enum Command {
     Destroy(destroy::Args),
     FdForward(fd_forward::Args),
     Help(help::Args),
+    // The largest: it would make all of them so.
+    Import(Box<import::Args>),
     Journal(journal::Args),
     ListMachines(list_machines::Args),
     ListUnitFiles(list_unit_files::Args),
@@ -82,6 +87,7 @@ impl Command {
         match self {
             Command::Cat(args) => cat::run(args, context).await,
             Command::Destroy(args) => destroy::run(args, context).await,
+            Command::Import(args) => import::run(*args, context).await,
             Command::Journal(args) => journal::run(args, context).await,
             Command::ListMachines(args) => list_machines::run(args, context).await,
             Command::ListUnitFiles(args) => list_unit_files::run(args, context).await,
