@@ -23,6 +23,9 @@ mod batch;
 mod fuzz;
 mod listing;
 mod machines;
+mod original;
+#[path = "../../../tests/common/original.rs"]
+mod original_client;
 mod pages;
 mod paths;
 mod socket;

@@ -187,6 +187,17 @@ async fn an_existing_unit() {
     assert_eq!(&*record.text, SLEEP_TEXT);
     assert_eq!(record.desired, DesiredState::Launched);
 
+    // The original's fleetctl waits for `inactive` then, and asks for the state afterwards.
+    let go = [
+        ("Content-Type", "application/json"),
+        ("User-Agent", "google-api-go-client/0.5"),
+    ];
+    let new = body(&[("Service", "ExecStart", "/new")], "");
+    let path = "/fleet/v1/units/a.service?alt=json";
+    assert_eq!(cluster.call("PUT", path, &go, &new).await.status, 201);
+    let desired = cluster.wish("a.service").await.desired;
+    assert_eq!(desired, DesiredState::Inactive);
+
     // Other contents and another state.
     check_put(&cluster, "a.service", &body(OTHER, "inactive"), 201, "").await;
     let record = cluster.wish("a.service").await;

@@ -6,7 +6,7 @@ use fleet_core::records::{DesiredState, PlacementRecord, StateRecord};
 use fleet_core::unit_file::{self, UnitFile};
 use fleet_core::validate::UnknownKeys;
 use hyper::StatusCode;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, USER_AGENT};
 
 use super::super::Api;
 use super::super::failure::Failure;
@@ -88,6 +88,7 @@ pub(crate) async fn put(state: &Api, call: &Call, body: &mut RequestBody, name: 
         Candidate::of(&name, &file, UnknownKeys::Allow)
     });
     let desired = desired_state(&wish.desired_state);
+    let unloads_first = is_originals_fleetctl(call);
     let author = Author::of(call);
     let mut decided = None;
     let (_, (status, warnings)) = update(state, name.as_str(), |stored| {
@@ -122,7 +123,7 @@ pub(crate) async fn put(state: &Api, call: &Call, body: &mut RequestBody, name: 
         let before = stored.live().map(|live| live.desired);
         let desired = desired
             .clone()?
-            .or(before)
+            .or(before.filter(|_| !unloads_first))
             .unwrap_or(DesiredState::Inactive);
         check_template(&name, desired)?;
         let result = (status, warnings);
@@ -171,6 +172,14 @@ fn desired_state(word: &str) -> Result<Option<DesiredState>, Failure> {
             "invalid desiredState {word:?}: use \"inactive\", \"loaded\" or \"launched\""
         ))),
     }
+}
+
+/// Whether the original's fleetctl asks, by the name of the library that it speaks with. Its
+/// `--replace` sends new contents without a state, waits until the unit is inactive, and asks for
+/// the state only then: it would wait for ever for a unit that keeps its state.
+fn is_originals_fleetctl(call: &Call) -> bool {
+    let agent = call.headers.get(USER_AGENT);
+    agent.is_some_and(|agent| agent.as_bytes().starts_with(b"google-api-go-client/"))
 }
 
 fn check_content_type(call: &Call) -> Result<(), Failure> {
