@@ -118,7 +118,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
 
 /// The derived command. A command's own help is its whole doc comment, and the global flags
 /// stand in the general help only.
-fn clap_command() -> clap::Command {
+pub(crate) fn clap_command() -> clap::Command {
     let command = Cli::command();
     let names = command_names(&command);
     names.iter().fold(command, |command, name| {

@@ -7,6 +7,8 @@ use std::ffi::OsString;
 
 mod cli;
 mod commands;
+#[cfg(test)]
+mod compatibility;
 mod connect;
 mod create;
 mod error;
