@@ -228,23 +228,15 @@ impl UnitType {
         }
     }
 
-    /// Why systemd loads no unit of this type from a file, and what to use in its stead; None
-    /// for the types that it does load. The original takes such names, so they can be submitted,
-    /// but no machine can run them.
-    pub fn why_not_loadable(self) -> Option<&'static str> {
+    /// What to use in the place of a unit of this type, if systemd loads none from a file: it
+    /// makes devices and scopes itself, and has dropped the other two. The original takes such
+    /// names, so they can be submitted, but no machine can run them.
+    pub fn cure_if_not_loadable(self) -> Option<&'static str> {
         Some(match self {
-            UnitType::Busname => {
-                "systemd has dropped this type; use a service with BusName= in its place"
-            }
-            UnitType::Device => {
-                "it makes them itself when udev finds the hardware; \
-                 use a service that depends on the device"
-            }
-            UnitType::Scope => {
-                "programs make them at run time for processes of their own; \
-                 use a service or a slice in its place"
-            }
-            UnitType::Snapshot => "systemd has dropped this type; use a target in its place",
+            UnitType::Busname => "use a service with BusName=",
+            UnitType::Device => "use a service that depends on the device",
+            UnitType::Scope => "use a service or a slice",
+            UnitType::Snapshot => "use a target",
             _ => return None,
         })
     }

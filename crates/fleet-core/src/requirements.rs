@@ -90,9 +90,9 @@ pub enum Warning {
 
 /// Why no machine can run a unit of this type, for those of which that is so.
 pub fn not_loadable(unit_type: UnitType) -> Option<String> {
-    let why = unit_type.why_not_loadable()?;
+    let cure = unit_type.cure_if_not_loadable()?;
     Some(format!(
-        "systemd loads no {unit_type} units from files: {why}"
+        "systemd loads no {unit_type} units from files ({cure})"
     ))
 }
 

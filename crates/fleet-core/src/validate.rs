@@ -117,7 +117,7 @@ pub fn validate_unit(
     let unit_type = name.map(UnitName::unit_type);
     warnings.extend(
         unit_type
-            .filter(|unit_type| unit_type.why_not_loadable().is_some())
+            .filter(|unit_type| unit_type.cure_if_not_loadable().is_some())
             .map(Warning::NotLoadable),
     );
     Ok(warnings)

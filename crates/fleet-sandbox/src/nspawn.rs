@@ -108,6 +108,9 @@ pub(crate) fn leader(host: &HostRecord) -> Result<Process> {
     })
 }
 
+/// The kernel's automounter.
+const AUTOFS: &str = "/dev/autofs";
+
 /// nspawn that keeps its unit does not reboot its container itself: it ends with exit code
 /// 133 to be started again, by the computer's systemd or by a shell.
 const REBOOTING: &str = r#"while "$@"; s=$?; [ $s = 133 ]; do :; done; exit $s"#;
@@ -142,6 +145,10 @@ fn command(host: &HostRecord) -> Result<Vec<String>> {
     );
     if Path::new(SHARED).is_dir() {
         argv.push(format!("--bind-ro={SHARED}"));
+    }
+    // A container has none of its own, and without it systemd supports no automount units.
+    if Path::new(AUTOFS).exists() {
+        argv.push(format!("--bind={AUTOFS}"));
     }
     argv.push(format!("--directory={}", host.root.display()));
     argv.push(format!("--machine={}", host.name));

@@ -19,9 +19,9 @@ fn what_systemd_loads_from_no_file_is_tried_on_no_machine() {
     "), @r"
     plan:
       machine m1 present: it joined
-      a.scope pending: no machine may run it: systemd loads no scope units from files: programs make them at run time for processes of their own; use a service or a slice in its place [1×systemd loads no scope units from files: programs make them at run time for processes of their own; use a service or a slice in its place]
-      b.device pending: no machine may run it: systemd loads no device units from files: it makes them itself when udev finds the hardware; use a service that depends on the device [1×systemd loads no device units from files: it makes them itself when udev finds the hardware; use a service that depends on the device]
-      c.snapshot pending: global: on every machine that qualifies [1×systemd loads no snapshot units from files: systemd has dropped this type; use a target in its place]
+      a.scope pending: no machine may run it: systemd loads no scope units from files (use a service or a slice) [1×systemd loads no scope units from files (use a service or a slice)]
+      b.device pending: no machine may run it: systemd loads no device units from files (use a service that depends on the device) [1×systemd loads no device units from files (use a service that depends on the device)]
+      c.snapshot pending: global: on every machine that qualifies [1×systemd loads no snapshot units from files (use a target)]
     agents:
     plan:
       a.scope destroyed [placement removed, tombstone removed]

@@ -192,6 +192,27 @@ impl Cluster {
             .collect()
     }
 
+    /// Sets metadata of a host at run time.
+    pub(crate) fn patch(&self, host: usize, key: &str, value: &str) {
+        let id = self.host(host).machine_id().unwrap();
+        let body = format!(
+            "[{{\"op\":\"add\",\"path\":\"/{id}/metadata/{key}\",\"value\":{{\"value\":\"{value}\"}}}}]"
+        );
+        self.curl(&["-sf", "-X", "PATCH", "-d", &body], "machines");
+    }
+
+    /// What API v1 on the first host answers.
+    pub(crate) fn curl(&self, args: &[&str], path: &str) -> String {
+        let url = format!("http://fleet/fleet/v1/{path}");
+        let argv = [
+            &["curl", "--unix-socket", "/run/fleet.sock"],
+            args,
+            &[url.as_str()],
+        ]
+        .concat();
+        self.host(0).run(&argv).unwrap()
+    }
+
     /// A value of `/metrics` on a host.
     pub(crate) fn metric(&self, host: usize, name: &str) -> f64 {
         let out = self

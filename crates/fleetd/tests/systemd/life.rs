@@ -106,7 +106,7 @@ fn types_other_than_services_start_and_go() {
             let why = why.unwrap_or_default();
             assert_eq!(reached, Reached::Refused, "{unit}");
             assert!(why.contains("systemd loads no"), "{why}");
-            assert!(why.contains("; use a "), "the cure: {why}");
+            assert!(why.contains("(use a "), "the cure: {why}");
             assert!(manager.links().join(unit).symlink_metadata().is_err());
         }
     });

@@ -305,7 +305,7 @@ async fn a_type_that_systemd_loads_from_no_file_is_taken_with_the_reason_and_the
         assert_eq!(got.status, 201, "{unit}: as the original");
         let warning = got.headers["warning"].to_str().unwrap();
         assert!(
-            warning.contains("systemd loads no") && warning.contains("; use a "),
+            warning.contains("systemd loads no") && warning.contains("(use a "),
             "{warning}"
         );
     }

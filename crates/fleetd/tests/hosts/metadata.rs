@@ -1,0 +1,88 @@
+//! Metadata that is set at run time decides anew where units may be.
+
+use fleet_sandbox::{Sandbox, wait_for};
+
+use crate::cluster::{Cluster, SOON, sleeper};
+
+#[test]
+fn metadata_set_at_run_time_moves_and_stops_units_and_never_runs_one_twice() {
+    let cluster = Cluster::with(
+        Sandbox::builder()
+            .hosts(3)
+            .metadata(0, "region=eu")
+            .metadata(1, "region=us")
+            .metadata(2, "region=us"),
+    );
+    // It takes its time to stop, so that an overlap would show.
+    let slow = sleeper("MachineMetadata=region=us").replace(
+        "ExecStart=/bin/sleep infinity",
+        "ExecStart=/bin/sleep infinity\nExecStop=/bin/sleep 1",
+    );
+    let path = cluster.file("a.service", &slow);
+    cluster.ok(&["start", &path]);
+    cluster.start("side.service", "MachineOf=a.service");
+    cluster.start(
+        "everywhere.service",
+        "Global=true\nMachineMetadata=region=us",
+    );
+    cluster.start("other.service", "MachineMetadata=region=eu");
+    let untouched = cluster.invocations(&["other.service"]);
+    let hosts_of =
+        |unit: &str| -> Vec<usize> { cluster.running(unit).iter().map(|r| r.host).collect() };
+    assert_eq!(hosts_of("everywhere.service"), [1, 2]);
+    let first = cluster.place("a.service");
+    let second = 3 - first;
+
+    // Moved: stopped first, then started elsewhere, with what follows it.
+    cluster.patch(first, "region", "eu");
+    wait_for("a.service to move", SOON, || {
+        let running = cluster.running("a.service");
+        assert!(running.len() <= 1, "it runs twice: {running:?}");
+        match &running[..] {
+            [one] if one.host == second && one.active == "active" => Ok(()),
+            _ => Err(format!("{running:?}")),
+        }
+    })
+    .unwrap();
+    assert_eq!(cluster.wait_for_place("side.service", SOON), second);
+    let wait_for_hosts = |unit: &str, expected: &[usize]| {
+        wait_for(&format!("{unit} on {expected:?}"), SOON, || {
+            let hosts = hosts_of(unit);
+            if hosts == expected {
+                Ok(())
+            } else {
+                Err(format!("{hosts:?}"))
+            }
+        })
+        .unwrap();
+    };
+    wait_for_hosts("everywhere.service", &[second]);
+
+    // Nowhere to go: stopped, and the reason is told.
+    cluster.patch(second, "region", "eu");
+    for unit in ["a.service", "side.service", "everywhere.service"] {
+        wait_for_hosts(unit, &[]);
+    }
+    for (unit, why) in [
+        ("a.service", "MachineMetadata region=us"),
+        ("side.service", "MachineOf a.service is not placed"),
+        ("everywhere.service", "MachineMetadata region=us"),
+    ] {
+        let answer = cluster.curl(&["-si"], &format!("units/{unit}"));
+        let header = answer.lines().find(|line| line.starts_with("warning: "));
+        assert!(
+            header.is_some_and(|line| line.contains(why)),
+            "{unit}: {answer}"
+        );
+    }
+
+    // A machine qualifies: all of it at once.
+    cluster.patch(0, "region", "us");
+    for unit in ["a.service", "side.service", "everywhere.service"] {
+        wait_for_hosts(unit, &[0]);
+    }
+    // What no longer may run there has gone, to where it may.
+    let other = cluster.wait_for_place("other.service", SOON);
+    assert_ne!(other, 0);
+    assert_eq!(untouched["other.service"][0].host, 0);
+}
