@@ -13,7 +13,7 @@ const COMPATIBILITY: &str = include_str!("../../../COMPATIBILITY.md");
 fn rows() -> Vec<Vec<&'static str>> {
     let sections = COMPATIBILITY.split("\n## ");
     let ours = sections.filter(|section| {
-        ["fleetctl\n", "SSH\n"]
+        ["fleetctl\n", "SSH\n", "The store"]
             .iter()
             .any(|title| section.starts_with(title))
     });

@@ -277,6 +277,39 @@ mod tests {
     }
 
     #[test]
+    fn every_variable_has_its_effect() {
+        let without = settings(GlobalArgs::default(), &[]);
+        for (name, value) in [
+            ("FLEETCTL_ENDPOINT", "http://h"),
+            ("FLEETCTL_DRIVER", "etcd"),
+            ("FLEETCTL_TUNNEL", "h"),
+            ("FLEETCTL_SSH_USERNAME", "me"),
+            ("FLEETCTL_SSH_TIMEOUT", "1.5"),
+            ("FLEETCTL_STRICT_HOST_KEY_CHECKING", "false"),
+            ("FLEETCTL_KNOWN_HOSTS_FILE", "/k"),
+            ("FLEETCTL_REQUEST_TIMEOUT", "0.5"),
+            ("FLEETCTL_CA_FILE", "/ca"),
+            ("FLEETCTL_CERT_FILE", "/cert"),
+            ("FLEETCTL_KEY_FILE", "/key"),
+            ("FLEETCTL_ETCD_CAFILE", "/ca"),
+            ("FLEETCTL_ETCD_CERTFILE", "/cert"),
+            ("FLEETCTL_ETCD_KEYFILE", "/key"),
+            ("FLEETCTL_ETCD_KEY_PREFIX", "/k"),
+            ("FLEETCTL_DEBUG", "true"),
+            ("NO_COLOR", "1"),
+        ] {
+            assert_ne!(
+                settings(GlobalArgs::default(), &[(name, value)]),
+                without,
+                "{name}"
+            );
+        }
+        // It had to do with the etcd driver.
+        let gone = [("FLEETCTL_EXPERIMENTAL_API", "false")];
+        assert_eq!(settings(GlobalArgs::default(), &gone), without);
+    }
+
+    #[test]
     fn environment_values_that_cannot_be_read_are_ignored() {
         let env = [
             ("FLEETCTL_REQUEST_TIMEOUT", "soon"),

@@ -3,7 +3,10 @@
 //! A reader of stdout that has gone away is no error: what was asked for goes on, unheard.
 
 use std::cell::RefCell;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, BufRead, ErrorKind, IsTerminal, Read, Write};
+
+/// No answer to a question is longer.
+const MAX_ANSWER_BYTES: u64 = 1024;
 
 /// Where a command's words go.
 pub(crate) struct Ui {
@@ -72,6 +75,25 @@ impl Ui {
     /// What can be done about the error above.
     pub(crate) fn hint(&self, text: &str) {
         self.say(&self.paint("36", &format!("hint: {text}")));
+    }
+
+    /// Whether somebody is there who can answer.
+    pub(crate) fn is_interactive(&self) -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Asks on stderr; true only for `y` or `yes`.
+    pub(crate) fn confirms(&self, question: &str) -> bool {
+        let mut err = self.err.borrow_mut();
+        // There is nobody to ask when stderr is closed, and nobody answers.
+        let _ = err.write_all(format!("{question} (yes/no) ").as_bytes());
+        let mut answer = String::new();
+        let read = io::stdin()
+            .lock()
+            .take(MAX_ANSWER_BYTES)
+            .read_line(&mut answer);
+        let answer = answer.trim().to_lowercase();
+        read.is_ok() && matches!(answer.as_str(), "y" | "yes")
     }
 
     /// Only with `--debug`.

@@ -1,7 +1,7 @@
 //! `fleetctl destroy`
 
-use crate::commands::flags::{BlockFlags, OutputFlags};
-use crate::commands::put_down::{self, Verb};
+use crate::commands::flags::{BlockFlags, ConfirmFlags, OutputFlags};
+use crate::commands::put_down::{self, PutDown, Verb};
 use crate::commands::{Context, Outcome};
 
 /// Stop units, take them off their machines, and forget them
@@ -17,11 +17,18 @@ pub(crate) struct Args {
     block: BlockFlags,
 
     #[command(flatten)]
+    confirm: ConfirmFlags,
+
+    #[command(flatten)]
     output: OutputFlags,
 }
 
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Outcome {
     let report = args.output.report(context.ui);
-    let bounds = args.block.bounds();
-    put_down::run(context, &report, &args.units, Verb::Destroy, bounds).await
+    let put_down = PutDown {
+        verb: Verb::Destroy,
+        bounds: args.block.bounds(),
+        asks: !args.confirm.yes,
+    };
+    put_down::run(context, &report, &args.units, put_down).await
 }

@@ -64,6 +64,14 @@ fn attempts(text: &str) -> Result<u32, String> {
     Ok(u32::try_from(attempts.max(0)).unwrap_or(u32::MAX))
 }
 
+/// Whether to ask before a pattern counts.
+#[derive(Args, Debug)]
+pub(crate) struct ConfirmFlags {
+    /// Do not ask, on a terminal, before all units are taken that a pattern matches
+    #[arg(long, short = 'y')]
+    pub(crate) yes: bool,
+}
+
 /// How units are created.
 #[derive(Args, Debug, Default)]
 pub(crate) struct CreateFlags {

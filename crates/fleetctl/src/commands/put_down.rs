@@ -13,6 +13,9 @@ use crate::report::{Goal, Report};
 use crate::wait::{Bounds, Waited};
 use crate::wishes::{self, Manner, Wish, Wording};
 
+/// So many units are named in a question.
+const MAX_NAMED: usize = 20;
+
 /// The three commands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
@@ -40,12 +43,19 @@ impl Verb {
     }
 }
 
+/// What makes the three commands different.
+pub(crate) struct PutDown {
+    pub(crate) verb: Verb,
+    pub(crate) bounds: Option<Bounds>,
+    /// Somebody at a terminal is asked whether all units are meant that a pattern stands for.
+    pub(crate) asks: bool,
+}
+
 pub(crate) async fn run(
     context: &Context<'_>,
     report: &Report<'_>,
     args: &[String],
-    verb: Verb,
-    bounds: Option<Bounds>,
+    PutDown { verb, bounds, asks }: PutDown,
 ) -> Outcome {
     if args.is_empty() {
         context.ui.note("No units given");
@@ -55,6 +65,11 @@ pub(crate) async fn run(
     if units.is_empty() {
         context.ui.error("Units not found in registry");
         return Ok(report.exit());
+    }
+    let has_patterns = args.iter().any(|arg| is_pattern(arg));
+    if asks && has_patterns && context.ui.is_interactive() && !is_meant(context, &units, verb) {
+        let done = verb.done();
+        return Err(CommandError::new(format!("Nothing was {done}")));
     }
     let wishes = units
         .iter()
@@ -78,6 +93,25 @@ pub(crate) async fn run(
         sum_up(context, verb, &waited);
     }
     Ok(report.exit())
+}
+
+/// A pattern is typed in a moment, and a cluster is large.
+fn is_meant(context: &Context<'_>, units: &[UnitView], verb: Verb) -> bool {
+    let named: Vec<&str> = units
+        .iter()
+        .take(MAX_NAMED)
+        .map(|u| u.name.as_str())
+        .collect();
+    let more = match units.len() - named.len() {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let (names, n_units) = (named.join(" "), units.len());
+    let noun = if n_units == 1 { "unit" } else { "units" };
+    context.ui.confirms(&format!(
+        "{names}{more}: {} {n_units} {noun}?",
+        verb.wording().verb
+    ))
 }
 
 /// The units that are meant; those that do not exist are reported.

@@ -22,6 +22,8 @@ Commands:
   destroy          Stop units, take them off their machines, and forget them
   fd-forward       Connect stdin and stdout to a unix socket
   help             Print help on a command
+  import           Bring the units of another cluster here, with their desired states and machines'
+                   metadata
   journal          Print the last lines of a unit's journal
   list-machines    List the machines that are present
   list-unit-files  List all units and templates that fleet has, with what is wished for them
@@ -94,6 +96,8 @@ Options:
       --no-block            Do not wait until it is done
       --block-attempts <N>  Wait N times two seconds at most; 0: 10 s while no machine may run a
                             unit, 120 s while one is at work on it
+  -y, --yes                 Do not ask, on a terminal, before all units are taken that a pattern
+                            matches
   -o, --output <FORMAT>     text, or json: listings are an array, verbs print a line for each unit
 
 They stay on their machines, ready to be started.

@@ -25,6 +25,7 @@ mod start;
 mod status;
 mod stop;
 mod submit;
+mod terminal;
 mod tls;
 mod transcripts;
 mod unload;
