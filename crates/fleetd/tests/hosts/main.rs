@@ -6,8 +6,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cluster;
+#[path = "../common/original.rs"]
+mod original;
 
 mod alone;
+mod api;
 mod bad_input;
 mod control_plane;
 mod cost;

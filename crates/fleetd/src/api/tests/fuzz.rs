@@ -54,8 +54,27 @@ fn bodies() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Operations of PATCH, most of them nearly right.
+fn patches() -> impl Strategy<Value = Vec<u8>> {
+    let op = prop::sample::select(vec!["add", "replace", "remove", "move", ""]);
+    let path = prop_oneof!["/m[12]/(metadata|overrides)/[a-z._-]{0,3}", "[ -~é]{0,24}"];
+    let value = prop_oneof![
+        "[ -~é]{0,8}".prop_map(serde_json::Value::from),
+        "[ -~é]{0,8}".prop_map(|value| serde_json::json!({"value": value})),
+        Just(serde_json::Value::Null),
+        Just(serde_json::json!([1])),
+        Just(serde_json::json!({"value": {}})),
+    ];
+    let one = (op, path, value)
+        .prop_map(|(op, path, value)| serde_json::json!({"op": op, "path": path, "value": value}));
+    prop_oneof![
+        prop::collection::vec(one, 0..4).prop_map(|ops| serde_json::to_vec(&ops).unwrap()),
+        bodies(),
+    ]
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn there_is_always_an_answer(method in methods(), path in paths(), body in bodies()) {
@@ -86,6 +105,67 @@ proptest! {
                 // The same once more is no change of contents.
                 let again = cluster.put("a.service", &got.body).await;
                 assert_eq!(again.status, 204, "{}", got.body);
+            }
+        });
+    }
+
+    /// A patch is done as a whole or not at all, and what it did can be read back.
+    #[test]
+    fn a_patch_is_refused_without_a_trace_or_done(body in patches()) {
+        run(async {
+            let cluster = Cluster::new();
+            cluster.machine("m1", &[("a", "own")]).await;
+            let before = cluster.revision().await;
+            let body = String::from_utf8_lossy(&body).into_owned();
+            let got = cluster.call("PATCH", "/fleet/v1/machines", &[], &body).await;
+            assert!(matches!(got.status, 204 | 400), "{got:?}");
+            if got.status == 400 {
+                assert_eq!(cluster.revision().await, before, "{body}");
+            }
+            let page: fleet_api::v1::MachinePage =
+                serde_json::from_str(&cluster.get("/fleet/v1/machines").await.body).unwrap();
+            let values = page.machines[0].metadata.values();
+            assert!(values.into_iter().all(|value| !value.is_empty()));
+        });
+    }
+
+    #[test]
+    fn a_token_gives_a_page_or_a_refusal(
+        token in prop_oneof!["[A-Za-z0-9_=-]{0,12}", "[ -~]{0,12}"],
+        resource in prop::sample::select(vec!["machines", "units", "state"]),
+    ) {
+        run(async {
+            let cluster = Cluster::over(MemoryStore::new(), 2);
+            let encoded: String = token.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            let path = format!("/fleet/v1/{resource}?nextPageToken={encoded}");
+            let got = cluster.get(&path).await;
+            assert!(matches!(got.status, 200 | 400), "{token}: {got:?}");
+            // Written and read again it is the same page.
+            if let Ok(read) = fleet_api::paging::PageToken::parse(&token, 2) {
+                assert_eq!((got.status, got.body.as_str()), (200, "{}"), "{token}");
+                assert_eq!(fleet_api::paging::PageToken::parse(&read.encode(), 2), Ok(read));
+            } else {
+                assert_eq!(got.status, 400, "{token}");
+            }
+        });
+    }
+
+    #[test]
+    fn headers_of_any_kind_get_an_answer(
+        name in prop::sample::select(vec![
+            "Content-Type", "Content-Length", "Expect", "X-Request-Id", "User-Agent", "Host", "Accept",
+        ]),
+        values in prop::collection::vec(prop::collection::vec(0x20_u8..=0xff, 0..40), 0..3),
+    ) {
+        run(async {
+            let cluster = Cluster::new();
+            let mut request = Request::put("/fleet/v1/units/a.service");
+            for value in &values {
+                request = request.header(name, value.as_slice());
+            }
+            if let Ok(request) = request.body(Body::from(SLEEP)) {
+                let status = cluster.send(request).await.status().as_u16();
+                assert!(matches!(status, 201 | 413 | 415), "{name} {values:?}: {status}");
             }
         });
     }

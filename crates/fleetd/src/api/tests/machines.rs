@@ -56,9 +56,24 @@ async fn both_forms_of_a_value_are_taken() {
         }
     }
     assert_eq!(patch(&cluster, "[]").await.status, 204);
-    // The machine may be unknown.
+    // The machine may be unknown, which is said: a short id would be a machine of its own.
     let got = patch(&cluster, &op("add", "/nobody/metadata/a.b_c-D9", r#""x""#)).await;
     assert_eq!(got.status, 204);
+    let warning = got.headers["warning"].to_str().unwrap();
+    assert!(
+        warning.contains("no machine nobody has ever been here"),
+        "{warning}"
+    );
+    for id in ["m1", "was"] {
+        cluster.member("was", MemberStatus::Lost).await;
+        let path = format!("/{id}/metadata/zone");
+        let got = patch(&cluster, &op("add", &path, r#""z2""#)).await;
+        assert_eq!(
+            (got.status, got.headers.get("warning")),
+            (204, None),
+            "{id}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use crate::store::memory::MemoryStore;
 use crate::store::{Op, Range, Revision, Store, Txn, keys};
 
 mod batch;
+mod documents;
 mod fuzz;
 mod listing;
 mod machines;

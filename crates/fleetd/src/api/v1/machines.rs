@@ -87,11 +87,19 @@ pub(crate) async fn patch(state: &Api, body: &mut RequestBody) -> Answer {
             .push(change);
     }
     let machines: Vec<_> = by_machine.into_iter().collect();
+    let mut unknown = Vec::new();
     for group in machines.chunks(MAX_TXN_OPS) {
-        apply(state, group).await?;
+        unknown.extend(apply(state, group).await?);
     }
+    let warnings = unknown.iter().map(|id| {
+        format!(
+            "no machine {id} has ever been here (metadata wants the whole id): what was set \
+             waits for it"
+        )
+    });
     Ok(Reply {
         content_type: Some("application/json"),
+        warnings: warnings.collect(),
         ..Reply::empty(StatusCode::NO_CONTENT)
     })
 }
@@ -155,8 +163,8 @@ fn parse(op: &MetadataOp) -> Result<(&str, Change), Failure> {
     Ok((machine, change))
 }
 
-/// Changes some machines in one transaction.
-async fn apply(state: &Api, machines: &[(String, Vec<Change>)]) -> Result<(), Failure> {
+/// Changes some machines in one transaction. Returns those that nobody knows.
+async fn apply(state: &Api, machines: &[(String, Vec<Change>)]) -> Result<Vec<String>, Failure> {
     let mut last = store::Error::Conflict;
     for _ in 0..MAX_ATTEMPTS {
         let reading = Reading::new(&*state.store);
@@ -174,11 +182,16 @@ async fn apply(state: &Api, machines: &[(String, Vec<Change>)]) -> Result<(), Fa
         for (id, changes) in machines {
             change(id, changes, &entries, &mut txn)?;
         }
+        let is_known = |id: &str| {
+            entries.contains_key(&keys::machine(id)) || entries.contains_key(&keys::member(id))
+        };
+        let ids = machines.iter().map(|(id, _)| id);
+        let unknown = ids.filter(|id| !is_known(id)).cloned().collect();
         if txn.ops.is_empty() {
-            return Ok(());
+            return Ok(unknown);
         }
         match state.store.commit(txn).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(unknown),
             // All changes may be made twice.
             Err(error @ (store::Error::Conflict | store::Error::OutcomeUnknown(_))) => last = error,
             Err(error) => return Err(error.into()),
