@@ -166,6 +166,14 @@ fn the_originals_client_drives_a_real_cluster() {
 
     one.stop("a@1.service");
     assert_eq!(cluster.running("a@1.service"), []);
+    one.load("a@1.service");
+    two.printed();
+    two.list_unit_files();
+    let short = cluster.host(home).machine_id().unwrap()[..8].to_owned();
+    assert_eq!(
+        two.printed(),
+        [format!("a@1.service loaded loaded {short}...")]
+    );
     one.start("a@1.service");
     assert_eq!(cluster.place("a@1.service"), home);
     one.unload("a@1.service");

@@ -71,10 +71,9 @@ async fn every_request_that_is_served_has_its_row() {
         .into_iter()
         .map(|mut row| row.remove(0))
         .filter(|request| {
-            let names_a_method = ["GET", "PUT", "PATCH", "DELETE"]
+            ["GET", "PUT", "PATCH", "DELETE"]
                 .iter()
-                .any(|method| request.starts_with(&format!("`{method} /")));
-            names_a_method
+                .any(|method| request.starts_with(&format!("`{method} /")))
         })
         .collect();
     let sorted = |mut requests: Vec<String>| {
@@ -119,6 +118,10 @@ async fn every_message_has_its_row_and_every_row_is_a_message() {
         patch(r#"[{"op":"move"}]"#),
         patch(r#"[{"op":"remove","path":"/x"}]"#),
         patch(r#"[{"op":"add","path":"/m/metadata/a"}]"#),
+        patch(&format!(
+            r#"[{{"op":"add","path":"/m/metadata/a","value":"{}"}}]"#,
+            "x".repeat(65_536)
+        )),
         get("/fleet/v1/units/%zz"),
         get("/nowhere"),
         get("/fleet/v1/units/nope.service"),

@@ -185,3 +185,18 @@ async fn many_machines_are_patched_in_one_request() {
     };
     assert_eq!(cluster.store.read(wishes).await.unwrap().entries.len(), 300);
 }
+
+#[tokio::test]
+async fn metadata_of_a_machine_is_bounded() {
+    let cluster = Cluster::new();
+    cluster.machine("m1", &[]).await;
+    let long = |n: usize| format!("\"{}\"", "x".repeat(n));
+    let fits = op("add", "/m1/metadata/a", &long(60_000));
+    assert_eq!(patch(&cluster, &fits).await.status, 204);
+    let got = patch(&cluster, &op("add", "/m1/metadata/b", &long(6_000))).await;
+    let message = "metadata of machine m1 too large (max 65536 bytes): remove some first";
+    assert_eq!((got.status, got.body), error(400, message));
+    patch(&cluster, &op("remove", "/m1/metadata/a", "")).await;
+    let got = patch(&cluster, &op("add", "/m1/metadata/b", &long(6_000))).await;
+    assert_eq!(got.status, 204);
+}

@@ -18,6 +18,10 @@ use crate::store::{self, Compare, Entry, MAX_TXN_OPS, Op, Revision, Snapshot, Tx
 /// Others may change the same machines at the same time so often; then the client is told.
 const MAX_ATTEMPTS: usize = 8;
 
+/// Keys and values that are set at run time for one machine: hundreds of labels. All of them go
+/// into one document, and each engine keeps them in memory.
+const MAX_METADATA_BYTES: usize = 64 << 10;
+
 pub(crate) async fn list(state: &Api, call: &Call) -> Answer {
     let mut page = Page::of(state, call, "machines".to_owned())?;
     let mut reading = Reading::new(&*state.store);
@@ -230,6 +234,12 @@ fn change(
     }
     if wish == before {
         return Ok(());
+    }
+    let size: usize = wish.metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
+    if size > MAX_METADATA_BYTES {
+        return Err(Failure::bad_request(format!(
+            "metadata of machine {id} too large (max {MAX_METADATA_BYTES} bytes): remove some first"
+        )));
     }
     let value = match entry {
         Some(entry) => wish.encode_over(&entry.value),
