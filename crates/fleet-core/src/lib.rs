@@ -17,5 +17,7 @@ pub mod requirements;
 pub mod unit_file;
 pub mod validate;
 
+#[cfg(test)]
+mod compatibility;
 mod schedule;
 mod text;

@@ -15,6 +15,8 @@ mod keys;
 mod values;
 
 pub(crate) use keys::UnknownKey;
+#[cfg(test)]
+pub(crate) use keys::known;
 
 /// The section that requirements stand in. Case counts.
 pub const SECTION: &str = "X-Fleet";

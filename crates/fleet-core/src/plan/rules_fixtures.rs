@@ -150,3 +150,68 @@ fn a_follower_of_a_global_unit_goes_where_that_is() {
       log.service its machine has confirmed that it is gone [-@m2]
     ");
 }
+
+#[test]
+fn a_machine_that_refuses_a_global_unit_is_asked_again_later() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit log.service launched Global=true
+        plan
+        refuse log.service m1 this machine has a log.service of its own: /etc/systemd/system/log.service
+        plan
+        agents
+        wait 14s
+        wait 1s
+        agents
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      log.service on 2 of 2: global: on every machine that qualifies [launched@m1, launched@m2]
+    plan:
+      log.service on 1 of 2: global: on every machine that qualifies [gone@m1, 1×the machine refused it: this machine has a log.service of its own: /etc/systemd/system/log.service]
+    agents:
+      log.service its machine has confirmed that it is gone [-@m1]
+    wait 14s:
+    wait 1s:
+      log.service on 2 of 2: global: on every machine that qualifies [launched@m1]
+    agents:
+    ");
+}
+
+#[test]
+fn who_replaces_by_a_pattern_moves_all_that_it_names_and_only_on_its_machine() {
+    assert_snapshot!(run("
+        machine m1 spot=here
+        machine m2
+        machine m3
+        unit old@1.service launched
+        unit old@2.service launched
+        unit old@3.service launched
+        unit far.service launched
+        plan
+        agents
+        unit new.service launched Replaces=old@*.service MachineMetadata=spot=here
+        plan
+        agents
+        agents
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      machine m3 present: it joined
+      far.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+      old@1.service on m2: fewest units (0) of the machines that may run it [launched@m2]
+      old@2.service on m3: fewest units (0) of the machines that may run it [launched@m3]
+      old@3.service on m1: fewest units (1) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      new.service on m1: fewest units (2) of the machines that may run it [launched@m1]
+      old@3.service on m2, leaving m1: new.service replaces it on m1; fewest units (1) of the machines that may run it [launched@m2]
+    agents:
+      old@3.service m2 has started it [gone@m1]
+    agents:
+      old@3.service on m2: new.service replaces it on m1; fewest units (1) of the machines that may run it [-@m1]
+    ");
+}

@@ -19,7 +19,7 @@ pub(super) const EXCLUSIVE: &str = "Exclusive";
 pub(super) const LOST_AFTER: &str = "LostAfter";
 pub(super) const RESCHEDULE_ON_FAILURE: &str = "RescheduleOnFailure";
 
-fn known() -> impl Iterator<Item = &'static str> {
+pub(crate) fn known() -> impl Iterator<Item = &'static str> {
     // Today's spellings first: a suggestion should be one of them.
     let today = [
         "MachineID",

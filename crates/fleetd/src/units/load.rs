@@ -194,7 +194,7 @@ impl Driver {
                 Ok(None) => {
                     let why = format!(
                         "Failed to enable systemd unit {}: its [Install] section says nothing to \
-                         enable it by (WantedBy=, RequiredBy=, Alias= or Also=)",
+                         enable it by (WantedBy=, RequiredBy= or Alias=)",
                         load.unit
                     );
                     self.refuse(manager, &load.unit, load.id, &load.record, why)

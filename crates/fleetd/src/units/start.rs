@@ -23,7 +23,7 @@ const MAX_NOT_BEGUN: u32 = 20;
 const MAX_BUSY: u32 = 6;
 /// What a unit needs may be about to be loaded by fleet, too; after that many attempts it is
 /// refused.
-const MAX_MISSING_ATTEMPTS: u32 = 5;
+const MAX_MISSING_ATTEMPTS: u32 = 4;
 
 impl Driver {
     /// Asks for a start or restart, and sees it through.

@@ -16,7 +16,7 @@ fn metadata_set_at_run_time_moves_and_stops_units_and_never_runs_one_twice() {
     // It takes its time to stop, so that an overlap would show.
     let slow = sleeper("MachineMetadata=region=us").replace(
         "ExecStart=/bin/sleep infinity",
-        "ExecStart=/bin/sleep infinity\nExecStop=/bin/sleep 1",
+        "ExecStart=/bin/sleep infinity\nExecStop=/bin/sleep 1\n\n[Install]\nWantedBy=multi-user.target\n",
     );
     let path = cluster.file("a.service", &slow);
     cluster.ok(&["start", &path]);
@@ -45,6 +45,17 @@ fn metadata_set_at_run_time_moves_and_stops_units_and_never_runs_one_twice() {
     })
     .unwrap();
     assert_eq!(cluster.wait_for_place("side.service", SOON), second);
+    // Neither file nor link of it is left where it was.
+    let links = ["find", "/run/systemd/system", "-name", "a.service"];
+    wait_for("no link to be left", SOON, || {
+        match cluster.host(first).run(&links) {
+            Ok(left) if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        }
+    })
+    .unwrap();
+    let there = cluster.host(second).run(&links).unwrap();
+    assert_eq!(there.lines().count(), 2, "linked and enabled: {there}");
     let wait_for_hosts = |unit: &str, expected: &[usize]| {
         wait_for(&format!("{unit} on {expected:?}"), SOON, || {
             let hosts = hosts_of(unit);

@@ -1,8 +1,8 @@
 //! The six common uses.
 
-use fleet_sandbox::Sandbox;
+use fleet_sandbox::{Sandbox, wait_for};
 
-use crate::cluster::{Cluster, FAILOVER, sleeper};
+use crate::cluster::{Cluster, FAILOVER, SOON, sleeper};
 
 #[test]
 fn copies_together_apart_and_by_metadata() {
@@ -66,6 +66,24 @@ fn copies_together_apart_and_by_metadata() {
     let id = cluster.host(2).machine_id().unwrap();
     cluster.start("pinned.service", &format!("MachineID={id}"));
     assert_eq!(cluster.place("pinned.service"), 2);
+
+    // In the place of another one, which goes elsewhere.
+    cluster.start("old.service", "");
+    let spot = cluster.place("old.service");
+    cluster.patch(spot, "spot", "here");
+    cluster.start(
+        "new.service",
+        "MachineMetadata=spot=here\nReplaces=old.service",
+    );
+    assert_eq!(cluster.place("new.service"), spot);
+    wait_for("old.service to have moved", SOON, || {
+        match &cluster.running("old.service")[..] {
+            [one] if one.host != spot && one.active == "active" => Ok(()),
+            running => Err(format!("{running:?}")),
+        }
+    })
+    .unwrap();
+    assert_eq!(cluster.place("new.service"), spot, "it stays");
 
     // Everywhere.
     cluster.start("everywhere.service", "Global=true");

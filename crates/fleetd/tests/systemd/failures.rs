@@ -181,3 +181,31 @@ fn a_start_that_systemd_refuses_for_now_is_tried_again_with_its_reason_told() {
         );
     });
 }
+
+#[test]
+fn bad_contents_in_the_place_of_good_ones_are_refused_and_can_be_removed() {
+    run(async {
+        let manager = Manager::boot();
+        let mut machine = Machine::on(&manager).await;
+        machine.launch("a.service", &service("/bin/sleep infinity"));
+        machine.settle_all().await;
+        machine.launch("a.service", "[Service]\nType=simple\n");
+        let (reached, why) = machine.settled("a.service").await;
+        assert_eq!(reached, Reached::Refused, "{why:?}");
+        assert!(
+            manager
+                .links()
+                .join("a.service")
+                .symlink_metadata()
+                .is_err()
+        );
+        assert_eq!(manager.show("a.service", "LoadState"), "not-found");
+        machine.assign("a.service", Order::Gone, "");
+        assert_eq!(machine.settled("a.service").await.0, Reached::Gone);
+        machine.launch("a.service", &service("/bin/sleep infinity"));
+        assert_eq!(
+            machine.settled("a.service").await,
+            (Reached::Launched, None)
+        );
+    });
+}

@@ -173,3 +173,30 @@ fn what_cannot_be_enabled_is_refused_with_the_reason_and_leaves_nothing() {
         assert!(taken.exists(), "the machine's own is not taken over");
     });
 }
+
+#[test]
+fn a_unit_that_is_enabled_along_with_another_survives_the_end_of_that() {
+    run(async {
+        let manager = Manager::boot();
+        let mut machine = Machine::on(&manager).await;
+        machine.launch("b.service", &installed("WantedBy=default.target"));
+        machine.settle_all().await;
+        let before = machine.observe("b.service").invocation_id;
+        let enabled = ["b.service", "default.target.wants/b.service"];
+        machine.launch(
+            "a.service",
+            &installed("WantedBy=default.target\nAlso=b.service"),
+        );
+        machine.settle_all().await;
+        // systemd may disable both; the other one is still wanted, and stays or is put back.
+        machine.assign("a.service", Order::Gone, "");
+        machine.settle_all().await;
+        machine
+            .until("it is enabled again", |_| {
+                links(&manager, "b.service") == enabled
+            })
+            .await;
+        assert_eq!(links(&manager, "a.service"), [""; 0]);
+        assert_eq!(machine.observe("b.service").invocation_id, before);
+    });
+}
