@@ -5,6 +5,7 @@ pub mod body;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod discovery;
+pub mod dump;
 pub mod error;
 mod go_json;
 pub mod openapi;

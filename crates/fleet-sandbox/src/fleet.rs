@@ -31,6 +31,7 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=main
 ExecStart=/opt/fleet/bin/fleetd
+ExecReload=/bin/kill -HUP $MAINPID
 Restart=always
 RestartSec=100ms
 WatchdogSec=30s

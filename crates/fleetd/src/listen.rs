@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -187,13 +188,25 @@ fn bind_tcp(address: &str) -> Result<TcpListener, Error> {
     TcpListener::from_std(socket).map_err(bind)
 }
 
-/// Serves the router on all listeners until told to stop; answers under way may finish.
-pub async fn serve(listeners: Vec<Listener>, router: Router, insecure: bool, shutdown: Shutdown) {
+/// Serves the router on all listeners until told to stop; answers under way may finish. While
+/// `insecure` is set, plaintext off loopback is served too.
+pub async fn serve(
+    listeners: Vec<Listener>,
+    router: Router,
+    insecure: Arc<AtomicBool>,
+    shutdown: Shutdown,
+) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut loops = tokio::task::JoinSet::new();
     for listener in listeners {
         let (router, room, shutdown) = (router.clone(), room.clone(), shutdown.clone());
-        loops.spawn(accept(listener, router, insecure, room, shutdown));
+        loops.spawn(accept(
+            listener,
+            router,
+            Arc::clone(&insecure),
+            room,
+            shutdown,
+        ));
     }
     while loops.join_next().await.is_some() {}
     let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
@@ -208,7 +221,7 @@ pub async fn serve(listeners: Vec<Listener>, router: Router, insecure: bool, shu
 async fn accept(
     listener: Listener,
     router: Router,
-    insecure: bool,
+    insecure: Arc<AtomicBool>,
     room: Arc<Semaphore>,
     mut shutdown: Shutdown,
 ) {
@@ -221,7 +234,7 @@ async fn accept(
             () = stopped(&mut shutdown) => return,
         };
         let (stream, peer, allowed) = match accepted {
-            Ok((stream, peer, local)) => (stream, peer, insecure || local),
+            Ok((stream, peer, local)) => (stream, peer, local || insecure.load(Ordering::Relaxed)),
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -32,6 +32,9 @@ pub enum Error {
     NoUserSystemd(PathBuf),
 }
 
+/// Where a machine's id is written: machine-id(5).
+pub const ID_FILE: &str = "/etc/machine-id";
+
 /// The id in `/etc/machine-id`: 32 hex digits.
 pub fn id(path: &Path) -> Result<MachineId, Error> {
     let fail = |why: &str| Error::NoId {

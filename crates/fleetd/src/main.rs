@@ -2,16 +2,21 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use fleetd::config::keys::{KEYS, Kind};
 use fleetd::config::load::{self, Action, Loaded};
-use fleetd::{VERSION, logging, server};
+use fleetd::server::{self, Surroundings};
+use fleetd::{VERSION, logging};
 use tracing::{error, info, warn};
 
 /// Exit status of a fleetd that could not start or ended by a fault.
 const FAILED: u8 = 1;
 /// Exit status for a command line that does not exist, as Go's `flag` has it.
 const USAGE: u8 = 2;
+
+/// Work on other threads (a commit of the embedded store) is given this long at the end.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let loaded = match load::load(std::env::args_os(), std::env::vars_os()) {
@@ -35,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn run(loaded: Loaded) -> ExitCode {
-    logging::init(loaded.config.verbosity);
+    let verbosity = logging::init(loaded.config.verbosity);
     info!(version = VERSION, "Starting fleetd version {VERSION}");
     info!("{}", loaded.about_file());
     for unsupported in &loaded.unsupported {
@@ -50,12 +55,25 @@ fn run(loaded: Loaded) -> ExitCode {
         .enable_all()
         .thread_name("fleetd")
         .build();
+    let surroundings = Surroundings {
+        load: Box::new(|| load::load(std::env::args_os(), std::env::vars_os())),
+        verbosity,
+    };
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(server::run(loaded.config)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(server::run(loaded.config, surroundings));
+            // What still runs in the background must not hold up the end.
+            runtime.shutdown_timeout(LEAVE_WITHIN);
+            outcome
+        }
         Err(problem) => Err(problem.into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(problem @ server::Error::Duplicate(_)) => {
+            error!("{problem}");
+            ExitCode::from(FAILED)
+        }
         Err(problem) => {
             error!("Failed creating Server: {problem:#}");
             ExitCode::from(FAILED)

@@ -14,6 +14,14 @@ pub fn ready() {
     send(&[NotifyState::Ready]);
 }
 
+/// The configuration is read again. [`ready`] ends it.
+pub fn reloading() {
+    let mut state = vec![NotifyState::Reloading];
+    // systemd 253 and newer (Type=notify-reload) want to know when.
+    state.extend(NotifyState::monotonic_usec_now().ok());
+    send(&state);
+}
+
 /// One line for `systemctl status`.
 pub fn status(text: &str) {
     send(&[NotifyState::Status(text)]);

@@ -2,23 +2,29 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use fleet_core::records::MachineId;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use crate::agent::{Agent, AgentConfig, AgentMetrics};
+use crate::agent::{Agent, AgentConfig, AgentMetrics, Duplicate};
 use crate::api::{self, ApiState};
 use crate::config::Config;
-use crate::engine::{Engine, EngineConfig, EngineMetrics};
+use crate::config::load::{self, Loaded};
+use crate::engine::{Engine, EngineConfig, EngineMetrics, RoleMetrics};
 use crate::listen::{self, Listener};
+use crate::logging::Verbosity;
+use crate::memory::Memory;
 use crate::metrics::{self, Metrics, Process};
+use crate::reload::Controls;
 use crate::shutdown::Shutdown;
 use crate::store::choice::{self, Choice};
 use crate::store::embedded::EmbeddedStore;
-use crate::store::etcd::{EtcdConfig, EtcdStore, TlsFiles};
+use crate::store::etcd::{EtcdConfig, EtcdStore};
 use crate::store::measured::{Measured, StoreMetrics};
 use crate::store::{self, Store};
 use crate::units::{Systemd, SystemdConfig, UnitManager};
@@ -39,6 +45,9 @@ pub enum Error {
     /// The store itself: a file that cannot be opened, TLS files that cannot be read.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// Another machine has this one's id.
+    #[error(transparent)]
+    Duplicate(#[from] Duplicate),
     /// The runtime.
     #[error("failed to start: {0}")]
     Runtime(#[from] std::io::Error),
@@ -58,20 +67,17 @@ pub struct Deps {
 
 /// A fleetd, wired and not yet running.
 pub struct Server {
-    parts: Parts,
-}
-
-struct Parts {
     agent: Agent,
-    engine: Option<Engine>,
+    engine: Engine,
     state: ApiState,
     listeners: Vec<Listener>,
-    insecure: bool,
+    insecure: Arc<AtomicBool>,
 }
 
 impl Server {
-    /// Wires the parts. Nothing runs yet.
-    pub fn build(config: &Config, deps: Deps) -> Server {
+    /// Wires the parts, and says where their configuration is changed and their memory is read.
+    /// Nothing runs yet.
+    pub fn build(config: &Config, deps: Deps) -> (Server, Controls, Memory) {
         let agent_metrics = Arc::new(AgentMetrics::default());
         let engine_metrics = Arc::new(EngineMetrics::default());
         let store_metrics = Arc::new(StoreMetrics::default());
@@ -81,69 +87,95 @@ impl Server {
             config.token_limit,
             env!("CARGO_PKG_VERSION"),
         );
+        let agent_config =
+            watch::Sender::new(AgentConfig::from_config(config, deps.machine.clone()));
+        let agent = Agent::new(
+            Arc::clone(&store),
+            Arc::clone(&deps.manager),
+            agent_config.subscribe(),
+            Arc::clone(&agent_metrics),
+        );
+        let engine_config =
+            watch::Sender::new(EngineConfig::from_config(config, deps.machine.clone()));
+        let engine = Engine::new(
+            Arc::clone(&store),
+            engine_config.subscribe(),
+            Arc::clone(&engine_metrics),
+        )
+        .while_registered(agent.standing());
         let metrics = metrics([
-            Arc::clone(&engine_metrics) as _,
-            Arc::clone(&agent_metrics) as _,
+            engine_metrics,
+            Arc::new(RoleMetrics(engine.status())),
+            agent_metrics,
             store_metrics,
             state.counters(),
         ]);
         let state = state.with_metrics(Arc::new(move || metrics.render()));
-        let agent = Agent::new(
-            Arc::clone(&store),
-            Arc::clone(&deps.manager),
-            AgentConfig::from_config(config, deps.machine.clone()),
-            agent_metrics,
-        );
-        let engine = (!config.disable_engine).then(|| {
-            Engine::new(
-                Arc::clone(&store),
-                EngineConfig::from_config(config, deps.machine.clone()),
-                engine_metrics,
-            )
-        });
-        if engine.is_none() {
-            info!("Not starting engine; disable-engine is set");
-        }
-        Server {
-            parts: Parts {
-                agent,
-                engine,
-                state,
-                listeners: deps.listeners,
-                insecure: config.api_insecure,
-            },
-        }
-    }
-
-    /// Runs until told to stop. Units are left as they are.
-    pub async fn run(self, shutdown: Shutdown) {
-        let Parts {
+        let insecure = Arc::new(AtomicBool::new(config.api_insecure));
+        let controls = Controls {
+            machine: deps.machine.clone(),
+            agent: agent_config,
+            engine: engine_config,
+            token_limit: state.token_limit(),
+            insecure: Arc::clone(&insecure),
+            current: config.clone(),
+            etcd: None,
+            verbosity: None,
+        };
+        let memory = Memory {
+            machine: deps.machine,
+            agent: agent.memory(),
+            standing: agent.standing(),
+            engine: engine.status(),
+            store,
+        };
+        let server = Server {
             agent,
             engine,
             state,
-            listeners,
+            listeners: deps.listeners,
             insecure,
-        } = self.parts;
-        let router = api::router(state.with_shutdown(shutdown.clone()));
+        };
+        (server, controls, memory)
+    }
+
+    /// Runs until told to stop. Units are left as they are.
+    ///
+    /// # Errors
+    /// Another machine has this one's id.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Duplicate> {
+        let router = api::router(self.state.with_shutdown(shutdown.clone()));
         let mut parts = JoinSet::new();
         // Presence first: after a restart the lease must be renewed before anything else.
-        parts.spawn(agent.run(shutdown.clone()));
-        if let Some(engine) = engine {
-            parts.spawn(engine.run(shutdown.clone()));
-        }
-        parts.spawn(listen::serve(listeners, router, insecure, shutdown.clone()));
-        parts.spawn(notify::watchdog(shutdown));
+        parts.spawn(self.agent.run(shutdown.clone()));
+        let (stop, insecure) = (shutdown.clone(), self.insecure);
+        let engine = self.engine;
+        parts.spawn(async move {
+            engine.run(stop).await;
+            Ok(())
+        });
+        let (stop, listeners) = (shutdown.clone(), self.listeners);
+        parts.spawn(async move {
+            listen::serve(listeners, router, insecure, stop).await;
+            Ok(())
+        });
+        parts.spawn(async move {
+            notify::watchdog(shutdown).await;
+            Ok(())
+        });
         notify::ready();
         while let Some(ended) = parts.join_next().await {
-            if let Err(error) = ended {
-                warn!(%error, "a part of fleetd ended by a fault");
+            match ended {
+                Ok(ended) => ended?,
+                Err(error) => warn!(%error, "a part of fleetd ended by a fault"),
             }
         }
+        Ok(())
     }
 }
 
 /// What the parts count, and the process itself.
-fn metrics(parts: [Arc<dyn metrics::Source>; 4]) -> Metrics {
+fn metrics(parts: [Arc<dyn metrics::Source>; 5]) -> Metrics {
     let mut metrics = Metrics::default();
     for part in parts {
         metrics.add(part);
@@ -152,15 +184,27 @@ fn metrics(parts: [Arc<dyn metrics::Source>; 4]) -> Metrics {
     metrics
 }
 
-/// Runs fleetd as configured until SIGTERM or SIGINT.
-pub async fn run(config: Config) -> Result<(), Error> {
+/// What surrounds the server in a process of its own.
+pub struct Surroundings {
+    /// Reads the configuration again, from where it was read.
+    pub load: Box<dyn Fn() -> Result<Loaded, load::Error> + Send>,
+    /// How much is logged.
+    pub verbosity: Verbosity,
+}
+
+/// Runs fleetd as configured until SIGTERM or SIGINT. SIGHUP reads the configuration again,
+/// SIGUSR1 prints what is held in memory.
+///
+/// # Errors
+/// What keeps fleetd from starting, or from going on.
+pub async fn run(config: Config, surroundings: Surroundings) -> Result<(), Error> {
+    // First of all: a signal that comes early must not end the process.
+    let mut signals = Signals::new()?;
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| config.systemd_user);
     machine::systemd_runs(runtime.as_deref().map(Path::new))?;
-    let machine = machine::id(Path::new("/etc/machine-id"))?;
+    let machine = machine::id(Path::new(machine::ID_FILE))?;
     let (stop, shutdown) = watch::channel(false);
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let store = open_store(&config)?;
+    let (store, etcd) = open_store(&config)?;
     let listeners = listen::listeners(&config)?;
     info!(%machine, store = store.describe(), "fleetd is this machine's part of the cluster");
     notify::status(&format!("store: {}", store.describe()));
@@ -171,23 +215,100 @@ pub async fn run(config: Config) -> Result<(), Error> {
         manager,
         listeners,
     };
-    let server = Server::build(&config, deps);
-    let serving = server.run(shutdown);
-    tokio::pin!(serving);
-    tokio::select! {
-        () = &mut serving => return Ok(()),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let (server, controls, memory) = Server::build(&config, deps);
+    let mut controls = Controls {
+        etcd,
+        verbosity: Some(surroundings.verbosity),
+        ..controls
+    };
+    info!("Starting server components");
+    let mut serving = std::pin::pin!(server.run(shutdown));
+    loop {
+        let signal = tokio::select! {
+            ended = &mut serving => return Ok(ended?),
+            signal = signals.next() => signal,
+        };
+        match signal {
+            Signal::Stop => break,
+            Signal::Reload => reload(&mut controls, &*surroundings.load),
+            Signal::Dump => memory.print(controls.current()),
+        }
     }
-    info!("stopping: units stay as they are");
+    info!("Gracefully shutting down: units stay as they are");
     notify::stopping();
     // Nobody listens any more only when everything has ended already.
     let _ = stop.send(true);
-    serving.await;
+    let again = async {
+        // A dump or a reload is of no use any more.
+        while !matches!(signals.next().await, Signal::Stop) {}
+    };
+    tokio::select! {
+        ended = &mut serving => return Ok(ended?),
+        () = again => warn!("told twice to stop: fleetd ends at once; units stay as they are"),
+        () = tokio::time::sleep(STOP_WITHIN) => {
+            warn!("a part of fleetd did not end in time: fleetd ends without it; units stay as they are");
+        }
+    }
     Ok(())
 }
 
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
+/// The parts end within two seconds each, side by side, when nothing hangs.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+enum Signal {
+    Stop,
+    Reload,
+    Dump,
+}
+
+struct Signals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+    hangup: unix::Signal,
+    user1: unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: unix::signal(SignalKind::terminate())?,
+            interrupt: unix::signal(SignalKind::interrupt())?,
+            hangup: unix::signal(SignalKind::hangup())?,
+            user1: unix::signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.hangup.recv() => Signal::Reload,
+            _ = self.user1.recv() => Signal::Dump,
+        }
+    }
+}
+
+fn reload(controls: &mut Controls, load: &dyn Fn() -> Result<Loaded, load::Error>) {
+    notify::reloading();
+    let outcome = load()
+        .map_err(|problem| problem.to_string())
+        .and_then(|loaded| {
+            info!("{}", loaded.about_file());
+            controls.apply(&loaded).map(|_| ())
+        });
+    match outcome {
+        Ok(()) => info!("the configuration was read again"),
+        Err(problem) => error!(
+            problem,
+            "the configuration was not taken, everything stays as it was: {problem}"
+        ),
+    }
+    notify::ready();
+}
+
+type Opened = (Arc<dyn Store>, Option<Arc<EtcdStore>>);
+
+fn open_store(config: &Config) -> Result<Opened, Error> {
     let choice = choice::choose(config)?;
     if choice::etcd_answers_unasked(choice) {
         warn!(
@@ -196,25 +317,15 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
         );
     }
     match choice {
-        Choice::Etcd => Ok(EtcdStore::new(etcd_config(config))?),
-        Choice::Embedded => Ok(EmbeddedStore::open(
-            config.state_directory.join("store.redb"),
-        )?),
-    }
-}
-
-fn etcd_config(config: &Config) -> EtcdConfig {
-    EtcdConfig {
-        endpoints: config.etcd_servers.clone(),
-        username: config.etcd_username.clone(),
-        password: config.etcd_password.clone(),
-        tls: TlsFiles {
-            ca: config.etcd_cafile.clone(),
-            certificate: config.etcd_certfile.clone(),
-            key: config.etcd_keyfile.clone(),
-        },
-        prefix: config.etcd_key_prefix.clone(),
-        request_timeout: config.etcd_request_timeout,
+        Choice::Etcd => {
+            info!("Establishing etcd connectivity");
+            let etcd = EtcdStore::new(EtcdConfig::from_config(config))?;
+            Ok((Arc::clone(&etcd) as _, Some(etcd)))
+        }
+        Choice::Embedded => {
+            let store = EmbeddedStore::open(config.state_directory.join("store.redb"))?;
+            Ok((store, None))
+        }
     }
 }
 
@@ -232,6 +343,7 @@ mod tests {
     fn every_family_of_metrics_has_its_row_in_the_documents() {
         let metrics = metrics([
             Arc::new(EngineMetrics::default()),
+            Arc::new(RoleMetrics(watch::Sender::default().subscribe())),
             Arc::new(AgentMetrics::default()),
             Arc::new(StoreMetrics::default()),
             Arc::new(ApiMetrics::default()),

@@ -137,6 +137,13 @@ impl Cluster {
         }
     }
 
+    /// Plans by other settings from now on. Everything is looked at again: what was not due by
+    /// the old ones may be by the new.
+    pub fn reconfigure(&mut self, settings: Settings) {
+        self.settings = settings;
+        self.mark_all();
+    }
+
     /// Notes that the store has reached a revision: later decisions are numbered above it.
     pub fn observe(&mut self, revision: u64) {
         self.revision = self.revision.max(revision);

@@ -10,46 +10,50 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet_api::dump;
 use fleet_core::agent::{self, Circumstances, Observed, Phase, Task, TaskKind};
 use fleet_core::name::UnitName;
-use fleet_core::records::{AssignmentRecord, MachineId, MachineRecord, Reached};
+use fleet_core::records::{AssignmentRecord, MachineId, MachineRecord, Order, Reached};
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, OptionFuture};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 mod address;
-
 mod hold;
+mod identity;
 mod metrics;
 mod presence;
 mod publisher;
 mod runfile;
 
 pub use metrics::AgentMetrics;
+pub use presence::Duplicate;
 
 use crate::backoff::Backoff;
 use crate::config::Config;
+use crate::machine;
 use crate::shutdown::{Shutdown, stopped};
 use crate::store::codec::{ClusterRecord, Document, FORMAT};
 use crate::store::{Error, Event, Range, Revision, Store, Watch, WatchBatch, keys};
 use crate::units::{Changes, UnitManager};
 use hold::Hold;
-use presence::{Presence, Standing};
+use identity::Identity;
+use presence::Presence;
+pub(crate) use presence::Standing;
 use publisher::{Batch, Publisher};
 
 /// States that are still to be said when fleetd stops are given this long.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The address and the boot id are looked at this often: addresses may come late or change.
-const ADDRESS_EVERY: Duration = Duration::from_secs(60);
-
-/// What the agent is told at its start.
-#[derive(Clone, Debug)]
+/// What the agent is told; `ttl` and `record` may change while it runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AgentConfig {
     /// Who this machine is.
     pub machine: MachineId,
+    /// Where that is written.
+    pub machine_id_file: PathBuf,
     /// How long presence outlives the last keepalive.
     pub ttl: Duration,
     /// Where what ends with the boot is kept.
@@ -63,6 +67,7 @@ impl AgentConfig {
     pub fn from_config(config: &Config, machine: MachineId) -> AgentConfig {
         AgentConfig {
             machine,
+            machine_id_file: PathBuf::from(machine::ID_FILE),
             ttl: config.agent_ttl,
             run_directory: config.run_directory.clone(),
             record: MachineRecord {
@@ -81,21 +86,45 @@ impl AgentConfig {
 /// The kernel's boot id; empty where there is none (no /proc).
 pub(crate) fn boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    // Containers share the kernel's: with the start of their first process it is their own.
+    // Containers share the kernel's: with their process namespace, and the start of its first
+    // process, it is their own.
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let namespace: String = namespace
+        .to_string_lossy()
+        .chars()
+        .filter(char::is_ascii_digit)
+        .collect();
     let init = std::fs::read_to_string("/proc/1/stat").unwrap_or_default();
     let started = init
         .rsplit(')')
         .next()
         .and_then(|rest| rest.split_whitespace().nth(19));
-    format!("{}-{}", text.trim(), started.unwrap_or("0"))
+    format!("{}-{namespace}-{}", text.trim(), started.unwrap_or("0"))
 }
 
 /// The agent, not yet running.
 pub struct Agent {
     store: Arc<dyn Store>,
     manager: Arc<dyn UnitManager>,
-    config: AgentConfig,
+    config: watch::Receiver<AgentConfig>,
     metrics: Arc<AgentMetrics>,
+    standing: watch::Sender<Standing>,
+    ask: mpsc::Sender<Question>,
+    asked: mpsc::Receiver<Question>,
+}
+
+/// Asks the agent what it holds in memory.
+pub(crate) type Question = oneshot::Sender<Memory>;
+
+/// People ask one by one.
+const MAX_QUESTIONS: usize = 4;
+
+/// What the agent holds in memory, for people.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) target_states: BTreeMap<String, &'static str>,
+    pub(crate) publisher: dump::Publisher,
+    pub(crate) subscribed: Vec<String>,
 }
 
 impl Agent {
@@ -103,47 +132,68 @@ impl Agent {
     pub fn new(
         store: Arc<dyn Store>,
         manager: Arc<dyn UnitManager>,
-        config: AgentConfig,
+        config: watch::Receiver<AgentConfig>,
         metrics: Arc<AgentMetrics>,
     ) -> Agent {
+        let (ask, asked) = mpsc::channel(MAX_QUESTIONS);
         Agent {
             store,
             manager,
             config,
             metrics,
+            standing: watch::Sender::default(),
+            ask,
+            asked,
         }
     }
 
-    /// Runs until told to stop. Units stay as they are.
-    pub async fn run(self, shutdown: Shutdown) {
-        let fixed_address = !self.config.record.public_ip.is_empty();
-        let mut record = self.config.record.clone();
-        if !fixed_address {
-            record.public_ip = address::find().map(|a| a.to_string()).unwrap_or_default();
-        }
+    /// Where the agent is asked what it holds in memory.
+    pub(crate) fn memory(&self) -> mpsc::Sender<Question> {
+        self.ask.clone()
+    }
+
+    /// How this machine's presence stands.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// Runs until told to stop, or until another machine turns out to have this one's id. Units
+    /// stay as they are.
+    ///
+    /// # Errors
+    /// The other machine.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Duplicate> {
+        let config = self.config.borrow().clone();
+        let mut record = Identity::first_record(&config);
         record.trouble = self.manager.trouble();
-        let (record_tx, record_rx) = watch::channel(record);
-        let (standing_tx, standing) = watch::channel(Standing::default());
+        let record = Arc::new(watch::Sender::new(record));
+        let standing = self.standing.subscribe();
         let presence = Presence {
             store: Arc::clone(&self.store),
-            machine: self.config.machine.clone(),
-            ttl: self.config.ttl,
-            file: self.config.run_directory.join("lease"),
-            record: record_rx,
-            standing: standing_tx,
+            machine: config.machine.clone(),
+            config: self.config.clone(),
+            file: config.run_directory.join("lease"),
+            record: record.subscribe(),
+            standing: self.standing,
             registered: None,
         };
-        let presence = tokio::spawn(presence.run(shutdown.clone()));
+        let mut presence = tokio::spawn(presence.run(shutdown.clone()));
+        let identity = Identity {
+            config: self.config,
+            record: Arc::clone(&record),
+            told: None,
+        };
+        let identity = identity.run(shutdown.clone());
         let worker = Worker {
-            publisher: Publisher::new(Arc::clone(&self.store), self.config.machine.clone()),
-            hold: Hold::open(self.config.run_directory.join("cluster")),
+            publisher: Publisher::new(Arc::clone(&self.store), config.machine.clone()),
+            hold: Hold::open(config.run_directory.join("cluster")),
             store: self.store,
             manager: self.manager,
-            machine: self.config.machine,
+            machine: config.machine,
             metrics: self.metrics,
-            record: record_tx,
-            fixed_address,
+            record,
             standing,
+            asked: self.asked,
             was_certain: false,
             desired: BTreeMap::new(),
             damaged: BTreeSet::new(),
@@ -151,9 +201,20 @@ impl Agent {
             remarks: BTreeMap::new(),
             sending: None,
         };
-        worker.run(shutdown).await;
-        // It ends by the same signal; a panic of its own has been logged by the runtime.
-        let _ = presence.await;
+        let mut work = std::pin::pin!(async { tokio::join!(worker.run(shutdown), identity) });
+        tokio::select! {
+            _ = &mut work => {
+                // It ends by the same signal; a panic of its own has been logged by the runtime.
+                presence.await.unwrap_or(Ok(()))
+            }
+            ended = &mut presence => match ended {
+                Ok(Err(duplicate)) => Err(duplicate),
+                _ => {
+                    work.await;
+                    Ok(())
+                }
+            },
+        }
     }
 }
 
@@ -163,9 +224,9 @@ struct Worker {
     manager: Arc<dyn UnitManager>,
     machine: MachineId,
     metrics: Arc<AgentMetrics>,
-    record: watch::Sender<MachineRecord>,
-    fixed_address: bool,
+    record: Arc<watch::Sender<MachineRecord>>,
     standing: watch::Receiver<Standing>,
+    asked: mpsc::Receiver<Question>,
     was_certain: bool,
     hold: Hold,
     publisher: Publisher,
@@ -225,7 +286,7 @@ impl Worker {
             if let Some(epoch) = self.standing.borrow_and_update().epoch {
                 break epoch;
             }
-            if self.standing.changed().await.is_err() {
+            if self.standing_changed().await.is_err() {
                 return Left::Stopped;
             }
         };
@@ -286,9 +347,6 @@ impl Worker {
     }
 
     async fn work(&mut self, epoch: Revision, mut revision: Revision, mut watch: Watch) -> Left {
-        let mut address = tokio::time::interval(ADDRESS_EVERY);
-        address.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        address.reset();
         loop {
             self.step(epoch);
             self.hold.acted_on(revision);
@@ -307,6 +365,7 @@ impl Worker {
                     }
                 },
                 changes = manager.changed() => self.systemd_changed(&changes),
+                Some(question) = self.asked.recv() => self.answer(question),
                 changed = self.standing.changed() => {
                     let standing = *self.standing.borrow_and_update();
                     if changed.is_err() {
@@ -329,7 +388,6 @@ impl Worker {
                     }
                 }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
-                _ = address.tick() => self.look_at_address(),
             }
         }
     }
@@ -338,11 +396,39 @@ impl Worker {
     async fn wait_for_presence(&mut self, epoch: Revision) -> Left {
         warn!("this machine's presence was lost: nothing is said until it is registered again");
         while self.standing.borrow_and_update().epoch == Some(epoch) {
-            if self.standing.changed().await.is_err() {
+            if self.standing_changed().await.is_err() {
                 return Left::Stopped;
             }
         }
         Left::Reregistered
+    }
+
+    /// Waits for presence to change, and answers meanwhile.
+    async fn standing_changed(&mut self) -> Result<(), watch::error::RecvError> {
+        loop {
+            tokio::select! {
+                changed = self.standing.changed() => return changed,
+                Some(question) = self.asked.recv() => self.answer(question),
+            }
+        }
+    }
+
+    fn answer(&self, question: Question) {
+        let desired = self.desired.iter().map(|(unit, assignment)| {
+            let word = match assignment.order {
+                Order::Gone => "inactive",
+                Order::Loaded => "loaded",
+                Order::Launched => "launched",
+            };
+            (unit.to_string(), word)
+        });
+        let observed = self.manager.observe_all();
+        // Who asked may have given up.
+        let _ = question.send(Memory {
+            target_states: desired.collect(),
+            publisher: self.publisher.dump(),
+            subscribed: observed.keys().map(ToString::to_string).collect(),
+        });
     }
 
     /// Plans what is dirty, hands out the tasks and sends what is due.
@@ -501,27 +587,6 @@ impl Worker {
             // Its state is removed: now what is remembered of it can go.
             self.dirty.insert(unit);
         }
-    }
-
-    fn look_at_address(&self) {
-        if self.fixed_address {
-            return;
-        }
-        let Some(found) = address::find().map(|address| address.to_string()) else {
-            return;
-        };
-        self.record.send_if_modified(|record| {
-            let changed = record.public_ip != found;
-            if changed {
-                info!(
-                    from = record.public_ip,
-                    to = found,
-                    "this machine's address has changed"
-                );
-                record.public_ip = found;
-            }
-            changed
-        });
     }
 
     /// Says what is still to be said, if the store is quick about it.

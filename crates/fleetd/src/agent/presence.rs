@@ -3,7 +3,9 @@
 //! It has a task of its own, so that nothing that the agent works on delays a keepalive. The
 //! lease outlives fleetd: its id is kept below the run directory, and the next process of the
 //! same boot renews it first thing, so that a restart is no absence. A new boot takes over its
-//! own key. A key that somebody else keeps alive under this machine's id is a clone.
+//! own key. A key that somebody else keeps alive under this machine's id is a clone's, or this is
+//! one: the one that was there is never disturbed, and this fleetd ends with an error that names
+//! both. An address proves nothing: machines behind different routers share them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,11 +13,13 @@ use std::time::Duration;
 
 use fleet_core::records::{MachineId, MachineRecord};
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tokio::time::Instant;
+use tracing::{info, warn};
 
-use super::runfile;
+use super::{AgentConfig, runfile};
 use crate::backoff::Backoff;
 use crate::clock;
+use crate::reload;
 use crate::shutdown::{Shutdown, stopped};
 use crate::store::codec::Document;
 use crate::store::{Compare, Entry, Error, LeaseId, Op, Revision, Store, Txn, keys};
@@ -28,6 +32,35 @@ const RETRIES_PER_TTL: u32 = 12;
 
 /// Saying that fleetd stops is tried for this long; a store that is away is not waited for.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Somebody else's key is looked at this often until it goes.
+const FOREIGN_EVERY: Duration = Duration::from_millis(100);
+
+/// A lease that nobody renews ends within its time, and once more that time when etcd elects a
+/// leader meanwhile. A key that outlives that is kept alive.
+const FOREIGN_TTLS: u32 = 2;
+
+/// etcd's own delay in ending leases, twice.
+const FOREIGN_MARGIN: Duration = Duration::from_secs(2);
+
+/// Two machines of one id.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "another machine is registered with this machine's id {machine} and keeps its lease alive: it \
+     is {there}, this one is {here}. One of them is a clone: give that one an id of its own \
+     (rm /etc/machine-id; systemd-machine-id-setup; systemctl restart fleet)"
+)]
+pub struct Duplicate {
+    machine: MachineId,
+    here: String,
+    there: String,
+}
+
+/// Somebody else's presence under this machine's id.
+struct Foreign {
+    epoch: Revision,
+    since: Instant,
+}
 
 /// What the agent knows of its own presence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -49,7 +82,8 @@ impl Standing {
 pub(crate) struct Presence {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) machine: MachineId,
-    pub(crate) ttl: Duration,
+    /// Its time to live may change.
+    pub(crate) config: watch::Receiver<AgentConfig>,
     /// Where lease and epoch are kept.
     pub(crate) file: PathBuf,
     /// What to publish; changes are published at once.
@@ -65,17 +99,28 @@ pub(crate) struct Registered {
     lease: LeaseId,
     epoch: Revision,
     published: MachineRecord,
+    /// What was asked for; the store may have granted more.
+    ttl: Duration,
+}
+
+/// What became of an attempt to register.
+enum Attempt {
+    Registered(Registered),
+    /// Somebody else's key is in the way, and may go by itself.
+    Wait,
+    Duplicate(Duplicate),
 }
 
 impl Presence {
     /// Registers, keeps alive, registers again when the lease was lost; until told to stop. The
     /// lease is left to end by itself: the next fleetd of this boot will want it.
-    pub(crate) async fn run(mut self, mut shutdown: Shutdown) {
+    pub(crate) async fn run(mut self, mut shutdown: Shutdown) -> Result<(), Duplicate> {
         tokio::select! {
-            () = self.stay_registered() => {}
+            duplicate = self.stay_registered() => return Err(duplicate),
             () = stopped(&mut shutdown) => {}
         }
         self.say_that_it_stops().await;
+        Ok(())
     }
 
     /// Tells the cluster that this end is meant: the machine will be unsupervised, not lost, and
@@ -86,15 +131,7 @@ impl Presence {
         };
         let mut record = registered.published.clone();
         record.trouble = Some(MachineRecord::STOPPED_IN_ORDER.to_owned());
-        let key = keys::machine(self.machine.as_str());
-        let txn = Txn {
-            compares: vec![Compare::CreateRevision(key.clone(), registered.epoch)],
-            ops: vec![Op::Put {
-                key,
-                value: record.encode(),
-                lease: Some(registered.lease),
-            }],
-        };
+        let txn = self.put(&record, registered.epoch, registered.lease);
         match tokio::time::timeout(STOP_TIMEOUT, self.store.commit(txn)).await {
             Ok(Ok(_)) => {}
             _ => warn!(
@@ -103,22 +140,25 @@ impl Presence {
         }
     }
 
-    async fn stay_registered(&mut self) {
+    async fn stay_registered(&mut self) -> Duplicate {
         let mut backoff = Backoff::new();
         let mut adopted = self.adopt().await;
+        let mut foreign = None;
         loop {
-            let registered = match adopted.take() {
-                Some(registered) => Ok(registered),
-                None => self.register().await,
+            let attempt = match adopted.take() {
+                Some(registered) => Ok(Attempt::Registered(registered)),
+                None => self.register(&mut foreign).await,
             };
-            match registered {
-                Ok(registered) => {
-                    backoff = Backoff::new();
+            match attempt {
+                Ok(Attempt::Registered(registered)) => {
+                    (backoff, foreign) = (Backoff::new(), None);
                     self.registered = Some(registered.clone());
                     self.keep(registered).await;
                     self.registered = None;
                     self.standing.send_replace(Standing::default());
                 }
+                Ok(Attempt::Wait) => tokio::time::sleep(FOREIGN_EVERY).await,
+                Ok(Attempt::Duplicate(duplicate)) => return duplicate,
                 Err(error) => {
                     warn!(%error, "this machine is not registered; trying again");
                     backoff.pause().await;
@@ -149,13 +189,16 @@ impl Presence {
                         return None;
                     }
                     let published = MachineRecord::decode(&key, &entry.value).ok()?;
-                    self.tell(epoch, sent, ttl);
-                    info!("presence goes on from the fleetd before");
-                    return Some(Registered {
+                    let asked = runfile::value(&lines, "ttl_ms").and_then(|ms| ms.parse().ok());
+                    let registered = Registered {
                         lease,
                         epoch,
                         published,
-                    });
+                        ttl: asked.map_or(ttl, Duration::from_millis),
+                    };
+                    self.tell(&registered, sent, ttl);
+                    info!("presence goes on from the fleetd before");
+                    return Some(registered);
                 }
                 Err(Error::Unavailable(why) | Error::OutcomeUnknown(why)) => {
                     warn!(why, "the store is awaited to renew this machine's lease");
@@ -166,7 +209,7 @@ impl Presence {
         }
     }
 
-    async fn register(&mut self) -> Result<Registered, Error> {
+    async fn register(&mut self, foreign: &mut Option<Foreign>) -> Result<Attempt, Error> {
         let key = keys::machine(self.machine.as_str());
         let entry = self
             .store
@@ -176,10 +219,15 @@ impl Presence {
             .into_iter()
             .next();
         if let Some(entry) = entry {
-            self.take_over(&key, &entry).await?;
+            let other = MachineRecord::decode(&key, &entry.value).ok();
+            match &other {
+                Some(other) if self.is_own_past(other) => self.end(&entry).await?,
+                other => return Ok(self.wait_or_give_up(foreign, &entry, other.as_ref())),
+            }
         }
+        let asked = self.config.borrow_and_update().ttl;
         let sent = clock::boottime();
-        let (lease, ttl) = self.store.grant(self.ttl).await?;
+        let (lease, ttl) = self.store.grant(asked).await?;
         let record = self.record.borrow_and_update().clone();
         let txn = Txn {
             compares: vec![Compare::Absent(key.clone())],
@@ -190,33 +238,70 @@ impl Presence {
             }],
         };
         let epoch = self.store.commit(txn).await?;
-        self.remember(lease, epoch, &record.boot_id);
-        self.tell(epoch, sent, ttl);
-        info!(epoch, "this machine is registered");
-        Ok(Registered {
+        let registered = Registered {
             lease,
             epoch,
             published: record,
-        })
+            ttl: asked,
+        };
+        self.remember(&registered);
+        self.tell(&registered, sent, ttl);
+        info!(epoch, "this machine is registered");
+        Ok(Attempt::Registered(registered))
     }
 
-    /// Removes a presence key that is left from before: this machine's own, by its boot or its
-    /// address. Somebody else's ends by itself when they are dead; while it lives they are a
-    /// clone, and two machines of one id would undo each other's work.
-    async fn take_over(&self, key: &str, entry: &Entry) -> Result<(), Error> {
-        let own = self.record.borrow().clone();
-        let Ok(other) = MachineRecord::decode(key, &entry.value) else {
-            return self.end(entry).await;
+    /// Whether a presence key is left from a process that is no more: of this boot, or one that
+    /// said itself that it stops.
+    fn is_own_past(&self, other: &MachineRecord) -> bool {
+        let stopped = other.trouble.as_deref() == Some(MachineRecord::STOPPED_IN_ORDER);
+        stopped || other.boot_id == self.record.borrow().boot_id
+    }
+
+    /// Somebody else's key ends by itself when they are dead: this machine before it lost its
+    /// power, most likely. While it lives they are a clone, and two machines of one id would undo
+    /// each other's work.
+    fn wait_or_give_up(
+        &self,
+        foreign: &mut Option<Foreign>,
+        entry: &Entry,
+        other: Option<&MachineRecord>,
+    ) -> Attempt {
+        let describe = |record: &MachineRecord| {
+            let address = match record.public_ip.as_str() {
+                "" => "of no known address",
+                address => address,
+            };
+            format!("{address} (boot {})", record.boot_id)
         };
-        if other.boot_id == own.boot_id || other.public_ip == own.public_ip {
-            return self.end(entry).await;
+        let here = describe(&self.record.borrow());
+        let there = other.map_or_else(|| "unreadable".to_owned(), describe);
+        let now = Instant::now();
+        match foreign {
+            Some(known) if known.epoch == entry.create_revision => {
+                let patience = self.config.borrow().ttl * FOREIGN_TTLS + FOREIGN_MARGIN;
+                if now < known.since + patience {
+                    return Attempt::Wait;
+                }
+                Attempt::Duplicate(Duplicate {
+                    machine: self.machine.clone(),
+                    here,
+                    there,
+                })
+            }
+            _ => {
+                info!(
+                    here,
+                    there,
+                    "this machine's id is registered from another boot: waiting for that lease \
+                     to end"
+                );
+                *foreign = Some(Foreign {
+                    epoch: entry.create_revision,
+                    since: now,
+                });
+                Attempt::Wait
+            }
         }
-        error!(
-            machine = %self.machine, here = own.public_ip, there = other.public_ip,
-            "another machine is registered with this machine's id: if this goes on, one of them \
-             is a clone; give it an id of its own (rm /etc/machine-id; systemd-machine-id-setup)"
-        );
-        Err(Error::Conflict)
     }
 
     async fn end(&self, entry: &Entry) -> Result<(), Error> {
@@ -240,24 +325,31 @@ impl Presence {
 
     /// Keeps the lease alive and the record current; returns when the lease is lost.
     async fn keep(&mut self, mut registered: Registered) {
-        let mut next = self.ttl / KEEPALIVES_PER_TTL;
+        let mut next = registered.ttl / KEEPALIVES_PER_TTL;
         loop {
-            let changed = tokio::select! {
-                () = tokio::time::sleep(next) => false,
-                changed = self.record.changed() => changed.is_ok(),
-            };
-            if changed || *self.record.borrow() != registered.published {
-                match self.publish(&mut registered).await {
-                    Ok(()) => {}
+            tokio::select! {
+                () = tokio::time::sleep(next) => {}
+                () = reload::changed(&mut self.record) => {}
+                () = reload::changed(&mut self.config) => {}
+            }
+            let wanted = self.config.borrow_and_update().ttl;
+            if wanted != registered.ttl {
+                match self.change_ttl(&mut registered, wanted).await {
+                    Ok(()) => info!(ttl = ?wanted, "presence lives under a new lease"),
                     Err(Error::Conflict | Error::LeaseGone) => return,
-                    Err(error) => warn!(%error, "this machine's record was not updated"),
+                    Err(error) => warn!(%error, "agent_ttl was not changed yet; trying again"),
                 }
+            }
+            match self.publish(&mut registered).await {
+                Ok(()) => {}
+                Err(Error::Conflict | Error::LeaseGone) => return,
+                Err(error) => warn!(%error, "this machine's record was not updated"),
             }
             let sent = clock::boottime();
             match self.store.keep_alive(registered.lease).await {
                 Ok(ttl) => {
-                    self.tell(registered.epoch, sent, ttl);
-                    next = self.ttl / KEEPALIVES_PER_TTL;
+                    self.tell(&registered, sent, ttl);
+                    next = registered.ttl / KEEPALIVES_PER_TTL;
                 }
                 Err(Error::LeaseGone) => {
                     warn!("this machine's lease has ended; registering anew");
@@ -265,7 +357,7 @@ impl Presence {
                 }
                 Err(error) => {
                     warn!(%error, "the lease was not renewed; trying again");
-                    next = self.ttl / RETRIES_PER_TTL;
+                    next = registered.ttl / RETRIES_PER_TTL;
                 }
             }
         }
@@ -276,39 +368,77 @@ impl Presence {
         if record == registered.published {
             return Ok(());
         }
-        let key = keys::machine(self.machine.as_str());
-        let txn = Txn {
-            compares: vec![Compare::CreateRevision(key.clone(), registered.epoch)],
-            ops: vec![Op::Put {
-                key,
-                value: record.encode(),
-                lease: Some(registered.lease),
-            }],
-        };
-        self.store.commit(txn).await?;
+        self.store
+            .commit(self.put(&record, registered.epoch, registered.lease))
+            .await?;
         registered.published = record;
         self.registered = Some(registered.clone());
         Ok(())
     }
 
+    /// Moves the presence key under a new lease: it exists all the time, with the same epoch.
+    async fn change_ttl(
+        &mut self,
+        registered: &mut Registered,
+        wanted: Duration,
+    ) -> Result<(), Error> {
+        let sent = clock::boottime();
+        let (lease, granted) = self.store.grant(wanted).await?;
+        let txn = self.put(&registered.published, registered.epoch, lease);
+        match self.store.commit(txn).await {
+            Ok(_) => {}
+            // Under which of the two leases the key lives is not known: it is made anew.
+            Err(Error::OutcomeUnknown(_)) => return Err(Error::LeaseGone),
+            Err(error) => {
+                let _ = self.store.revoke(lease).await;
+                return Err(error);
+            }
+        }
+        let old = std::mem::replace(&mut registered.lease, lease);
+        registered.ttl = wanted;
+        self.registered = Some(registered.clone());
+        self.remember(registered);
+        self.tell(registered, sent, granted);
+        // No key is under it any more, and it would end by itself.
+        let _ = self.store.revoke(old).await;
+        Ok(())
+    }
+
+    fn put(&self, record: &MachineRecord, epoch: Revision, lease: LeaseId) -> Txn {
+        let key = keys::machine(self.machine.as_str());
+        Txn {
+            compares: vec![Compare::CreateRevision(key.clone(), epoch)],
+            ops: vec![Op::Put {
+                key,
+                value: record.encode(),
+                lease: Some(lease),
+            }],
+        }
+    }
+
     /// The time counts from sending: the store may have renewed the lease as early as that.
-    fn tell(&self, epoch: Revision, sent: Duration, ttl: Duration) {
-        let certain_until = sent + ttl.min(self.ttl);
+    fn tell(&self, registered: &Registered, sent: Duration, granted: Duration) {
         self.standing.send_replace(Standing {
-            epoch: Some(epoch),
-            certain_until,
+            epoch: Some(registered.epoch),
+            certain_until: sent + granted.min(registered.ttl),
         });
     }
 
-    fn remember(&self, lease: LeaseId, epoch: Revision, boot: &str) {
-        let (lease, epoch) = (lease.0.to_string(), epoch.to_string());
+    fn remember(&self, registered: &Registered) {
+        let lease = registered.lease.0.to_string();
+        let epoch = registered.epoch.to_string();
+        let ttl = registered.ttl.as_millis().to_string();
         let lines = [
-            ("boot", boot),
+            ("boot", registered.published.boot_id.as_str()),
             ("lease", lease.as_str()),
             ("epoch", epoch.as_str()),
+            ("ttl_ms", ttl.as_str()),
         ];
         if let Err(error) = runfile::write(&self.file, &lines) {
             warn!(%error, file = %self.file.display(), "the lease is not remembered: after a restart this machine will be absent for a moment");
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet_api::dump;
 use fleet_core::name::UnitName;
 use fleet_core::records::{MachineId, StateRecord};
 use tokio::time::Instant;
@@ -142,6 +143,32 @@ impl Publisher {
                     due: Instant::now(),
                 },
             );
+        }
+    }
+
+    /// What was said and what is to be said, for people.
+    pub(crate) fn dump(&self) -> dump::Publisher {
+        let state = |unit: &UnitName, state: &StateRecord| dump::UnitState {
+            load_state: state.load.clone(),
+            active_state: state.active.clone(),
+            sub_state: state.sub.clone(),
+            machine_id: self.machine.as_str().to_owned(),
+            unit_hash: state.hash.to_string(),
+            unit_name: unit.to_string(),
+        };
+        let pending = self.pending.iter();
+        dump::Publisher {
+            cache: self
+                .published
+                .iter()
+                .map(|(unit, said)| (unit.to_string(), state(unit, said)))
+                .collect(),
+            to_publish: pending
+                .map(|(unit, pending)| {
+                    let to_say = pending.state.as_ref();
+                    (unit.to_string(), to_say.map(|to_say| state(unit, to_say)))
+                })
+                .collect(),
         }
     }
 

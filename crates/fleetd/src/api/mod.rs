@@ -8,6 +8,7 @@
 //! 405 on `/`, 301 for unclean paths, no HEAD and no OPTIONS.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
 
 use axum::Router;
 use axum::body::Body;
@@ -51,8 +52,8 @@ pub struct ApiState {
 
 pub(crate) struct Shared {
     store: Arc<dyn Store>,
-    /// Items in a page of v1.
-    token_limit: u16,
+    /// Items in a page of v1; it may change.
+    token_limit: Arc<AtomicU16>,
     /// The `Server` header.
     server: String,
     metrics: MetricsText,
@@ -74,7 +75,7 @@ impl ApiState {
             shared: Arc::new(Shared {
                 waits: wait::Hub::new(Arc::clone(&store)),
                 store,
-                token_limit: token_limit.max(1),
+                token_limit: Arc::new(AtomicU16::new(token_limit.max(1))),
                 server: format!("fleetd/v{version}"),
                 metrics: Arc::new(String::new),
                 counters: Arc::new(ApiMetrics::default()),
@@ -89,6 +90,11 @@ impl ApiState {
     /// What the API counts itself, for the text of `/metrics`.
     pub fn counters(&self) -> Arc<ApiMetrics> {
         Arc::clone(&self.shared.counters)
+    }
+
+    /// Where the items of a page of v1 are changed.
+    pub fn token_limit(&self) -> Arc<AtomicU16> {
+        Arc::clone(&self.shared.token_limit)
     }
 
     /// With the text of `/metrics`.

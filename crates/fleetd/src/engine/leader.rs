@@ -6,16 +6,18 @@ use std::time::Duration;
 use fleet_core::cluster::{Cluster, Settings};
 use fleet_core::plan::{Now, Subject};
 use futures_util::StreamExt;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::commit::commit;
 use super::compact::Compactor;
 use super::intake::Intake;
-use super::leadership::Leadership;
+use super::leadership::{Leadership, raise};
 use super::{EngineConfig, EngineMetrics};
 use crate::backoff::Backoff;
 use crate::clock;
+use crate::reload;
 use crate::store::codec::{ClusterRecord, Document, FORMAT};
 use crate::store::{Compare, Error, Op, Range, Revision, Store, Txn, Watch, WatchBatch, keys};
 
@@ -29,7 +31,7 @@ const SAFETY_TICK_MAX_UNITS: usize = 10_000;
 /// Leads until leadership is lost. The caller ends it when the lease is.
 pub(crate) async fn lead(
     store: &Arc<dyn Store>,
-    config: &EngineConfig,
+    config: &watch::Receiver<EngineConfig>,
     metrics: &EngineMetrics,
     leadership: &Leadership,
 ) {
@@ -54,7 +56,7 @@ pub(crate) async fn lead(
 
 struct Leader<'a> {
     store: &'a Arc<dyn Store>,
-    config: &'a EngineConfig,
+    config: watch::Receiver<EngineConfig>,
     metrics: &'a EngineMetrics,
     leadership: &'a Leadership,
     cluster: Cluster,
@@ -67,17 +69,15 @@ impl<'a> Leader<'a> {
     /// Reads everything at one revision and watches from there.
     async fn read(
         store: &'a Arc<dyn Store>,
-        config: &'a EngineConfig,
+        config: &watch::Receiver<EngineConfig>,
         metrics: &'a EngineMetrics,
         leadership: &'a Leadership,
     ) -> Result<(Leader<'a>, Watch), Error> {
-        name_cluster(store, leadership).await?;
+        let mut config = config.clone();
+        let now = config.borrow_and_update().clone();
+        name_cluster(store, leadership, now.version).await?;
         let snapshot = store.read(Range::default()).await?;
-        let settings = Settings {
-            lost_after_ms: u64::try_from(config.lost_after.as_millis()).unwrap_or(u64::MAX),
-            ..Settings::default()
-        };
-        let mut cluster = Cluster::new(settings);
+        let mut cluster = Cluster::new(settings(&now));
         let mut intake = Intake::default();
         cluster.observe(snapshot.revision);
         for entry in &snapshot.entries {
@@ -109,11 +109,7 @@ impl<'a> Leader<'a> {
     async fn follow(mut self, watch: Watch) -> Error {
         // Batches that are ready can be taken together.
         let mut watch = watch.ready_chunks(MAX_BATCHES_PER_PLAN);
-        let mut safety = self.config.safety_tick.map(tokio::time::interval);
-        if let Some(safety) = &mut safety {
-            safety.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            safety.reset();
-        }
+        let mut safety = safety_tick(&self.config.borrow());
         loop {
             let revisit = match self.plan().await {
                 Ok(revisit) => revisit,
@@ -134,6 +130,11 @@ impl<'a> Leader<'a> {
                     }
                 }
                 () = until(revisit) => {}
+                () = reload::changed(&mut self.config) => {
+                    let config = self.config.borrow_and_update().clone();
+                    self.cluster.reconfigure(settings(&config));
+                    safety = safety_tick(&config);
+                }
                 () = until(compact) => self.compactor.run(self.store),
                 () = tick(&mut safety) => {
                     if self.cluster.unit_count() <= SAFETY_TICK_MAX_UNITS {
@@ -184,15 +185,44 @@ impl<'a> Leader<'a> {
     }
 }
 
-/// Gives the cluster its id, once.
-async fn name_cluster(store: &Arc<dyn Store>, leadership: &Leadership) -> Result<(), Error> {
+fn settings(config: &EngineConfig) -> Settings {
+    Settings {
+        lost_after_ms: u64::try_from(config.lost_after.as_millis()).unwrap_or(u64::MAX),
+        ..Settings::default()
+    }
+}
+
+fn safety_tick(config: &EngineConfig) -> Option<tokio::time::Interval> {
+    let mut safety = tokio::time::interval(config.safety_tick?);
+    safety.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    safety.reset();
+    Some(safety)
+}
+
+/// Gives the cluster its id, once, and the version of its engine, when it is lower.
+async fn name_cluster(
+    store: &Arc<dyn Store>,
+    leadership: &Leadership,
+    version: u32,
+) -> Result<(), Error> {
     let key = keys::CLUSTER.to_owned();
-    if !store
-        .read_keys(std::slice::from_ref(&key))
-        .await?
-        .entries
-        .is_empty()
-    {
+    let read = store.read_keys(std::slice::from_ref(&key)).await?;
+    if let Some(entry) = read.entries.first() {
+        // A damaged one freezes itself alone.
+        let known = ClusterRecord::decode(&entry.key, &entry.value).map_or(version, |c| c.engine);
+        if known < version {
+            let (compare, op) = raise(entry, version)?;
+            let txn = Txn {
+                compares: vec![leadership.compare(), compare],
+                ops: vec![op],
+            };
+            store.commit(txn).await?;
+            info!(
+                from = known,
+                to = version,
+                "Updated cluster engine version from {known} to {version}"
+            );
+        }
         return Ok(());
     }
     // The kernel's random numbers in the form of a UUID; read each time anew.
@@ -201,6 +231,7 @@ async fn name_cluster(store: &Arc<dyn Store>, leadership: &Leadership) -> Result
     let record = ClusterRecord {
         id: id.trim().to_owned(),
         format: FORMAT,
+        engine: version,
     };
     let txn = Txn {
         compares: vec![leadership.compare(), Compare::Absent(key.clone())],

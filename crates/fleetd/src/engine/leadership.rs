@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::{EngineStatus, Role};
 use crate::backoff::Backoff;
 use crate::clock;
-use crate::store::codec::{Document, LeaderRecord};
+use crate::store::codec::{ClusterRecord, Document, LeaderRecord};
 use crate::store::{Compare, Entry, Error, Event, LeaseId, Op, Revision, Store, Txn, keys};
 
 /// Two keepalives may be lost before the lease is.
@@ -33,53 +34,144 @@ pub(crate) struct Leadership {
     keeper: tokio::task::JoinHandle<()>,
 }
 
-impl Leadership {
-    /// Waits until nobody leads, and leads.
-    pub(crate) async fn campaign(
-        store: &Arc<dyn Store>,
-        machine: &MachineId,
-        ttl: Duration,
-    ) -> Result<Leadership, Error> {
-        let mut known: Option<MachineId> = None;
+/// What a candidate for leadership works with.
+pub(crate) struct Campaign<'a> {
+    pub(crate) store: &'a Arc<dyn Store>,
+    pub(crate) machine: &'a MachineId,
+    /// The version of its engine.
+    pub(crate) version: u32,
+    pub(crate) ttl: Duration,
+    /// Told what it finds.
+    pub(crate) status: &'a watch::Sender<EngineStatus>,
+}
+
+impl Campaign<'_> {
+    /// Waits until nobody of this version or a higher one leads, and leads. A cluster that a
+    /// higher version has led is left to it.
+    pub(crate) async fn win(&self) -> Result<Leadership, Error> {
         loop {
-            let read = store.read_keys(&[keys::LEADER.to_owned()]).await?;
-            match read.entries.first() {
-                None => match Leadership::take(store, machine, ttl).await {
+            let keys = [keys::LEADER.to_owned(), keys::CLUSTER.to_owned()];
+            let read = self.store.read_keys(&keys).await?;
+            let find = |key: &str| read.entries.iter().find(|entry| entry.key == key);
+            let cluster = find(keys::CLUSTER);
+            let raised_to = cluster
+                .and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok())
+                .map_or(0, |cluster| cluster.engine);
+            if raised_to > self.version {
+                self.too_old(raised_to);
+                until(self.store, keys::CLUSTER, read.revision, |_| true).await?;
+                continue;
+            }
+            let Some(entry) = find(keys::LEADER) else {
+                match self.take().await {
                     Err(Error::Conflict) => continue,
                     outcome => return outcome,
-                },
-                Some(entry) => {
-                    let leader = LeaderRecord::decode(&entry.key, &entry.value).ok();
-                    let leader = leader.map(|record| record.machine);
-                    if leader.as_ref() == Some(machine) {
-                        // The fleetd before on this machine led. It is no more: nobody else
-                        // runs under this machine's id.
-                        info!("taking over from the fleetd before");
-                        remove(store, entry).await?;
-                        continue;
-                    }
-                    if leader != known {
-                        if let Some(leader) = &leader {
-                            info!(%leader, "Engine leader is another machine");
-                        }
-                        known = leader;
-                    }
-                    until_gone(store, read.revision).await?;
                 }
+            };
+            let leader = LeaderRecord::decode(&entry.key, &entry.value).ok();
+            match &leader {
+                Some(leader) if leader.machine == *self.machine => {
+                    // The fleetd before on this machine led. It is no more: nobody else is
+                    // registered under this machine's id.
+                    info!("taking over from the fleetd before");
+                    remove(self.store, entry).await?;
+                    continue;
+                }
+                Some(leader) if leader.engine < self.version => {
+                    match self.depose(entry, leader, cluster).await {
+                        Ok(()) | Err(Error::Conflict) => continue,
+                        Err(error) => return Err(error),
+                    }
+                }
+                _ => {}
             }
+            self.follow(leader.map(|leader| leader.machine));
+            let is_gone = |event: &Event| matches!(event, Event::Delete { .. });
+            until(self.store, keys::LEADER, read.revision, is_gone).await?;
         }
     }
 
-    async fn take(
-        store: &Arc<dyn Store>,
-        machine: &MachineId,
-        ttl: Duration,
-    ) -> Result<Leadership, Error> {
+    fn too_old(&self, cluster: u32) {
+        self.status.send_if_modified(|status| {
+            let role = Role::TooOld { cluster };
+            if status.role == role {
+                return false;
+            }
+            warn!(
+                cluster,
+                local = self.version,
+                "Cluster engine version higher than local engine version ({cluster} > {}), unable \
+                 to participate: where no machine runs a newer fleetd nothing is placed any more; \
+                 upgrade this one",
+                self.version
+            );
+            *status = EngineStatus { role, leader: None };
+            true
+        });
+    }
+
+    fn follow(&self, leader: Option<MachineId>) {
+        self.status.send_if_modified(|status| {
+            let now = EngineStatus {
+                role: Role::Following,
+                leader,
+            };
+            if *status == now {
+                return false;
+            }
+            match (&status.leader, &now.leader) {
+                (Some(before), Some(leader)) if before != leader => {
+                    info!(%leader, %before, "Engine leadership changed from {before} to {leader}");
+                }
+                (None, Some(leader)) => info!(%leader, "Engine leader is {leader}"),
+                _ => {}
+            }
+            *status = now;
+            true
+        });
+    }
+
+    /// Ends the leadership of a lower version, and in the same transaction keeps all lower
+    /// versions from it. What the deposed leader still writes is refused by its fence, so there
+    /// is nothing to wait for.
+    async fn depose(
+        &self,
+        entry: &Entry,
+        leader: &LeaderRecord,
+        cluster: Option<&Entry>,
+    ) -> Result<(), Error> {
+        let mut txn = Txn {
+            compares: vec![Compare::ModRevision(entry.key.clone(), entry.mod_revision)],
+            ops: vec![Op::Delete {
+                key: entry.key.clone(),
+            }],
+        };
+        if let Some(entry) = cluster {
+            let (compare, op) = raise(entry, self.version)?;
+            txn.compares.push(compare);
+            txn.ops.push(op);
+        }
+        self.store.commit(txn).await?;
+        let machine = &leader.machine;
+        info!(
+            %machine, theirs = leader.engine, ours = self.version,
+            "Stole engine leadership from Machine({machine}): its engine is of an older version"
+        );
+        if let Some(lease) = entry.lease {
+            // So it learns that it is deposed, though it has nothing to write.
+            let _ = self.store.revoke(lease).await;
+        }
+        Ok(())
+    }
+
+    async fn take(&self) -> Result<Leadership, Error> {
+        let store = self.store;
         let sent = Instant::now();
-        let (lease, granted) = store.grant(ttl).await?;
+        let (lease, granted) = store.grant(self.ttl).await?;
         let record = LeaderRecord {
-            machine: machine.clone(),
+            machine: self.machine.clone(),
             version: crate::VERSION.to_owned(),
+            engine: self.version,
             since_ms: clock::unix_ms(),
         };
         let txn = Txn {
@@ -117,7 +209,9 @@ impl Leadership {
             keeper,
         })
     }
+}
 
+impl Leadership {
     /// The create-revision of the leader key.
     pub(crate) fn fence(&self) -> Revision {
         self.fence
@@ -210,12 +304,30 @@ async fn remove(store: &Arc<dyn Store>, entry: &Entry) -> Result<(), Error> {
     }
 }
 
-/// Waits for the leader key to go. Errors that a new look may mend are no errors here.
-async fn until_gone(store: &Arc<dyn Store>, after: Revision) -> Result<(), Error> {
+/// The compare and the write that raise the version of the cluster's engine.
+pub(super) fn raise(entry: &Entry, version: u32) -> Result<(Compare, Op), Error> {
+    let mut cluster = ClusterRecord::decode(&entry.key, &entry.value)?;
+    cluster.engine = version;
+    let compare = Compare::ModRevision(entry.key.clone(), entry.mod_revision);
+    let op = Op::Put {
+        key: entry.key.clone(),
+        value: cluster.encode_over(&entry.value),
+        lease: None,
+    };
+    Ok((compare, op))
+}
+
+/// Waits for such an event of a key. Errors that a new look may mend are no errors here.
+async fn until(
+    store: &Arc<dyn Store>,
+    key: &str,
+    after: Revision,
+    happened: impl Fn(&Event) -> bool,
+) -> Result<(), Error> {
     let mut revision = after;
     let mut backoff = Backoff::new();
     loop {
-        let mut watch = match store.watch(keys::LEADER, revision).await {
+        let mut watch = match store.watch(key, revision).await {
             Ok(watch) => watch,
             Err(Error::Compacted(_)) => return Ok(()),
             Err(error) => return Err(error),
@@ -224,10 +336,11 @@ async fn until_gone(store: &Arc<dyn Store>, after: Revision) -> Result<(), Error
             match watch.next().await {
                 Some(Ok(batch)) => {
                     revision = batch.revision;
-                    let gone = batch.events.iter().any(
-                        |event| matches!(event, Event::Delete { key, .. } if key == keys::LEADER),
-                    );
-                    if gone {
+                    let mut own = batch.events.iter().filter(|event| match event {
+                        Event::Put(entry) => entry.key == key,
+                        Event::Delete { key: gone, .. } => gone == key,
+                    });
+                    if own.any(&happened) {
                         return Ok(());
                     }
                 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use fleet_core::plan::{Change, Write};
 use fleet_core::records::{MemberStatus, Order};
+use tokio::sync::watch;
 
+use super::{EngineStatus, Role};
 use crate::clock;
 use crate::metrics::{Histogram, Kind, Source, Text};
 
@@ -89,6 +91,22 @@ fn count_tasks(changes: &[Change], [given, taken]: [&AtomicU64; 2]) {
             };
             counter.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// What is counted of an engine's role.
+#[derive(Debug)]
+pub struct RoleMetrics(pub watch::Receiver<EngineStatus>);
+
+impl Source for RoleMetrics {
+    fn collect(&self, text: &mut Text) {
+        let too_old = matches!(self.0.borrow().role, Role::TooOld { .. });
+        text.value(
+            "fleet_engine_too_old",
+            Kind::Gauge,
+            "1 while a newer engine has led this cluster, so that this one may not.",
+            f64::from(u8::from(too_old)),
+        );
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_core::records::MachineId;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 mod commit;
@@ -25,23 +26,33 @@ mod metrics;
 #[cfg(test)]
 mod tests;
 
-pub use metrics::EngineMetrics;
+pub use metrics::{EngineMetrics, RoleMetrics};
 
+use crate::agent::Standing;
 use crate::backoff::Backoff;
 use crate::config::Config;
+use crate::reload;
 use crate::shutdown::{Shutdown, stopped};
-use crate::store::Store;
-use leadership::Leadership;
+use crate::store::{Error, Revision, Store};
+use leadership::{Campaign, Leadership};
 
 /// The leader's lease. A leader that dies is replaced when it ends; one that is stopped in order
 /// gives it back, and one that is started again on its machine takes it at once.
 const LEADER_TTL: Duration = Duration::from_secs(3);
 
-/// What the engine is told at its start.
-#[derive(Clone, Debug)]
+/// The version of what engines decide. It is raised when an older engine must not lead beside or
+/// after this one; see ARCHITECTURE.md.
+pub const ENGINE_VERSION: u32 = 1;
+
+/// What the engine is told; all but the machine may change while it runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EngineConfig {
     /// Who this machine is.
     pub machine: MachineId,
+    /// [`ENGINE_VERSION`], but in tests of mixed clusters.
+    pub version: u32,
+    /// Whether it may lead.
+    pub enabled: bool,
     /// From suspect to lost, in monotonic time.
     pub lost_after: Duration,
     /// Look at everything again this often though nothing happened; None: never.
@@ -53,36 +64,114 @@ impl EngineConfig {
     pub fn from_config(config: &Config, machine: MachineId) -> EngineConfig {
         EngineConfig {
             machine,
+            version: ENGINE_VERSION,
+            enabled: !config.disable_engine,
             lost_after: config.lost_after,
             safety_tick: (!config.disable_safety_ticks).then_some(config.engine_reconcile_interval),
         }
     }
 }
 
+/// What an engine is at present.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Role {
+    /// Not allowed to lead (`disable_engine`).
+    Disabled,
+    /// About to find out who leads.
+    #[default]
+    Candidate,
+    /// Another one leads.
+    Following,
+    /// It leads.
+    Leading {
+        /// The fence of what it writes.
+        fence: Revision,
+    },
+    /// A higher version has led this cluster.
+    TooOld {
+        /// That version.
+        cluster: u32,
+    },
+}
+
+impl Role {
+    /// The word in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Disabled => "disabled",
+            Role::Candidate => "candidate",
+            Role::Following => "following",
+            Role::Leading { .. } => "leading",
+            Role::TooOld { .. } => "too old",
+        }
+    }
+}
+
+/// What an engine is, and who leads as far as it knows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EngineStatus {
+    /// What it is.
+    pub role: Role,
+    /// Who leads.
+    pub leader: Option<MachineId>,
+}
+
 /// The engine, not yet running.
 pub struct Engine {
     store: Arc<dyn Store>,
-    config: EngineConfig,
+    config: watch::Receiver<EngineConfig>,
     metrics: Arc<EngineMetrics>,
+    status: watch::Sender<EngineStatus>,
+    standing: Option<watch::Receiver<Standing>>,
 }
 
 impl Engine {
     /// An engine over a store.
-    pub fn new(store: Arc<dyn Store>, config: EngineConfig, metrics: Arc<EngineMetrics>) -> Engine {
+    pub fn new(
+        store: Arc<dyn Store>,
+        config: watch::Receiver<EngineConfig>,
+        metrics: Arc<EngineMetrics>,
+    ) -> Engine {
         Engine {
             store,
             config,
             metrics,
+            status: watch::Sender::default(),
+            standing: None,
         }
     }
 
+    /// Campaigns only while this machine is registered: a clone of a machine must not take
+    /// leadership for its own.
+    pub(crate) fn while_registered(self, standing: watch::Receiver<Standing>) -> Engine {
+        Engine {
+            standing: Some(standing),
+            ..self
+        }
+    }
+
+    /// What it is.
+    pub fn status(&self) -> watch::Receiver<EngineStatus> {
+        self.status.subscribe()
+    }
+
     /// Campaigns, leads, and campaigns again, until told to stop; then gives leadership back.
-    pub async fn run(self, mut shutdown: Shutdown) {
+    pub async fn run(mut self, mut shutdown: Shutdown) {
         let mut backoff = Backoff::new();
+        let mut changes = self.config.clone();
         loop {
-            let campaign = Leadership::campaign(&self.store, &self.config.machine, LEADER_TTL);
+            let config = changes.borrow_and_update().clone();
+            if !config.enabled {
+                info!("Not starting engine; disable-engine is set");
+                self.become_role(Role::Disabled, None);
+                tokio::select! {
+                    () = reload::changed(&mut changes) => continue,
+                    () = stopped(&mut shutdown) => return,
+                }
+            }
             let won = tokio::select! {
-                won = campaign => won,
+                won = self.campaign(&config) => won,
+                () = reload::changed(&mut changes) => continue,
                 () = stopped(&mut shutdown) => return,
             };
             let leadership = match won {
@@ -96,14 +185,20 @@ impl Engine {
                 }
             };
             backoff = Backoff::new();
-            info!(machine = %self.config.machine, fence = leadership.fence(), "Engine leadership acquired");
-            self.metrics.leading(true);
+            let fence = leadership.fence();
+            info!(machine = %config.machine, fence, "Engine leadership acquired");
+            self.become_role(Role::Leading { fence }, Some(config.machine.clone()));
             let stop = tokio::select! {
                 () = leader::lead(&self.store, &self.config, &self.metrics, &leadership) => false,
                 () = leadership.lost() => false,
+                () = disabled(&mut changes) => {
+                    info!("giving leadership back: disable_engine is set");
+                    leadership.resign().await;
+                    continue;
+                }
                 () = stopped(&mut shutdown) => true,
             };
-            self.metrics.leading(false);
+            self.become_role(Role::Candidate, None);
             if stop {
                 leadership.resign().await;
                 return;
@@ -111,5 +206,38 @@ impl Engine {
             warn!("Engine leadership lost");
             leadership.resign().await;
         }
+    }
+
+    async fn campaign(&mut self, config: &EngineConfig) -> Result<Leadership, Error> {
+        if let Some(standing) = &mut self.standing {
+            // The sender ends with the agent, and then there is nothing to lead for.
+            if standing
+                .wait_for(|standing| standing.epoch.is_some())
+                .await
+                .is_err()
+            {
+                std::future::pending::<()>().await;
+            }
+        }
+        let campaign = Campaign {
+            store: &self.store,
+            machine: &config.machine,
+            version: config.version,
+            ttl: LEADER_TTL,
+            status: &self.status,
+        };
+        campaign.win().await
+    }
+
+    fn become_role(&self, role: Role, leader: Option<MachineId>) {
+        self.metrics.leading(matches!(role, Role::Leading { .. }));
+        self.status.send_replace(EngineStatus { role, leader });
+    }
+}
+
+/// Waits until leading is forbidden.
+async fn disabled(config: &mut watch::Receiver<EngineConfig>) {
+    if config.wait_for(|config| !config.enabled).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

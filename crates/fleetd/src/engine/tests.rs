@@ -10,8 +10,8 @@ use fleet_core::unit_file::UnitFile;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{Engine, EngineConfig, EngineMetrics};
-use crate::store::codec::{Document, LeaderRecord};
+use super::{ENGINE_VERSION, Engine, EngineConfig, EngineMetrics, EngineStatus, Role};
+use crate::store::codec::{ClusterRecord, Document, LeaderRecord};
 use crate::store::memory::MemoryStore;
 use crate::store::{LeaseId, Op, Range, Store, Txn, keys};
 
@@ -19,20 +19,44 @@ use crate::store::{LeaseId, Op, Range, Store, Txn, keys};
 const BOUND: Duration = Duration::from_secs(60);
 
 struct Running {
+    config: watch::Sender<EngineConfig>,
+    status: watch::Receiver<EngineStatus>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
+impl Running {
+    async fn becomes(&mut self, role: Role) {
+        let is_so = self.status.wait_for(|status| status.role == role);
+        let found = tokio::time::timeout(BOUND, is_so).await;
+        found
+            .unwrap_or_else(|_| panic!("{role:?} did not happen"))
+            .unwrap();
+    }
+}
+
 fn start(store: &Arc<MemoryStore>, machine: &str) -> Running {
+    start_version(store, machine, ENGINE_VERSION)
+}
+
+fn start_version(store: &Arc<MemoryStore>, machine: &str, version: u32) -> Running {
     let (stop, shutdown) = watch::channel(false);
-    let config = EngineConfig {
+    let config = watch::Sender::new(EngineConfig {
         machine: MachineId::new(machine),
+        version,
+        enabled: true,
         lost_after: Duration::from_secs(1),
         safety_tick: None,
-    };
+    });
     let store: Arc<dyn Store> = Arc::clone(store) as _;
-    let engine = Engine::new(store, config, Arc::new(EngineMetrics::default()));
+    let engine = Engine::new(
+        store,
+        config.subscribe(),
+        Arc::new(EngineMetrics::default()),
+    );
     Running {
+        config,
+        status: engine.status(),
         stop,
         task: tokio::spawn(engine.run(shutdown)),
     }
@@ -252,4 +276,103 @@ async fn units_of_a_lost_machine_move_and_no_others() {
             assert_eq!(&placed(&store, unit).await, home, "{unit} is not touched");
         }
     }
+}
+
+async fn cluster_engine(store: &MemoryStore, version: u32) {
+    until(&format!("the cluster's engine is {version}"), || async {
+        let entry = get(store, keys::CLUSTER).await?;
+        let record = ClusterRecord::decode(&entry.key, &entry.value).unwrap();
+        (record.engine == version).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_engine_takes_over_and_an_older_one_leads_no_more() {
+    let store = MemoryStore::new();
+    present(&store, "m1").await;
+    let mut old = start_version(&store, "m1", 1);
+    let fence = led_by(&store, "m1").await;
+    old.becomes(Role::Leading { fence }).await;
+    cluster_engine(&store, 1).await;
+    wish(&store, "a.service").await;
+    let home = placed(&store, "a.service").await;
+
+    let new = start_version(&store, "m2", 2);
+    let fence = led_by(&store, "m2").await;
+    cluster_engine(&store, 2).await;
+    // The old one knows it although it had nothing to write, and what it decided stays.
+    old.becomes(Role::TooOld { cluster: 2 }).await;
+    assert_eq!(placed(&store, "a.service").await, home);
+    wish(&store, "b.service").await;
+    let (_, revision) = placed(&store, "b.service").await;
+    assert!(revision > fence);
+
+    // Nobody is left who may lead: that is said, and nothing is placed.
+    new.task.abort();
+    let mut another = start_version(&store, "m3", 1);
+    another.becomes(Role::TooOld { cluster: 2 }).await;
+    until("the leader's lease ends", || async {
+        get(&store, keys::LEADER).await.is_none().then_some(())
+    })
+    .await;
+    wish(&store, "c.service").await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(get(&store, &keys::placement("c.service")).await, None);
+    assert_eq!(get(&store, keys::LEADER).await, None);
+
+    // A newer one comes back and finds everything.
+    let _back = start_version(&store, "m2", 3);
+    placed(&store, "c.service").await;
+    cluster_engine(&store, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_is_given_back_when_it_is_forbidden_and_taken_again() {
+    let store = MemoryStore::new();
+    present(&store, "m1").await;
+    let mut only = start(&store, "m1");
+    led_by(&store, "m1").await;
+    only.config.send_modify(|config| config.enabled = false);
+    only.becomes(Role::Disabled).await;
+    // At once, not with its lease.
+    assert_eq!(get(&store, keys::LEADER).await, None);
+    wish(&store, "a.service").await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(get(&store, &keys::placement("a.service")).await, None);
+    only.config.send_modify(|config| config.enabled = true);
+    placed(&store, "a.service").await;
+    // A follower stops following.
+    let mut second = start(&store, "m2");
+    second.becomes(Role::Following).await;
+    assert_eq!(second.status.borrow().leader, Some(MachineId::new("m1")));
+    second.config.send_modify(|config| config.enabled = false);
+    second.becomes(Role::Disabled).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_lost_after_counts_at_once_and_leadership_stays() {
+    let store = MemoryStore::new();
+    let lease = present(&store, "m1").await;
+    present(&store, "m2").await;
+    present(&store, "m3").await;
+    let engine = start(&store, "m3");
+    engine
+        .config
+        .send_modify(|config| config.lost_after = Duration::from_secs(3_600));
+    let fence = led_by(&store, "m3").await;
+    wish(&store, "a.service").await;
+    let (home, _) = placed(&store, "a.service").await;
+    assert_eq!(home, "m1");
+    store.revoke(lease).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(placed(&store, "a.service").await.0, "m1", "it has an hour");
+    engine
+        .config
+        .send_modify(|config| config.lost_after = Duration::from_secs(1));
+    until("the unit moves", || async {
+        (placed(&store, "a.service").await.0 != "m1").then_some(())
+    })
+    .await;
+    assert_eq!(led_by(&store, "m3").await, fence);
 }

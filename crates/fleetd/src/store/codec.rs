@@ -48,17 +48,22 @@ pub struct LeaderRecord {
     pub machine: MachineId,
     /// Its version of fleetd.
     pub version: String,
+    /// The version of its engine.
+    pub engine: u32,
     /// Since when it leads.
     pub since_ms: u64,
 }
 
-/// `cluster`, written once by whoever comes first: which cluster this store holds.
+/// `cluster`, written once by whoever comes first, and again by an engine that raises its version:
+/// which cluster this store holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClusterRecord {
     /// A random id, so that a store that was exchanged is noticed.
     pub id: String,
     /// Version of the layout of keys; a fleetd that does not know it must not write.
     pub format: u32,
+    /// The highest version of an engine that has led here: lower ones do not lead any more.
+    pub engine: u32,
 }
 
 /// A private serde struct that stands for a record.

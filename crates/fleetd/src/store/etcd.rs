@@ -6,7 +6,7 @@
 //! endpoint that died or hangs is left, and [`errors`] for what etcd's answers mean.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ use etcd_client::{CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, TxnO
 use super::{
     Compare, Entry, Error, LeaseId, Op, Range, Revision, Snapshot, Store, Txn, Watch, check_keys,
 };
+use crate::config::Config;
 use leases::Keepers;
 use links::{Effect, Links};
 
@@ -48,7 +49,7 @@ const MIN_PAGE_KEYS: usize = 10;
 const READ_RESTARTS: usize = 3;
 
 /// Where etcd is and how to speak to it.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EtcdConfig {
     /// URLs: `http://10.0.0.1:2379`, `https://…`. The first that answers is used.
     pub endpoints: Vec<String>,
@@ -65,7 +66,7 @@ pub struct EtcdConfig {
 }
 
 /// PEM files of TLS.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TlsFiles {
     /// CA that etcd's certificate must come from; none: the CAs that this computer trusts.
     pub ca: Option<PathBuf>,
@@ -75,10 +76,36 @@ pub struct TlsFiles {
     pub key: Option<PathBuf>,
 }
 
+impl EtcdConfig {
+    /// The store's part of the configuration.
+    pub fn from_config(config: &Config) -> EtcdConfig {
+        EtcdConfig {
+            endpoints: config.etcd_servers.clone(),
+            username: config.etcd_username.clone(),
+            password: config.etcd_password.clone(),
+            tls: TlsFiles {
+                ca: config.etcd_cafile.clone(),
+                certificate: config.etcd_certfile.clone(),
+                key: config.etcd_keyfile.clone(),
+            },
+            prefix: config.etcd_key_prefix.clone(),
+            request_timeout: config.etcd_request_timeout,
+        }
+    }
+}
+
+impl TlsFiles {
+    /// Whether any is named.
+    pub fn any(&self) -> bool {
+        self.ca.is_some() || self.certificate.is_some() || self.key.is_some()
+    }
+}
+
 /// The store in etcd.
 pub struct EtcdStore {
     prefix: String,
-    links: Arc<Links>,
+    /// Replaced as a whole when the endpoints, the user or the TLS files change.
+    links: RwLock<Arc<Links>>,
     keepers: Keepers,
 }
 
@@ -92,9 +119,29 @@ impl EtcdStore {
     pub fn new(config: EtcdConfig) -> Result<Arc<EtcdStore>, Error> {
         Ok(Arc::new(EtcdStore {
             prefix: config.prefix.clone(),
-            links: Links::new(config)?,
+            links: RwLock::new(Links::new(config)?),
             keepers: Keepers::default(),
         }))
+    }
+
+    /// Goes on with other endpoints, another user, other or renewed TLS files, another timeout;
+    /// the prefix stays. Requests under way end where they are; watches end, so that whoever
+    /// holds one watches anew; leases are kept alive over the new connection.
+    ///
+    /// # Errors
+    /// As [`EtcdStore::new`]; then everything stays as it was.
+    pub fn reconfigure(&self, config: EtcdConfig) -> Result<(), Error> {
+        let fresh = Links::new(config)?;
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *links, fresh);
+        drop(links);
+        old.abandon();
+        Ok(())
+    }
+
+    fn links(&self) -> Arc<Links> {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&links)
     }
 
     fn full(&self, key: &str) -> Vec<u8> {
@@ -104,6 +151,7 @@ impl EtcdStore {
     /// One page: what etcd answers for `[start, end)`.
     async fn page(
         &self,
+        links: &Links,
         start: &[u8],
         end: &[u8],
         limit: usize,
@@ -118,7 +166,7 @@ impl EtcdStore {
             true => Effect::BulkRead,
             false => Effect::Read,
         };
-        let answer = self.links.main().call(effect, |link| {
+        let answer = links.main().call(effect, |link| {
             let (options, start) = (options.clone(), start.to_vec());
             async move { link.kv().get(start, Some(options)).await }
         });
@@ -128,6 +176,8 @@ impl EtcdStore {
     }
 
     async fn read_once(&self, range: &Range) -> Result<Snapshot, Error> {
+        // One read stays with one etcd.
+        let links = self.links();
         let below = self.full(&range.prefix);
         let mut start = match &range.after {
             // The first key after it.
@@ -143,7 +193,7 @@ impl EtcdStore {
             let wanted = page_keys.min(limit - snapshot.entries.len());
             // Nobody asks for nothing; etcd would take 0 for "all".
             let asked = wanted.max(1);
-            let mut page = match self.page(&start, &end, asked, at).await {
+            let mut page = match self.page(&links, &start, &end, asked, at).await {
                 Ok(page) => page,
                 Err(error) => {
                     let least = match errors::is_late(&error) {
@@ -208,7 +258,7 @@ impl Store for EtcdStore {
             .map(|key| TxnOp::get(self.full(key), None))
             .collect();
         let answer = self
-            .links
+            .links()
             .main()
             .call(Effect::Read, |link| {
                 let txn = etcd_client::Txn::new().and_then(gets.clone());
@@ -263,7 +313,7 @@ impl Store for EtcdStore {
         let ops: Vec<_> = ops.collect();
         let mut request = Some(etcd_client::Txn::new().when(compares).and_then(ops));
         let answer = self
-            .links
+            .links()
             .main()
             .call(Effect::Write, |link| {
                 // A write is tried once, so that its values need not be copied.
@@ -283,7 +333,7 @@ impl Store for EtcdStore {
         // etcd counts whole seconds. A lease too many ends by itself, so a grant may be repeated.
         let seconds = number(ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)).max(1);
         let answer = self
-            .links
+            .links()
             .main()
             .call(Effect::Repeatable, |link| async move {
                 link.client().lease_client().grant(seconds, None).await
@@ -293,13 +343,13 @@ impl Store for EtcdStore {
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, Error> {
-        self.keepers.keep_alive(self.links.lease(), lease).await
+        self.keepers.keep_alive(self.links().lease(), lease).await
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), Error> {
         self.keepers.forget(lease);
         let answer = self
-            .links
+            .links()
             .main()
             .call(Effect::Repeatable, |link| async move {
                 link.client().lease_client().revoke(lease.0).await
@@ -313,7 +363,7 @@ impl Store for EtcdStore {
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
         let answer = self
-            .links
+            .links()
             .main()
             .call(Effect::Repeatable, |link| async move {
                 link.kv().compact(number(revision), None).await
@@ -326,7 +376,7 @@ impl Store for EtcdStore {
     }
 
     fn describe(&self) -> String {
-        format!("etcd {}", self.links.endpoints())
+        format!("etcd {}", self.links().endpoints())
     }
 }
 

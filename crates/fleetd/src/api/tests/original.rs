@@ -116,7 +116,7 @@ async fn session(session: impl FnOnce(&mut Fleetctl, &AtOnce) + Send + 'static) 
         )],
     };
     let (stop, shutdown) = watch::channel(false);
-    let server = tokio::spawn(Server::build(&config, deps).run(shutdown));
+    let server = tokio::spawn(Server::build(&config, deps).0.run(shutdown));
     tokio::task::spawn_blocking(move || {
         let mut fleetctl = Fleetctl::over(UnixStream::connect(&path).unwrap());
         session(&mut fleetctl, &manager);
@@ -124,7 +124,7 @@ async fn session(session: impl FnOnce(&mut Fleetctl, &AtOnce) + Send + 'static) 
     .await
     .unwrap();
     stop.send_replace(true);
-    server.await.unwrap();
+    server.await.unwrap().unwrap();
 }
 
 const HELLO: &[(&str, &str, &str)] = &[

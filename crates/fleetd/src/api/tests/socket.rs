@@ -16,7 +16,7 @@ pub(super) fn serve(cluster: &Cluster) -> (tempfile::TempDir, std::path::PathBuf
     let router = router(cluster.state.clone());
     let (stop, shutdown) = watch::channel(false);
     tokio::spawn(async move {
-        listen::serve(vec![listener], router, false, shutdown).await;
+        listen::serve(vec![listener], router, Arc::default(), shutdown).await;
         drop(stop);
     });
     (directory, path)

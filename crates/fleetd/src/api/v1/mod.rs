@@ -1,5 +1,7 @@
 //! API v1, as spec'd by the original: every status, body and check in its order.
 
+use std::sync::atomic::Ordering;
+
 use hyper::Method;
 
 use super::Api;
@@ -44,7 +46,7 @@ fn not_allowed(methods: &str) -> Answer {
 /// Which page is asked for: the first without a token.
 fn page_token(state: &Api, call: &Call) -> Result<PageToken, Failure> {
     let first = PageToken {
-        limit: state.token_limit,
+        limit: state.token_limit.load(Ordering::Relaxed),
         page: 1,
     };
     let mut tokens = call.parameters("nextPageToken");
@@ -54,7 +56,7 @@ fn page_token(state: &Api, call: &Call) -> Result<PageToken, Failure> {
     if tokens.next().is_some() {
         return Err(Failure::bad_request("too many values for page token"));
     }
-    PageToken::parse(token, state.token_limit)
+    PageToken::parse(token, state.token_limit.load(Ordering::Relaxed))
         .map_err(|error| Failure::bad_request(error.to_string()))
 }
 

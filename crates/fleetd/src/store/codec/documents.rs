@@ -362,12 +362,15 @@ shape! {
         machine: Word<'a>,
         #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
         version: Cow<'a, str>,
+        #[serde(default, skip_serializing_if = "is_zero_u32")]
+        engine: u32,
         #[serde(default, skip_serializing_if = "is_zero")]
         since: u64,
     }
     of(record) {
         machine: machine_word(&record.machine),
         version: (&*record.version).into(),
+        engine: record.engine,
         since: record.since_ms
     }
     text { record.version.len() }
@@ -375,6 +378,7 @@ shape! {
         Ok(LeaderRecord {
             machine: MachineId::new(&doc.machine.0),
             version: doc.version.into_owned(),
+            engine: doc.engine,
             since_ms: doc.since,
         })
     }
@@ -385,16 +389,20 @@ shape! {
         #[serde(borrow)]
         id: Word<'a>,
         format: u32,
+        #[serde(default, skip_serializing_if = "is_zero_u32")]
+        engine: u32,
     }
     of(record) {
         id: Word((&*record.id).into()),
-        format: record.format
+        format: record.format,
+        engine: record.engine
     }
     text { record.id.len() }
     record(doc) {
         Ok(ClusterRecord {
             id: doc.id.0.into_owned(),
             format: doc.format,
+            engine: doc.engine,
         })
     }
 }

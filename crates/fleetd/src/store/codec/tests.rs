@@ -118,6 +118,7 @@ fn leader() -> LeaderRecord {
     LeaderRecord {
         machine: MachineId::new(ID),
         version: "1.0.0".to_owned(),
+        engine: 1,
         since_ms: 7,
     }
 }
@@ -126,6 +127,7 @@ fn cluster() -> ClusterRecord {
     ClusterRecord {
         id: "c".to_owned(),
         format: 1,
+        engine: 1,
     }
 }
 

@@ -7,7 +7,7 @@
 //! latest by the next keepalive of a lease. With one endpoint there is nowhere to go: the
 //! connection itself comes back when etcd does.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub(super) struct Links {
     timeout: Duration,
     /// The endpoint to try first.
     preferred: AtomicUsize,
+    /// Others have taken their place: whatever hangs on these is cut.
+    abandoned: AtomicBool,
     slots: [Slot; 2],
 }
 
@@ -88,6 +90,7 @@ impl Links {
             user: (!config.username.is_empty()).then_some((config.username, config.password)),
             timeout: config.request_timeout,
             preferred: AtomicUsize::new(0),
+            abandoned: AtomicBool::new(false),
             slots: Default::default(),
         }))
     }
@@ -140,6 +143,16 @@ impl Links {
                 .is_some_and(|link| link.endpoint == failed.endpoint)
                 && let Some(link) = current.take()
             {
+                link.cut.send_replace(true);
+            }
+        }
+    }
+
+    /// Others take over: watches that hang on these end, and so do those that are being opened.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
+        for slot in &self.slots {
+            if let Some(link) = slot.lock().take() {
                 link.cut.send_replace(true);
             }
         }
@@ -290,6 +303,9 @@ impl Line<'_> {
             }
             let link = self.links.connect().await?;
             *self.slot.lock() = Some(Arc::clone(&link));
+            if self.links.abandoned.load(Ordering::SeqCst) {
+                link.cut.send_replace(true);
+            }
             Ok(link)
         };
         timeout_at(deadline, connect).await.unwrap_or_else(|_| {

@@ -606,3 +606,46 @@ async fn a_user_is_authenticated_and_again_when_etcd_has_forgotten_the_token() {
     write_until_done(&store, "c").await;
     until_available(|| store.keep_alive(lease)).await;
 }
+
+#[tokio::test]
+async fn other_endpoints_are_taken_at_run_time_and_leases_go_on() {
+    let [first, second, _third] = Server::start_cluster().await;
+    let store = at(&[first.url()], PATIENCE);
+    let (lease, _) = until_available(|| store.grant(Duration::from_secs(60))).await;
+    let revision = write_until_done(&store, "a").await;
+    until_available(|| store.keep_alive(lease)).await;
+    let mut watch = until_available(|| store.watch("", revision)).await;
+
+    // What is wrong changes nothing.
+    let bad = EtcdConfig {
+        tls: TlsFiles {
+            ca: Some("/nonexist".into()),
+            ..TlsFiles::default()
+        },
+        endpoints: vec!["https://127.0.0.1:1".to_owned()],
+        ..config(&[&second])
+    };
+    let error = store.reconfigure(bad).unwrap_err();
+    assert!(error.to_string().contains("/nonexist"), "{error}");
+    assert_eq!(store.describe(), format!("etcd {}", first.url()));
+    let revision = write_until_done(&store, "b").await;
+    assert_eq!(next(&mut watch).await.unwrap().revision, revision);
+
+    let prefix = "/p/".to_owned();
+    store
+        .reconfigure(EtcdConfig {
+            prefix,
+            ..config(&[&second])
+        })
+        .unwrap();
+    assert_eq!(store.describe(), format!("etcd {}", second.url()));
+    // The watch ends, and one from where it was misses nothing.
+    assert!(matches!(next(&mut watch).await, Err(Error::Unavailable(_))));
+    let mut watch = until_available(|| store.watch("", revision)).await;
+    let later = write_until_done(&store, "c").await;
+    assert_eq!(next(&mut watch).await.unwrap().revision, later);
+    // Nothing is asked of the first any more: it may hang.
+    first.freeze(true);
+    until_available(|| store.keep_alive(lease)).await;
+    first.freeze(false);
+}

@@ -19,7 +19,8 @@ const TOKEN_RETRIES: usize = 1;
 
 /// Opens a watch; see [`Store::watch`].
 pub(super) async fn open(store: &EtcdStore, prefix: &str, after: Revision) -> Result<Watch, Error> {
-    let line = store.links.main();
+    let links = store.links();
+    let line = links.main();
     let deadline = Instant::now() + line.timeout();
     let mut tokens = 0;
     let (link, answers, newest) = loop {
@@ -58,7 +59,7 @@ pub(super) async fn open(store: &EtcdStore, prefix: &str, after: Revision) -> Re
         }
     }
     let running = Running {
-        links: Arc::clone(&store.links),
+        links: Arc::clone(&links),
         link,
         answers,
         prefix: store.prefix.clone(),

@@ -1,0 +1,245 @@
+//! Presence over a store in memory, with the clock paused.
+
+use std::collections::BTreeMap;
+
+use futures_util::{FutureExt, StreamExt};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::store::memory::MemoryStore;
+use crate::store::{Event, Range};
+
+const MACHINE: &str = "148a18ff6e954cd892dac9de9bb90d5a";
+const TTL: Duration = Duration::from_secs(3);
+
+/// Simulated time that a test may take; the clock is paused, so it passes at once.
+const BOUND: Duration = Duration::from_secs(300);
+
+struct Running {
+    config: watch::Sender<AgentConfig>,
+    record: watch::Sender<MachineRecord>,
+    standing: watch::Receiver<Standing>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<(), Duplicate>>,
+}
+
+fn record(boot: &str, ip: &str) -> MachineRecord {
+    MachineRecord {
+        boot_id: boot.to_owned(),
+        public_ip: ip.to_owned(),
+        ..MachineRecord::default()
+    }
+}
+
+/// A fleetd whose lease is remembered in a directory.
+fn start(
+    store: &Arc<MemoryStore>,
+    dir: &std::path::Path,
+    ttl: Duration,
+    record: MachineRecord,
+) -> Running {
+    let config = watch::Sender::new(AgentConfig {
+        machine: MachineId::new(MACHINE),
+        machine_id_file: dir.join("machine-id"),
+        ttl,
+        run_directory: dir.to_owned(),
+        record: record.clone(),
+    });
+    let record = watch::Sender::new(record);
+    let (standing_tx, standing) = watch::channel(Standing::default());
+    let (stop, shutdown) = watch::channel(false);
+    let presence = Presence {
+        store: Arc::clone(store) as _,
+        machine: MachineId::new(MACHINE),
+        config: config.subscribe(),
+        file: dir.join("lease"),
+        record: record.subscribe(),
+        standing: standing_tx,
+        registered: None,
+    };
+    let task = tokio::spawn(presence.run(shutdown));
+    Running {
+        config,
+        record,
+        standing,
+        stop,
+        task,
+    }
+}
+
+impl Running {
+    async fn registered(&mut self) -> Revision {
+        let standing = self.standing.wait_for(|standing| standing.epoch.is_some());
+        let standing = tokio::time::timeout(BOUND, standing).await;
+        standing.expect("it registers").unwrap().epoch.unwrap()
+    }
+
+    /// Dies without a word.
+    async fn die(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+async fn entry(store: &MemoryStore) -> Option<Entry> {
+    let key = keys::machine(MACHINE);
+    store.read_keys(&[key]).await.unwrap().entries.pop()
+}
+
+/// Waits, in simulated time, until the presence key is as it should be.
+async fn until(store: &MemoryStore, what: &str, is_so: impl Fn(&Entry) -> bool) -> Entry {
+    let look = async {
+        loop {
+            match entry(store).await {
+                Some(entry) if is_so(&entry) => return entry,
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    let found = tokio::time::timeout(BOUND, look).await;
+    found.unwrap_or_else(|_| panic!("{what} did not happen"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_agent_ttl_takes_another_lease_without_a_blink() {
+    let (store, dir) = (MemoryStore::new(), tempfile::tempdir().unwrap());
+    let mut fleetd = start(&store, dir.path(), TTL, record("b1", "10.0.0.1"));
+    let epoch = fleetd.registered().await;
+    let before = entry(&store).await.unwrap();
+    let mut watch = store
+        .watch(&keys::machine(MACHINE), before.mod_revision)
+        .await
+        .unwrap();
+
+    fleetd
+        .config
+        .send_modify(|config| config.ttl = Duration::from_secs(30));
+    let after = until(&store, "a new lease", |entry| entry.lease != before.lease).await;
+    assert_eq!(
+        (after.create_revision, &after.value),
+        (epoch, &before.value)
+    );
+    // The old lease is given back, and the new one is renewed for longer than both times.
+    let is_gone = async {
+        while store.keep_alive(before.lease.unwrap()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, is_gone)
+        .await
+        .expect("the old lease ends");
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(entry(&store).await.unwrap(), after);
+    assert_eq!(fleetd.standing.borrow().epoch, Some(epoch));
+
+    // Nobody ever saw it go.
+    while let Some(Some(batch)) = watch.next().now_or_never() {
+        let events = batch.unwrap().events;
+        assert!(
+            events.iter().all(|event| matches!(event, Event::Put(_))),
+            "{events:?}"
+        );
+    }
+
+    // The next fleetd of this boot goes on with it, and with its own time.
+    fleetd.die().await;
+    let mut next = start(&store, dir.path(), TTL, record("b1", "10.0.0.1"));
+    assert_eq!(next.registered().await, epoch);
+    let shorter = until(&store, "the old time", |entry| entry.lease != after.lease).await;
+    assert_eq!(shorter.create_revision, epoch);
+    next.die().await;
+    // It is as short as it says.
+    tokio::time::sleep(TTL + Duration::from_millis(100)).await;
+    assert_eq!(entry(&store).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_record_is_published_at_once_under_the_same_epoch() {
+    let (store, dir) = (MemoryStore::new(), tempfile::tempdir().unwrap());
+    let mut fleetd = start(&store, dir.path(), TTL, record("b1", "10.0.0.1"));
+    let epoch = fleetd.registered().await;
+    let metadata = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+    fleetd
+        .record
+        .send_modify(|record| record.metadata = metadata.clone());
+    let published = |entry: &Entry| MachineRecord::decode(&entry.key, &entry.value).unwrap();
+    let entry = until(&store, "the metadata", |entry| {
+        published(entry).metadata == metadata
+    })
+    .await;
+    assert_eq!(entry.create_revision, epoch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_of_a_living_machine_ends_and_disturbs_it_not() {
+    let store = MemoryStore::new();
+    let (first_dir, second_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut first = start(&store, first_dir.path(), TTL, record("b1", "10.0.2.15"));
+    let epoch = first.registered().await;
+    let before = entry(&store).await.unwrap();
+    // The same address proves nothing: behind two routers both may be right.
+    let second = start(&store, second_dir.path(), TTL, record("b2", "10.0.2.15"));
+    let outcome = tokio::time::timeout(BOUND, second.task)
+        .await
+        .expect("it ends");
+    let message = outcome.unwrap().unwrap_err().to_string();
+    for part in [
+        &format!("registered with this machine's id {MACHINE}"),
+        "it is 10.0.2.15 (boot b1), this one is 10.0.2.15 (boot b2)",
+        "systemd-machine-id-setup",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert_eq!(
+        entry(&store).await.unwrap(),
+        before,
+        "the first was not touched"
+    );
+    assert_eq!(first.standing.borrow().epoch, Some(epoch));
+    let all = store.read(Range::default()).await.unwrap();
+    assert_eq!(all.entries.len(), 1, "the second wrote nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_boot_takes_over_when_the_lease_of_the_old_one_has_ended() {
+    let (store, dir) = (MemoryStore::new(), tempfile::tempdir().unwrap());
+    let mut before = start(&store, dir.path(), TTL, record("b1", "10.0.0.1"));
+    let epoch = before.registered().await;
+    before.die().await;
+    let started = Instant::now();
+    // What ended with the boot is gone.
+    let run = tempfile::tempdir().unwrap();
+    let mut after = start(&store, run.path(), TTL, record("b2", "10.0.0.1"));
+    assert!(after.registered().await > epoch);
+    let took = started.elapsed();
+    assert!(took <= TTL + Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_boot_does_not_wait_for_one_that_was_stopped_in_order() {
+    let (store, dir) = (MemoryStore::new(), tempfile::tempdir().unwrap());
+    let long = Duration::from_secs(3_600);
+    let mut before = start(&store, dir.path(), long, record("b1", "10.0.0.1"));
+    before.registered().await;
+    before.stop.send_replace(true);
+    assert_eq!(before.task.await.unwrap(), Ok(()));
+    let started = Instant::now();
+    let run = tempfile::tempdir().unwrap();
+    let mut after = start(&store, run.path(), long, record("b2", "10.0.0.1"));
+    after.registered().await;
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_of_the_same_boot_registers_at_once_though_its_lease_was_forgotten() {
+    let (store, dir) = (MemoryStore::new(), tempfile::tempdir().unwrap());
+    let long = Duration::from_secs(3_600);
+    let mut before = start(&store, dir.path(), long, record("b1", "10.0.0.1"));
+    before.registered().await;
+    before.die().await;
+    std::fs::remove_file(dir.path().join("lease")).unwrap();
+    let started = Instant::now();
+    let mut after = start(&store, dir.path(), long, record("b1", "10.0.0.1"));
+    after.registered().await;
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
