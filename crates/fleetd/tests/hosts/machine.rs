@@ -105,6 +105,35 @@ fn files_links_and_states_on_a_machine_are_those_of_the_original() {
     assert_eq!(cluster.invocations(&["inst.service"]), before);
     cluster.ok(&["destroy", "after.service", "once.service"]);
 
+    // A unit that takes its time to stop is shown until it is gone, also when it is destroyed.
+    let slow = sleeper("").replace(
+        "ExecStart=/bin/sleep infinity",
+        "ExecStart=/bin/sleep infinity\nExecStop=/bin/sh -c 'until [ -e /run/gate ]; do sleep 0.1; done'",
+    );
+    cluster.file("slow.service", &slow);
+    cluster.ok(&["start", "/units/slow.service"]);
+    cluster.curl(&["-sf", "-X", "DELETE"], "units/slow.service");
+    let code = ["-s", "-o", "/dev/null", "-w", "%{http_code}"];
+    assert_eq!(cluster.curl(&code, "units/slow.service"), "404");
+    let wait_for_state = |expected: &str| {
+        wait_for(&format!("a state with {expected:?}"), SOON, || {
+            let state = cluster.curl(&["-s"], "state?unitName=slow.service");
+            if state.contains(expected) {
+                Ok(())
+            } else {
+                Err(state)
+            }
+        })
+        .unwrap();
+    };
+    wait_for_state("\"systemdActiveState\":\"deactivating\"");
+    sh("touch /run/gate");
+    wait_for_state("{}");
+    assert_eq!(
+        sh("systemctl show --value -p LoadState slow.service"),
+        "not-found"
+    );
+
     // After a power cut what is wanted is loaded, and started.
     host.kill().unwrap();
     host.boot().unwrap();
