@@ -163,3 +163,34 @@ fn files_links_and_states_on_a_machine_are_those_of_the_original() {
     let left = sh("find /run/fleet/units /run/systemd/system -type f -o -type l");
     assert_eq!(left, "");
 }
+
+#[test]
+fn without_systemds_private_socket_the_bus_will_do_and_may_be_restarted() {
+    let cluster = Cluster::with(Sandbox::builder().hosts(1).etcd(0));
+    let host = cluster.host(0);
+    let sh = |script: &str| host.run(&["sh", "-c", script]).unwrap().trim().to_owned();
+    sh("rm /run/systemd/private && systemctl restart fleet.service");
+    cluster.wait_until_complete();
+    cluster.start("a.service", "");
+    let before = cluster.invocations(&["a.service"]);
+    assert_eq!(cluster.place("a.service"), 0);
+
+    // systemctl is thrown off the bus, too.
+    sh("systemctl restart dbus.service 2>/dev/null || true");
+    // What happens from now on is heard of over the new connection.
+    cluster.start("b.service", "");
+    cluster.place("b.service");
+    assert_eq!(cluster.invocations(&["a.service"]), before);
+    sh("systemctl stop a.service");
+    wait_for("the stop to be seen", SOON, || {
+        let listed = cluster.ok(&["list-units", "--no-legend", "--fields=unit,active"]);
+        let row = listed.lines().find(|row| row.starts_with("a.service"));
+        if row.is_some_and(|row| row.ends_with("inactive")) {
+            Ok(())
+        } else {
+            Err(listed)
+        }
+    })
+    .unwrap();
+    cluster.ok(&["destroy", "a.service", "b.service"]);
+}
