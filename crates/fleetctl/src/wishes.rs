@@ -80,6 +80,22 @@ pub(crate) async fn carry_out(
         return Waited::default();
     }
     fleet.catch_interrupts();
+    tokio::select! {
+        biased;
+        () = fleet.interrupted() => Waited {
+            interrupted: true,
+            ..Waited::default()
+        },
+        waited = send_and_wait(fleet, report, wishes, manner) => waited,
+    }
+}
+
+async fn send_and_wait(
+    fleet: &Fleet<'_>,
+    report: &Report<'_>,
+    wishes: Vec<Wish>,
+    manner: Manner,
+) -> Waited {
     let request = batch_request(&wishes, manner.unknown_keys);
     match fleet.batch(&request).await {
         Ok(Some(answer)) => by_v2(fleet, report, wishes, manner, answer.units).await,
@@ -206,10 +222,7 @@ async fn by_v1(
     }
     // As the original's first step: what is new, or has new contents, is inactive first.
     let bounds = manner.bounds.unwrap_or(Bounds::of_attempts(0));
-    let waited = wait::v1::wait(fleet, report, created, bounds).await;
-    if waited.interrupted {
-        return waited;
-    }
+    wait::v1::wait(fleet, report, created, bounds).await;
     let mut restarting = Vec::new();
     for wish in wishes.iter().filter(|wish| wish.restart) {
         match fleet
@@ -222,10 +235,7 @@ async fn by_v1(
         }
     }
     // Also when nobody waits for the end: a stop that was not seen restarts nothing.
-    let waited = wait::v1::wait(fleet, report, restarting, bounds).await;
-    if waited.interrupted {
-        return waited;
-    }
+    wait::v1::wait(fleet, report, restarting, bounds).await;
     let mut awaited = Vec::new();
     for wish in &wishes {
         let set = match (refusals.remove(wish.name.as_str()), wish.goal) {

@@ -37,12 +37,7 @@ pub(crate) async fn wait(
 ) -> Waited {
     let mut waited = Waited::default();
     let mut waits = Waits::new(awaited, bounds, Instant::now());
-    tokio::select! {
-        // A signal that came between two waits ends this one.
-        biased;
-        () = fleet.interrupted() => waited.interrupted = true,
-        () = poll(fleet, report, &mut waits, &mut waited) => {}
-    }
+    poll(fleet, report, &mut waits, &mut waited).await;
     waited.reached.append(&mut waits.reached);
     waited
 }

@@ -24,16 +24,8 @@ pub(crate) async fn wait(
     let mut waited = Waited::default();
     for part in awaited.chunks(MAX_WAIT) {
         let mut waits = Waits::new(part.to_vec(), bounds, Instant::now());
-        tokio::select! {
-            // A signal that came between two waits ends this one.
-            biased;
-            () = fleet.interrupted() => waited.interrupted = true,
-            () = follow(fleet, report, &mut waits, &mut waited) => {}
-        }
+        follow(fleet, report, &mut waits, &mut waited).await;
         waited.reached.append(&mut waits.reached);
-        if waited.interrupted {
-            break;
-        }
     }
     waited
 }

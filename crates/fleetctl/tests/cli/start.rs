@@ -307,6 +307,21 @@ rc=130
 }
 
 #[test]
+fn an_interrupt_ends_a_request_that_is_not_answered() {
+    let mut session = Session::new();
+    session.unit("silent.service", HELLO, "inactive");
+    session
+        .interrupt("fleetctl start silent", "POST /fleet/v2/units")
+        .shows(
+            "
+$ fleetctl start silent
+2> Interrupted. What was asked for stands; fleetctl list-units shows how it goes on.
+rc=130
+",
+        );
+}
+
+#[test]
 fn a_wait_that_breaks_off_is_asked_for_again() {
     let mut session = Session::new();
     session.unit("a.service", HELLO, "inactive");

@@ -7,6 +7,7 @@
 //! | `once` | has finished when it was started |
 //! | `nowhere` | no machine may run it |
 //! | `slow` | is never done |
+//! | `silent` | wishes for it are not answered |
 //! | `stuck` | is not restarted, whatever is asked |
 
 use std::collections::BTreeMap;

@@ -175,6 +175,13 @@ pub(super) async fn unit(
 
 pub(super) async fn batch(State(cluster): State<Shared>, body: Bytes) -> Response {
     let request: BatchRequest = serde_json::from_slice(&body).unwrap();
+    if request
+        .units
+        .iter()
+        .any(|wish| wish.name.starts_with("silent"))
+    {
+        std::future::pending::<()>().await;
+    }
     json(&cluster.lock().unwrap().batch(&request))
 }
 
