@@ -33,6 +33,8 @@ pub(crate) struct Bounds {
     pub(crate) pending: Duration,
     /// While a machine is at work on it.
     pub(crate) working: Duration,
+    /// The time counts from the beginning, whatever becomes of the unit meanwhile.
+    pub(crate) is_total: bool,
 }
 
 impl Bounds {
@@ -42,10 +44,12 @@ impl Bounds {
             0 => Bounds {
                 pending: PENDING_BOUND,
                 working: WORKING_BOUND,
+                is_total: false,
             },
             n => Bounds {
                 pending: ATTEMPT * n,
                 working: ATTEMPT * n,
+                is_total: true,
             },
         }
     }
@@ -244,7 +248,7 @@ impl Waits {
             self.open.remove(&progress.name);
         } else if open.has_failed {
             self.open.remove(&progress.name);
-        } else if open.awaited.global {
+        } else if open.awaited.global && goal != Goal::Destroyed {
             self.close(&progress.name);
         } else if let Some(text) = open.not_restarted(progress) {
             events.push(Event::Failed {
@@ -299,7 +303,9 @@ impl Waits {
         };
         if open.is_pending != is_pending {
             open.is_pending = is_pending;
-            open.since = now;
+            if !self.bounds.is_total {
+                open.since = now;
+            }
             let end = open.end(self.bounds);
             self.next_end = Some(self.next_end.map_or(end, |next| next.min(end)));
         }

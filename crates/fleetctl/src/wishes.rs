@@ -253,8 +253,9 @@ async fn by_v1(
             Ok(()) => {
                 let accepted = accepted(report, wish, manner, 0);
                 // An original fleetd decides on each machine whether a global unit runs there: only
-                // after a restart is it known what to expect.
-                awaited.extend(accepted.filter(|_| !wish.global || wish.restart));
+                // after a restart is it known what to expect, and when it is to be gone.
+                let is_known = !wish.global || wish.restart || wish.goal == Some(Goal::Destroyed);
+                awaited.extend(accepted.filter(|_| is_known));
             }
             Err(error) => {
                 refused(report, wish, manner.wording, &error.original_form());

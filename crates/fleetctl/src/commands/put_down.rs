@@ -61,8 +61,10 @@ pub(crate) async fn run(
         context.ui.note("No units given");
         return Ok(Exit::Success);
     }
-    let units = known_units(context, report, args).await?;
-    if units.is_empty() {
+    // A pattern is about what runs, of which stop may take something away.
+    let is_meant_by_pattern = |unit: &UnitView| verb != Verb::Stop || is_wanted(unit);
+    let units = known_units(context, report, args, is_meant_by_pattern).await?;
+    if units.is_empty() && report.exit() == Exit::Failure {
         context.ui.error("Units not found in registry");
         return Ok(report.exit());
     }
@@ -114,11 +116,18 @@ fn is_meant(context: &Context<'_>, units: &[UnitView], verb: Verb) -> bool {
     ))
 }
 
-/// The units that are meant; those that do not exist are reported.
+/// It is to be on a machine.
+pub(crate) fn is_wanted(unit: &UnitView) -> bool {
+    unit.desired_state != Goal::Inactive.as_str()
+}
+
+/// The units that are meant; those that do not exist are reported. Of the units that match a
+/// pattern those are taken that `is_meant_by_pattern`.
 pub(crate) async fn known_units(
     context: &Context<'_>,
     report: &Report<'_>,
     args: &[String],
+    is_meant_by_pattern: impl Fn(&UnitView) -> bool,
 ) -> Result<Vec<UnitView>, CommandError> {
     let (patterns, names): (Vec<&String>, Vec<&String>) =
         args.iter().partition(|arg| is_pattern(arg));
@@ -146,7 +155,7 @@ pub(crate) async fn known_units(
         }
         let new = matching
             .into_iter()
-            .filter(|unit| seen.insert(unit.name.clone()));
+            .filter(|unit| is_meant_by_pattern(unit) && seen.insert(unit.name.clone()));
         units.extend(new);
     }
     Ok(units)

@@ -7,7 +7,7 @@ use fleet_core::validate::UnknownKeys;
 
 use crate::commands::flags::{BlockFlags, OutputFlags};
 use crate::commands::launch::{self, Launch};
-use crate::commands::put_down::known_units;
+use crate::commands::put_down::{is_wanted, known_units};
 use crate::commands::{Context, Outcome};
 use crate::error::CommandError;
 use crate::exit::Exit;
@@ -48,6 +48,11 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Outcome {
         wishes::tell_interrupted(&report);
         return Ok(Exit::Interrupted);
     };
+    if units.is_empty() && report.exit() == Exit::Success {
+        context
+            .ui
+            .note("Nothing to restart: what matches is inactive");
+    }
     let wishes: Vec<Wish> = units
         .iter()
         .filter_map(|unit| wish(context, &report, unit))
@@ -98,7 +103,7 @@ async fn units(
         return Ok(None);
     };
     let mut seen: BTreeSet<String> = units.iter().map(|unit| unit.name.clone()).collect();
-    let matching = known_units(context, report, &patterns).await?;
+    let matching = known_units(context, report, &patterns, is_wanted).await?;
     units.extend(
         matching
             .into_iter()

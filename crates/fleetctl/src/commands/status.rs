@@ -1,6 +1,6 @@
 //! `fleetctl status`
 
-use crate::commands::put_down::known_units;
+use crate::commands::put_down::{is_wanted, known_units};
 use crate::commands::ssh::SshPort;
 use crate::commands::{Context, Outcome};
 use crate::error::CommandError;
@@ -36,7 +36,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Outcome {
         ..Session::default()
     };
     let report = Report::new(ui, false);
-    let units = known_units(context, &report, &args.units).await?;
+    let units = known_units(context, &report, &args.units, is_wanted).await?;
     let failed = |error| CommandError::api("", &error);
     let machines = context.fleet.machines().await.map_err(failed)?;
     let mut exit = report.exit();

@@ -3,6 +3,7 @@ use super::*;
 const BOUNDS: Bounds = Bounds {
     pending: Duration::from_secs(10),
     working: Duration::from_secs(120),
+    is_total: false,
 };
 
 fn now() -> Instant {
@@ -229,4 +230,22 @@ fn after_a_restart_the_invocation_must_be_another() {
         said(waits.progress(&done("i1"), now())),
         ["failed: unit a.service was not restarted: it is still invocation i1"]
     );
+}
+
+#[test]
+fn attempts_count_from_the_beginning() {
+    let begin = now();
+    let after = |seconds| begin + Duration::from_secs(seconds);
+    let bounds = Bounds::of_attempts(3);
+    let mut waits = Waits::new(vec![start("a.service")], bounds, begin);
+    waits.progress(&line("a.service", "working", false), begin);
+    waits.progress(&pending("a.service"), after(4));
+    assert!(waits.expire(after(5)).is_empty());
+    assert_eq!(waits.expire(after(6)).len(), 1);
+    // Without them each phase has its own time.
+    let mut waits = Waits::new(vec![start("a.service")], BOUNDS, begin);
+    waits.progress(&line("a.service", "working", false), begin);
+    waits.progress(&pending("a.service"), after(4));
+    assert!(waits.expire(after(13)).is_empty());
+    assert_eq!(waits.expire(after(14)).len(), 1);
 }

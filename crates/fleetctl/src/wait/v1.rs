@@ -6,12 +6,11 @@ use std::time::Duration;
 use fleet_api::client::Error;
 use fleet_api::v1::{Machine, Unit, UnitState};
 use fleet_api::v2::{MachineRef, Progress, StateView};
-use fleet_core::unit_file::UnitFile;
 use tokio::time::{Instant, sleep};
 
 use super::{Awaited, Bounds, Waited, Waits, is_passing};
 use crate::error::cures;
-use crate::fleet::{Fleet, options_of};
+use crate::fleet::Fleet;
 use crate::report::{Goal, Report};
 
 /// Between two rounds; the original's.
@@ -183,11 +182,12 @@ impl Poller {
             ("loaded", "active" | "reloading") => (true, "launched"),
             (_, "failed") => (true, "failed"),
             ("loaded", "inactive") => {
-                let file = UnitFile::from_options(options_of(unit));
                 let now = Instant::now();
                 let since = *self.dead_since.entry(unit.name.clone()).or_insert(now);
-                let is_oneshot = file.value("Service", "Type") == Some("oneshot");
-                let ended = if is_oneshot { "launched" } else { "failed" };
+                // A timer, a socket or the like that is dead was not started. A process that has
+                // ended without a fault has done its work.
+                let is_service = unit.name.ends_with(".service");
+                let ended = if is_service { "launched" } else { "failed" };
                 (now - since >= FINISHED_AFTER, ended)
             }
             ("loaded", _) => (false, "working"),

@@ -26,6 +26,23 @@ rc=1
 }
 
 #[test]
+fn a_global_unit_is_told_as_any_other() {
+    for mut session in [Session::new(), Session::with_original()] {
+        let global = "[Service]\nExecStart=/bin/a\n[X-Fleet]\nGlobal=true\n";
+        session
+            .unit("g.service", global, "launched")
+            .unit("h.service", global, "inactive");
+        session.run("fleetctl destroy g h").shows(
+            "
+$ fleetctl destroy g h
+Destroyed g.service
+Destroyed h.service
+",
+        );
+    }
+}
+
+#[test]
 fn without_blocking_nothing_is_waited_for() {
     let mut session = Session::new();
     session

@@ -296,9 +296,7 @@ rc=1
 $ fleetctl stop 's@*' a
 Unit a.service loaded on 63d22e36.../172.30.1.2
 Unit s@1.service loaded on 63d22e36.../172.30.1.2
-2> Unable to stop unit s@.service in state inactive
 2> Successfully stopped units [a.service s@1.service].
-rc=1
 $ fleetctl unload 's@*' a
 Unit a.service inactive
 Unit s@1.service inactive

@@ -53,6 +53,38 @@ $ fleetctl stop
 }
 
 #[test]
+fn a_pattern_is_about_what_is_wanted() {
+    let mut session = Session::new();
+    session
+        .unit("s@.service", HELLO, "inactive")
+        .unit("s@1.service", HELLO, "launched")
+        .unit("s@2.service", HELLO, "inactive");
+    session
+        .run("fleetctl stop 's@*'")
+        .run("fleetctl restart 's@*'")
+        .run("fleetctl unload 's@*'")
+        .run("fleetctl stop 's@*'")
+        .run("fleetctl restart 's@*'")
+        .shows(
+            "
+$ fleetctl stop 's@*'
+Unit s@1.service loaded on 63d22e36.../172.30.1.2
+2> Successfully stopped units [s@1.service].
+$ fleetctl restart 's@*'
+Unit s@1.service launched on 63d22e36.../172.30.1.2
+2> Unit(s@1.service) already loaded, starting.
+$ fleetctl unload 's@*'
+Unit s@1.service inactive
+2> Successfully unloaded units [s@1.service].
+$ fleetctl stop 's@*'
+2> Successfully stopped units [].
+$ fleetctl restart 's@*'
+2> Nothing to restart: what matches is inactive
+",
+        );
+}
+
+#[test]
 fn what_fails_when_it_is_stopped_and_what_is_nowhere_have_stopped() {
     let mut session = Session::new();
     session
