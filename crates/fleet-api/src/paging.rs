@@ -108,7 +108,8 @@ fn decode(text: &[u8]) -> Result<Vec<u8>, TokenError> {
             match input.next() {
                 None => return Err(TokenError::Base64(text.len())),
                 Some((_, b'=')) => {}
-                Some((at, _)) => return Err(TokenError::Base64(at)),
+                // Go names the byte before.
+                Some((at, _)) => return Err(TokenError::Base64(at - 1)),
             }
         }
         if let Some((at, _)) = input.next() {
@@ -156,7 +157,8 @@ mod tests {
             ("ZAA!AA==", "illegal base64 data at input byte 3"),
             ("ZAACAA", "illegal base64 data at input byte 4"),
             ("ZAACAA=", "illegal base64 data at input byte 7"),
-            ("ZAACAA=A", "illegal base64 data at input byte 7"),
+            ("ZAACAA=A", "illegal base64 data at input byte 6"),
+            ("ZAACAA=\n-", "illegal base64 data at input byte 7"),
             ("ZAACAA==A", "illegal base64 data at input byte 8"),
             ("=", "illegal base64 data at input byte 0"),
             ("", "EOF"),

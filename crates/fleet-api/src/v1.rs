@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use serde::{Deserialize, Serialize};
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
 /// Base path of all v1 resources.
 pub const BASE: &str = "/fleet/v1";
@@ -167,7 +168,7 @@ pub fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
 
 struct HtmlSafe;
 
-impl serde_json::ser::Formatter for HtmlSafe {
+impl Formatter for HtmlSafe {
     fn write_string_fragment<W: ?Sized + io::Write>(
         &mut self,
         writer: &mut W,
@@ -182,6 +183,18 @@ impl serde_json::ser::Formatter for HtmlSafe {
             rest = &rest[at + special.len_utf8()..];
         }
         writer.write_all(rest.as_bytes())
+    }
+
+    fn write_char_escape<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        escape: CharEscape,
+    ) -> io::Result<()> {
+        match escape {
+            CharEscape::Backspace => writer.write_all(b"\\u0008"),
+            CharEscape::FormFeed => writer.write_all(b"\\u000c"),
+            escape => CompactFormatter.write_char_escape(writer, escape),
+        }
     }
 }
 
@@ -253,12 +266,12 @@ mod tests {
     #[test]
     fn text_is_escaped_as_the_original_escapes_it() {
         let option = UnitOption {
-            value: "<a> & \"b\" \u{2028}\n\u{1}é".into(),
+            value: "<a> & \"b\" \u{2028}\n\u{1}\u{8}\u{c}é".into(),
             ..UnitOption::default()
         };
         assert_eq!(
             json(&option),
-            r#"{"value":"\u003ca\u003e \u0026 \"b\" \u2028\n\u0001é"}"#
+            r#"{"value":"\u003ca\u003e \u0026 \"b\" \u2028\n\u0001\u0008\u000cé"}"#
         );
     }
 

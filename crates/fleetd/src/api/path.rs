@@ -148,9 +148,14 @@ pub(crate) fn query(raw: Option<&str>) -> Vec<(String, String)> {
 /// What Go escapes in a path.
 const PATH: &AsciiSet = &CONTROLS
     .add(b' ')
+    .add(b'!')
     .add(b'"')
     .add(b'#')
     .add(b'%')
+    .add(b'\'')
+    .add(b'(')
+    .add(b')')
+    .add(b'*')
     .add(b'<')
     .add(b'>')
     .add(b'?')
@@ -220,6 +225,9 @@ mod tests {
             ("/fleet/v1/./units", "/fleet/v1/units"),
             ("/../..", "/"),
             ("/fleet/v1/units/%2e%2e/a%20b", "/fleet/v1/a%20b"),
+            // What Go escapes and what it leaves.
+            ("//a!'()*é{", "/a%21%27%28%29%2A%C3%A9%7B"),
+            ("//-_.~$&+,:;=@", "/-_.~$&+,:;=@"),
         ] {
             assert_eq!(route(path), Route::Unclean(to.into()), "{path}");
         }

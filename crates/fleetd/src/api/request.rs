@@ -273,7 +273,7 @@ fn error(
 
 /// 301 with the HTML that Go's router sends.
 fn moved(call: &Call, clean: &str, query: Option<&str>) -> Reply {
-    let to = match query {
+    let to = match query.filter(|query| !query.is_empty()) {
         Some(query) => format!("{clean}?{query}"),
         None => clean.to_owned(),
     };

@@ -191,13 +191,16 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
 
-    fn shown(metrics: &Arc<EngineMetrics>, line: &str) -> bool {
+    fn text(metrics: &Arc<EngineMetrics>) -> String {
         let mut all = Metrics::default();
         all.add(Arc::clone(metrics) as _);
-        let text = all.render();
-        let found = text.lines().any(|shown| shown == line);
-        assert!(found, "{line} in\n{text}");
-        found
+        all.render()
+    }
+
+    #[track_caller]
+    fn check(metrics: &Arc<EngineMetrics>, line: &str) {
+        let text = text(metrics);
+        assert!(text.lines().any(|shown| shown == line), "{line} in\n{text}");
     }
 
     /// The writes that each family counts, and that it counts nothing else: a healthy unit is no
@@ -273,10 +276,26 @@ mod tests {
             "fleet_engine_reconcile_failure_count_total{type=\"run\"} 1",
             "fleet_engine_reconcile_failure_count_total{type=\"schedule\"} 1",
         ] {
-            assert!(shown(&metrics, line));
+            check(&metrics, line);
         }
         // Set, not added to, by each election.
-        metrics.leading(false);
-        assert!(shown(&metrics, "fleet_engine_leader_start_time 0"));
+        let since = || {
+            let text = text(&metrics);
+            let lines = text.lines();
+            let mut values =
+                lines.filter_map(|line| line.strip_prefix("fleet_engine_leader_start_time "));
+            values.next().unwrap().parse::<f64>().unwrap()
+        };
+        for _ in 0..2 {
+            metrics.leading(true);
+            let now = clock::unix_ms() as f64 / 1000.0;
+            assert!(
+                (now - 60.0..=now).contains(&since()),
+                "{} at {now}",
+                since()
+            );
+            metrics.leading(false);
+            assert_eq!(since(), 0.0);
+        }
     }
 }
