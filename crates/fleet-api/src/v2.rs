@@ -62,6 +62,9 @@ pub struct UnitWish {
     /// Restart the unit if it runs.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub restart: bool,
+    /// A new unit goes to the machine of this id, where it runs already, if it may run there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefer: Option<String>,
 }
 
 /// What became of each wish, in the order of the request.

@@ -121,6 +121,9 @@ pub struct UnitRecord {
     pub desired: DesiredState,
     /// How often a restart was asked for; agents restart the unit when it grows.
     pub restarts: u64,
+    /// Where a unit that comes from another cluster ran there: it goes to this machine if it may
+    /// run there. Any later change of the wish forgets it.
+    pub prefer: Option<MachineId>,
     /// Id of the request that made this version, so that a repeated request is recognised.
     pub request_id: String,
     /// Who made this version, as far as is known (`uid 0`, a certificate's name).

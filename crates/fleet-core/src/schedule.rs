@@ -82,6 +82,8 @@ pub(crate) struct Search<'a> {
     pub(crate) unit: &'a UnitName,
     pub(crate) needs: &'a Requirements,
     pub(crate) now_ms: u64,
+    /// This one before all others.
+    pub(crate) prefer: Option<&'a MachineId>,
     /// Any but this one.
     pub(crate) except: Option<&'a MachineId>,
     /// Only these.
@@ -392,10 +394,14 @@ impl Cluster {
             scores.sort();
             Box::new(scores.into_iter())
         };
+        let preferred = search
+            .prefer
+            .filter(|id| search.only.is_none_or(|only| only.contains(*id)));
+        let preferred = of(&mut preferred.into_iter());
         if let Some(only) = search.only {
-            return of(&mut only.iter());
+            return Box::new(preferred.chain(of(&mut only.iter())));
         }
-        match self.wait_for(search.needs) {
+        let others: Box<dyn Iterator<Item = Score>> = match self.wait_for(search.needs) {
             WaitFor::MachineId(text) => {
                 let from = (Bound::Included(text.as_str()), Bound::Unbounded);
                 let ids = self.machines.range::<str, _>(from).map(|(id, _)| id);
@@ -408,7 +414,8 @@ impl Cluster {
             WaitFor::Metadata(..) | WaitFor::Any => {
                 Box::new(self.open.candidates(&search.needs.metadata).cloned())
             }
-        }
+        };
+        Box::new(preferred.chain(others))
     }
 
     fn peers_match(
@@ -655,6 +662,7 @@ fn makes_way(
         let elsewhere = Search {
             unit: &other,
             needs: &wish.requirements,
+            prefer: None,
             except: Some(id),
             only: None,
             with_followers: true,

@@ -10,7 +10,8 @@ use fleet_api::v1::MetadataOp;
 use fleet_api::v2::{MachineView, UnitView, UnitWish};
 use fleet_core::unit_file::UnitFile;
 
-use crate::report::Goal;
+use crate::commands::listing::PRESENT;
+use crate::report::{Goal, short_id};
 
 pub(crate) mod old;
 
@@ -31,6 +32,8 @@ pub(crate) struct OldUnit {
     pub(crate) name: String,
     /// Checked as fleetd checks it; or why it cannot be brought over.
     pub(crate) contents: Result<Contents, String>,
+    /// Where it is placed.
+    pub(crate) machine: Option<String>,
 }
 
 /// What there is to bring over of a unit.
@@ -38,6 +41,8 @@ pub(crate) struct OldUnit {
 pub(crate) struct Contents {
     pub(crate) file: UnitFile,
     pub(crate) desired: Goal,
+    /// It runs on every machine that qualifies.
+    pub(crate) global: bool,
     /// What its user should know.
     pub(crate) remarks: Vec<String>,
 }
@@ -105,6 +110,8 @@ pub(crate) struct UnitStep {
     /// Short; empty if there are no contents.
     pub(crate) hash: String,
     pub(crate) desired: &'static str,
+    /// The machine that it stays on.
+    pub(crate) machine: Option<String>,
     pub(crate) action: Action,
     /// Why it is not done, or what to know about it.
     pub(crate) why: String,
@@ -174,7 +181,7 @@ pub(crate) fn plan(
     rules: Rules,
 ) -> Plan {
     let steps = old.units.iter();
-    let steps = steps.map(|unit| unit_step(unit, units.get(&unit.name), rules));
+    let steps = steps.map(|unit| unit_step(unit, units.get(&unit.name), machines, rules));
     let mut plan = Plan {
         units: steps.collect(),
         machines: Vec::new(),
@@ -190,7 +197,12 @@ pub(crate) fn plan(
     plan
 }
 
-fn unit_step(unit: &OldUnit, here: Option<&UnitView>, rules: Rules) -> UnitStep {
+fn unit_step(
+    unit: &OldUnit,
+    here: Option<&UnitView>,
+    machines: &[MachineView],
+    rules: Rules,
+) -> UnitStep {
     let contents = match &unit.contents {
         Ok(contents) => contents,
         Err(why) => {
@@ -198,6 +210,7 @@ fn unit_step(unit: &OldUnit, here: Option<&UnitView>, rules: Rules) -> UnitStep 
                 name: unit.name.clone(),
                 hash: String::new(),
                 desired: "",
+                machine: None,
                 action: Action::Refuse,
                 why: why.clone(),
                 wish: None,
@@ -236,11 +249,30 @@ fn unit_step(unit: &OldUnit, here: Option<&UnitView>, rules: Rules) -> UnitStep 
             Action::Same
         }
     };
+    let mut machine = None;
+    // Whatever else may run there, a new unit runs there already.
+    if let (Action::Create, Some(id)) = (action, &unit.machine)
+        && contents.desired != Goal::Inactive
+        && !contents.global
+    {
+        if machines
+            .iter()
+            .any(|here| here.id == *id && here.status == PRESENT)
+        {
+            machine = Some(id.clone());
+        } else {
+            remarks.push(format!(
+                "it is on {} there, which is not present here: it is placed anew",
+                short_id(id)
+            ));
+        }
+    }
     let is_to_do = matches!(action, Action::Create | Action::Replace | Action::Set);
     UnitStep {
         name: unit.name.clone(),
         hash: hash.short(),
         desired,
+        machine: machine.clone(),
         action,
         why: remarks.join("; "),
         wish: is_to_do.then(|| UnitWish {
@@ -248,6 +280,7 @@ fn unit_step(unit: &OldUnit, here: Option<&UnitView>, rules: Rules) -> UnitStep 
             text: Some(contents.file.to_text()),
             replace: action == Action::Replace,
             desired_state: Some(desired.to_owned()),
+            prefer: machine,
             ..UnitWish::default()
         }),
     }

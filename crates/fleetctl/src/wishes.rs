@@ -124,6 +124,7 @@ fn batch_request(wishes: &[Wish], unknown_keys: UnknownKeys) -> BatchRequest {
         replace: wish.replace,
         desired_state: wish.goal.map(|goal| goal.as_str().to_owned()),
         restart: wish.restart,
+        prefer: None,
     });
     BatchRequest {
         request_id: request_id(),

@@ -186,6 +186,7 @@ fn documents(n: usize, all_keys: bool) -> Vec<(String, Vec<u8>)> {
         hash,
         desired: DesiredState::Launched,
         restarts: 0,
+        prefer: None,
         request_id: format!("{n:016x}"),
         changed_by: "uid 0".to_owned(),
         changed_ms: 1_700_000_000_000 + generation,

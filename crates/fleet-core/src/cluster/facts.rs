@@ -101,6 +101,8 @@ pub struct Wish {
     pub hash: UnitHash,
     /// How often a restart was asked for.
     pub restarts: u64,
+    /// The machine that it goes to if it may run there.
+    pub prefer: Option<MachineId>,
     /// The `[X-Fleet]` section.
     pub requirements: Arc<Requirements>,
 }
@@ -119,6 +121,7 @@ impl Wish {
             text: record.text.clone(),
             hash: record.hash,
             restarts: record.restarts,
+            prefer: record.prefer.clone(),
             requirements: Arc::new(requirements),
         })
     }

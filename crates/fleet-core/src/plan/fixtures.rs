@@ -39,6 +39,55 @@ fn units_spread_over_the_machines_least_loaded_first() {
 }
 
 #[test]
+fn a_unit_that_is_brought_over_goes_where_it_ran_if_it_may() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2 zone=z2
+        unit a.service launched @m2
+        unit b.service launched @m2
+        unit c.service launched @m2 MachineMetadata=zone=z1
+        unit d.service launched @m9
+        unit e.service launched @m2 Conflicts=b.service
+        unit f.service launched @m1 MachineOf=a.service
+        plan
+        agents
+        cut m2
+        plan
+        wait 6s
+        agents
+        machine m2 zone=z2
+        agents
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      a.service on m2: it ran there when it was brought over [launched@m2]
+      b.service on m2: it ran there when it was brought over [launched@m2]
+      c.service pending: no machine may run it: MachineMetadata zone=z1 [2×MachineMetadata zone=z1]
+      d.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+      e.service on m1: fewest units (1) of the machines that may run it [launched@m1]
+      f.service on m2: MachineOf a.service [launched@m2]
+    agents:
+    plan:
+      machine m2 suspect: its lease has ended
+    wait 6s:
+      machine m2 lost: no sign of life for 6 s
+      a.service on m1, leaving m2: m2 is lost; fewest units (2) of the machines that may run it [launched@m1]
+      b.service on m2: m2 is lost, and it stays there: no other machine may run it: e.service conflicts with it [1×e.service conflicts with it]
+      c.service pending: no machine of 2 may run it: MachineMetadata zone=z1 (1), the machine is lost (1) [1×MachineMetadata zone=z1, 1×the machine is lost]
+      f.service on m1, leaving m2: m2 is lost; MachineOf a.service [launched@m1]
+    agents:
+      a.service m1 has started it [gone@m2]
+      f.service m1 has started it [gone@m2]
+    agents:
+      machine m2 present: it is back, after it was lost
+      a.service on m1: m2 is lost; fewest units (2) of the machines that may run it [-@m2]
+      b.service on m2: it stays on m2
+      f.service on m1: m2 is lost; MachineOf a.service [-@m2]
+    ");
+}
+
+#[test]
 fn a_unit_goes_where_its_machine_id_says() {
     assert_snapshot!(run("
         machine aaaaaaaa1

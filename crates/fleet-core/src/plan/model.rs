@@ -230,6 +230,7 @@ pub(crate) fn unit_record(desired: DesiredState, lines: &[&str]) -> UnitRecord {
         text: Arc::from(text),
         desired,
         restarts: 0,
+        prefer: None,
         request_id: String::new(),
         changed_by: String::new(),
         changed_ms: 0,
@@ -277,7 +278,15 @@ pub(crate) fn run(script: &str) -> String {
             }
             "unit" => {
                 let desired = DesiredState::parse(rest[1]).unwrap();
-                model.set_unit(&name(rest[0]), unit_record(desired, &rest[2..]));
+                let (prefer, lines) = match rest.get(2).and_then(|word| word.strip_prefix('@')) {
+                    Some(id) => (Some(MachineId::new(id)), &rest[3..]),
+                    None => (None, &rest[2..]),
+                };
+                let record = UnitRecord {
+                    prefer,
+                    ..unit_record(desired, lines)
+                };
+                model.set_unit(&name(rest[0]), record);
                 false
             }
             "want" => {

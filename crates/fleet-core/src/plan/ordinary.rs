@@ -460,7 +460,8 @@ impl Planner<'_> {
         };
         match found {
             Found::At(score) => {
-                let here = self.why_here(name, &wish, score.units);
+                let is_preferred = search.prefer == Some(&score.machine);
+                let here = self.why_here(name, &wish, score.units, is_preferred);
                 let reason = match &moves {
                     Some(moves) => format!("{}; {here}", moves.words()),
                     None => here,
@@ -486,6 +487,8 @@ impl Planner<'_> {
             unit: name,
             needs: &wish.requirements,
             now_ms: self.now.monotonic_ms,
+            // What is moved has left it behind.
+            prefer: wish.prefer.as_ref().filter(|_| moves.is_none()),
             except: moves.map(|moves| &moves.from),
             only,
             // Moved without need, a group moves as one or not at all.
@@ -673,7 +676,7 @@ impl Planner<'_> {
     }
 
     /// Why this machine and no other.
-    fn why_here(&self, name: &UnitName, wish: &Wish, units: usize) -> String {
+    fn why_here(&self, name: &UnitName, wish: &Wish, units: usize, is_preferred: bool) -> String {
         let needs = &wish.requirements;
         let unit = self.cluster.units.get(name);
         let rare = unit.and_then(|unit| unit.rare.as_ref());
@@ -683,6 +686,9 @@ impl Planner<'_> {
         });
         if let Some((id, back_off)) = refused {
             return format!("{} has refused it: {}", id.short(), back_off.why);
+        }
+        if is_preferred {
+            return "it ran there when it was brought over".to_owned();
         }
         if needs.machine_id.is_some() {
             return "MachineID names this machine".to_owned();

@@ -39,7 +39,8 @@ const GUTTERS: [usize; 1] = [2];
 ///
 /// --dry-run prints what would be done and why not. Without it each unit is created with the
 /// state that it is wanted in; what is here already with the same contents is left alone, and
-/// with other contents refused unless --replace is given. What fleet does not take is named with
+/// with other contents refused unless --replace is given. A unit stays on its machine if that is
+/// present here, and may run it: what runs there already is taken over as it is. What fleet does not take is named with
 /// the reason, the rest goes on, and the status is 1. It may be run again at any time. Metadata
 /// that was set at run time comes along; that of each machine's configuration is shown, for its
 /// fleet.conf.
@@ -386,6 +387,8 @@ struct UnitLine<'a> {
     outcome: &'a str,
     hash: &'a str,
     desired_state: &'a str,
+    #[serde(rename = "machineID", skip_serializing_if = "Option::is_none")]
+    machine_id: Option<&'a str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     why: &'a str,
 }
@@ -416,16 +419,18 @@ impl Told<'_> {
             return;
         }
         let units = plan.units.iter().map(|step| {
+            let machine = step.machine.as_deref().map(short_id).unwrap_or_default();
             let cells = [
                 &*step.name,
                 &*step.hash,
                 step.desired,
+                &*machine,
                 step.action.verb(),
                 &*step.why,
             ];
             cells.map(or_dash).to_vec()
         });
-        self.table(&["UNIT", "HASH", "DSTATE", "IMPORT", "WHY"], units);
+        self.table(&["UNIT", "HASH", "DSTATE", "ON", "IMPORT", "WHY"], units);
         if plan.machines.is_empty() {
             return;
         }
@@ -458,18 +463,26 @@ impl Told<'_> {
                 outcome,
                 hash: &step.hash,
                 desired_state: step.desired,
+                machine_id: step.machine.as_deref(),
                 why,
             });
             return;
         }
         let ui = self.context.ui;
         let name = &step.name;
+        let on = step.machine.as_deref().map(short_id);
+        let on = on.map_or_else(String::new, |id| format!(" on {id}"));
         match outcome {
             "refused" => ui.error(&format!("Unit {name} is not imported: {why}")),
             "same" if why.is_empty() => ui.line(&format!("Unit {name} is here already")),
             "same" => ui.line(&format!("Unit {name} is here already: {why}")),
-            _ if why.is_empty() => ui.line(&format!("Unit {name} {outcome}, {}", step.desired)),
-            _ => ui.line(&format!("Unit {name} {outcome}, {} ({why})", step.desired)),
+            _ if why.is_empty() => {
+                ui.line(&format!("Unit {name} {outcome}, {}{on}", step.desired));
+            }
+            _ => ui.line(&format!(
+                "Unit {name} {outcome}, {}{on} ({why})",
+                step.desired
+            )),
         }
     }
 

@@ -21,7 +21,7 @@ mod launch;
 mod list_machines;
 mod list_unit_files;
 mod list_units;
-mod listing;
+pub(crate) mod listing;
 mod load;
 mod put_down;
 mod restart;

@@ -5,6 +5,7 @@ use fleet_api::client::{Client, Error, RegistryError};
 use fleet_api::registry::{Registry, RegistryMachine, RegistryUnit};
 use fleet_api::v1::{Machine, Unit};
 use fleet_core::name::UnitName;
+use fleet_core::requirements::Requirements;
 use fleet_core::unit_file::UnitFile;
 use fleet_core::validate::{UnknownKeys, validate_unit};
 
@@ -55,6 +56,7 @@ fn of_registry(registry: &Registry, unknown: UnknownKeys) -> Old {
     let units = units.map(|unit| OldUnit {
         name: unit.name.clone(),
         contents: of_registry_unit(unit, unknown),
+        machine: unit.machine.clone(),
     });
     let mut remarks = Vec::new();
     if !registry.left_over.is_empty() {
@@ -126,6 +128,7 @@ fn of_api(units: &[Unit], machines: &[Machine], unknown: UnknownKeys) -> Old {
         .map(|unit| OldUnit {
             name: unit.name.clone(),
             contents: of_api_unit(unit, unknown),
+            machine: Some(unit.machine_id.clone()).filter(|id| !id.is_empty()),
         })
         .collect();
     units.sort_by(|a, b| a.name.cmp(&b.name));
@@ -180,6 +183,7 @@ fn checked(
     }
     let file = file.normalized().map_err(|error| error.to_string())?;
     Ok(Contents {
+        global: Requirements::parse(&file, Some(&name)).0.global,
         file,
         desired: goal,
         remarks,

@@ -47,28 +47,28 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
         .shows(
             r#"
 $ fleetctl import --etcd-v2=unix:etcd.sock --dry-run
-UNIT             HASH     DSTATE    IMPORT  WHY
-.service         -        -         refuse  unit name needs characters before ".service"
-a\x2db.service   8385c91  inactive  create  -
-b@.service       b506889  inactive  create  -
-b@1.service      b506889  launched  create  -
-b@2.service      b506889  loaded    create  -
-bare.service     8385c91  inactive  create  -
-blanks.service   8385c91  launched  create  its hash was 1b78c5d: it is restarted where it runs
-both.service     -        -         refuse  MachineID cannot be used with Global
-custom.service   99a8f3a  launched  create  unrecognized requirement in [X-Fleet] section: "Owner"
-enabled.service  22bbb29  launched  create  -
-g.service        953d7b6  launched  create  -
-hello.service    3141db9  launched  create  -
-hot@.service     b506889  inactive  create  a template cannot be launched
-legacy.service   0d930cb  loaded    create  -
-mangled.service  -        -         refuse  /_coreos.com/fleet/job/mangled.service/object is damaged: invalid type: string "b506", expected a sequence at line 1 column 43
-odd.service      -        -         refuse  its target state "lunched" is none of inactive, loaded and launched: set /_coreos.com/fleet/job/odd.service/target-state to one of them with etcdctl
-tick.service     b563664  loaded    create  -
-tick.timer       d0e2659  launched  create  -
-torn.service     -        -         refuse  its unit file is missing: there is no unit/7e42917f2dc4093a273cb11a4ad58e51ba38ae96
-typo.service     -        -         refuse  unrecognized requirement in [X-Fleet] section: "MachineMetaData" (did you mean "MachineMetadata"?); the unit would run without it
-unended.service  -        -         refuse  unable to find end of section (line 1)
+UNIT             HASH     DSTATE    ON           IMPORT  WHY
+.service         -        -         -            refuse  unit name needs characters before ".service"
+a\x2db.service   8385c91  inactive  -            create  -
+b@.service       b506889  inactive  -            create  -
+b@1.service      b506889  launched  -            create  it is on 6a97c281... there, which is not present here: it is placed anew
+b@2.service      b506889  loaded    -            create  it is on 6a97c281... there, which is not present here: it is placed anew
+bare.service     8385c91  inactive  -            create  -
+blanks.service   8385c91  launched  -            create  its hash was 1b78c5d: it is restarted where it runs; it is on 6a97c281... there, which is not present here: it is placed anew
+both.service     -        -         -            refuse  MachineID cannot be used with Global
+custom.service   99a8f3a  launched  63d22e36...  create  unrecognized requirement in [X-Fleet] section: "Owner"
+enabled.service  22bbb29  launched  -            create  it is on 6a97c281... there, which is not present here: it is placed anew
+g.service        953d7b6  launched  -            create  -
+hello.service    3141db9  launched  63d22e36...  create  -
+hot@.service     b506889  inactive  -            create  a template cannot be launched
+legacy.service   0d930cb  loaded    63d22e36...  create  -
+mangled.service  -        -         -            refuse  /_coreos.com/fleet/job/mangled.service/object is damaged: invalid type: string "b506", expected a sequence at line 1 column 43
+odd.service      -        -         -            refuse  its target state "lunched" is none of inactive, loaded and launched: set /_coreos.com/fleet/job/odd.service/target-state to one of them with etcdctl
+tick.service     b563664  loaded    63d22e36...  create  -
+tick.timer       d0e2659  launched  63d22e36...  create  -
+torn.service     -        -         -            refuse  its unit file is missing: there is no unit/7e42917f2dc4093a273cb11a4ad58e51ba38ae96
+typo.service     -        -         -            refuse  unrecognized requirement in [X-Fleet] section: "MachineMetaData" (did you mean "MachineMetadata"?); the unit would run without it
+unended.service  -        -         -            refuse  unable to find end of section (line 1)
 
 MACHINE                           METADATA        FROM        IMPORT  WHY
 63d22e369175433883a37d92cc53f36c  hostname=h1     fleet.conf  leave   put it into that machine's fleet.conf, or set it with --static-metadata
@@ -100,18 +100,18 @@ fn a_recorded_cluster_comes_over_and_doing_it_again_changes_nothing() {
 $ fleetctl import --etcd-v2=unix:etcd.sock
 Unit a\x2db.service created, inactive
 Unit b@.service created, inactive
-Unit b@1.service created, launched
-Unit b@2.service created, loaded
+Unit b@1.service created, launched (it is on 6a97c281... there, which is not present here: it is placed anew)
+Unit b@2.service created, loaded (it is on 6a97c281... there, which is not present here: it is placed anew)
 Unit bare.service created, inactive
-Unit blanks.service created, launched (its hash was 1b78c5d: it is restarted where it runs)
-Unit custom.service created, launched (unrecognized requirement in [X-Fleet] section: "Owner")
-Unit enabled.service created, launched
+Unit blanks.service created, launched (its hash was 1b78c5d: it is restarted where it runs; it is on 6a97c281... there, which is not present here: it is placed anew)
+Unit custom.service created, launched on 63d22e36... (unrecognized requirement in [X-Fleet] section: "Owner")
+Unit enabled.service created, launched (it is on 6a97c281... there, which is not present here: it is placed anew)
 Unit g.service created, launched
-Unit hello.service created, launched
+Unit hello.service created, launched on 63d22e36...
 Unit hot@.service created, inactive (a template cannot be launched)
-Unit legacy.service created, loaded
-Unit tick.service created, loaded
-Unit tick.timer created, launched
+Unit legacy.service created, loaded on 63d22e36...
+Unit tick.service created, loaded on 63d22e36...
+Unit tick.timer created, launched on 63d22e36...
 Machine 63d22e36... metadata hostname=h1 is not imported: put it into that machine's fleet.conf, or set it with --static-metadata
 Machine 63d22e36... metadata rack (removed) is so here already
 Machine 63d22e36... metadata zone=z1 set
@@ -234,10 +234,10 @@ Unit new.service created, inactive
 2> hint: what is refused can be mended where it is, or submitted here by hand; import may be run again at any time
 rc=1
 $ fleetctl import --etcd-v2=unix:etcd.sock --dry-run --replace
-UNIT           HASH     DSTATE    IMPORT   WHY
-new.service    3141db9  inactive  same     -
-other.service  3141db9  launched  replace  -
-same.service   3141db9  launched  set      it was loaded here
+UNIT           HASH     DSTATE    ON  IMPORT   WHY
+new.service    3141db9  inactive  -   same     -
+other.service  3141db9  launched  -   replace  -
+same.service   3141db9  launched  -   set      it was loaded here
 $ fleetctl import --etcd-v2=unix:etcd.sock --replace
 Unit new.service is here already
 Unit other.service replaced, launched
@@ -265,7 +265,7 @@ fn metadata_of_configurations_is_set_when_that_is_asked_for() {
         .run("fleetctl list-machines --no-legend");
     let seen = session.seen();
     for line in [
-        r#"{"unit":"hello.service","outcome":"created","hash":"3141db9","desiredState":"launched"}"#,
+        r#"{"unit":"hello.service","outcome":"created","hash":"3141db9","desiredState":"launched","machineID":"63d22e369175433883a37d92cc53f36c"}"#,
         r#"{"unit":"unended.service","outcome":"refused","hash":"","desiredState":"","why":"unable to find end of section (line 1)"}"#,
         r#"{"machineID":"63d22e369175433883a37d92cc53f36c","outcome":"set","key":"hostname","value":"h1","origin":"fleet.conf"}"#,
         r#"{"machineID":"63d22e369175433883a37d92cc53f36c","outcome":"same","key":"rack","value":"","origin":"set"}"#,
@@ -340,7 +340,7 @@ rc=1
         "{seen}"
     );
     assert!(
-        seen.contains("hello.service    3141db9  launched  create"),
+        seen.contains("hello.service    3141db9  launched  63d22e36...  create"),
         "{seen}"
     );
 }
@@ -373,11 +373,11 @@ fn a_cluster_comes_over_by_its_api() {
         .shows(
             r#"
 $ fleetctl import --from-fleet=unix:old.sock --dry-run
-UNIT           HASH     DSTATE    IMPORT  WHY
-b@.service     3141db9  inactive  create  -
-both.service   -        -         refuse  MachineID cannot be used with Global
-hello.service  3141db9  launched  create  -
-typo.service   -        -         refuse  unrecognized requirement in [X-Fleet] section: "MachineMetaData" (did you mean "MachineMetadata"?); the unit would run without it
+UNIT           HASH     DSTATE    ON           IMPORT  WHY
+b@.service     3141db9  inactive  -            create  -
+both.service   -        -         -            refuse  MachineID cannot be used with Global
+hello.service  3141db9  launched  63d22e36...  create  -
+typo.service   -        -         -            refuse  unrecognized requirement in [X-Fleet] section: "MachineMetaData" (did you mean "MachineMetadata"?); the unit would run without it
 
 MACHINE                           METADATA     FROM     IMPORT  WHY
 63d22e369175433883a37d92cc53f36c  hostname=h1  unknown  leave   the API does not say whether it is set or configured: put it into that machine's fleet.conf, or set it with --static-metadata
@@ -386,8 +386,8 @@ MACHINE                           METADATA     FROM     IMPORT  WHY
 rc=1
 $ fleetctl import --from-fleet=unix:old.sock --allow-unknown --static-metadata
 Unit b@.service created, inactive
-Unit hello.service created, launched
-Unit typo.service created, loaded (unrecognized requirement in [X-Fleet] section: "MachineMetaData" (did you mean "MachineMetadata"?))
+Unit hello.service created, launched on 63d22e36...
+Unit typo.service created, loaded on 63d22e36... (unrecognized requirement in [X-Fleet] section: "MachineMetaData" (did you mean "MachineMetadata"?))
 Machine 63d22e36... metadata hostname=h1 set
 Machine 6a97c281... metadata hostname=h2 set
 Machine 6a97c281... metadata zone=z1 set

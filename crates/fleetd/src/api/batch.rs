@@ -11,7 +11,7 @@ use std::ops::Range;
 use fleet_api::MAX_REQUEST_ID_BYTES;
 use fleet_api::v2::{BatchAnswer, BatchRequest, MAX_BATCH, UnitWish, WishAnswer};
 use fleet_core::name::UnitName;
-use fleet_core::records::{DesiredState, UnitRecord};
+use fleet_core::records::{DesiredState, MachineId, UnitRecord};
 use fleet_core::unit_file::UnitFile;
 use fleet_core::validate::UnknownKeys;
 
@@ -20,6 +20,9 @@ use super::failure::Failure;
 use super::request::{Answer, Call, MAX_V2_BODY, Reply, RequestBody};
 use super::wish::{Author, Candidate, Stored, check_template, update};
 use crate::store::{self, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Revision, Txn, keys};
+
+/// A machine's id has 32 digits; those of an original cluster are not checked for their form.
+const MAX_MACHINE_ID_BYTES: usize = 64;
 
 /// Compares and framing of one write, beside its key (which is there twice) and its value.
 const BYTES_PER_WRITE: usize = 64;
@@ -46,6 +49,7 @@ struct Prepared {
     desired: Option<DesiredState>,
     replace: bool,
     restart: bool,
+    prefer: Option<MachineId>,
     author: Author,
 }
 
@@ -312,6 +316,14 @@ impl Prepared {
                 ))
             })?),
         };
+        let prefer = match wish.prefer.as_deref() {
+            Some(id) if id.is_empty() || id.len() > MAX_MACHINE_ID_BYTES => {
+                return Err(Failure::bad_request(format!(
+                    "invalid prefer {id:?}: use a machine's whole id"
+                )));
+            }
+            id => id.map(MachineId::new),
+        };
         let file = wish.text.map(|text| match UnitFile::parse(&text) {
             Ok(file) => Candidate::of(&name, &file, unknown),
             Err(error) => Candidate {
@@ -326,6 +338,7 @@ impl Prepared {
             desired,
             replace: wish.replace,
             restart: wish.restart,
+            prefer,
             author,
         })
     }
@@ -385,7 +398,10 @@ impl Prepared {
         let warnings = file.warnings.clone()?;
         let desired = self.desired.unwrap_or(DesiredState::Inactive);
         check_template(&self.name, desired)?;
-        let record = stored.next(file.text.as_ref(), desired, &self.author);
+        let record = UnitRecord {
+            prefer: self.prefer.clone(),
+            ..stored.next(file.text.as_ref(), desired, &self.author)
+        };
         let done = Done {
             warnings,
             ..Done::new("created")

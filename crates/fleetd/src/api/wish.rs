@@ -141,6 +141,7 @@ impl Stored {
             hash: text.hash,
             desired,
             restarts: self.record().map_or(0, |record| record.restarts),
+            prefer: None,
             request_id: author.request_id.clone(),
             changed_by: author.changed_by.clone(),
             changed_ms: crate::clock::unix_ms(),

@@ -88,6 +88,7 @@ async fn wish(store: &MemoryStore, unit: &str) -> u64 {
         hash: file.hash(),
         desired: DesiredState::Launched,
         restarts: 0,
+        prefer: None,
         request_id: String::new(),
         changed_by: String::new(),
         changed_ms: 0,

@@ -16,6 +16,7 @@ mod control_plane;
 mod cost;
 mod machine;
 mod metadata;
+mod migration;
 mod names;
 mod session;
 mod start;

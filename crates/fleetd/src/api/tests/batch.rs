@@ -398,3 +398,31 @@ async fn a_lost_reply_of_v1_is_found_out() {
         assert_eq!(got.status, 204);
     }
 }
+
+#[tokio::test]
+async fn where_a_unit_ran_is_kept_until_its_wish_changes() {
+    let cluster = Cluster::new();
+    let prefer = |name: &str, id: &str| UnitWish {
+        prefer: Some(id.into()),
+        ..submit(name, &text("/bin/a"), "launched")
+    };
+    let long = "f".repeat(65);
+    let units = vec![
+        prefer("a.service", "m1"),
+        prefer("b.service", ""),
+        prefer("c.service", &long),
+    ];
+    let answers = send(&cluster, &batch("r1", units)).await;
+    assert_eq!(answers[0].outcome, "created");
+    assert_eq!(
+        answers[1].error.as_deref(),
+        Some("invalid prefer \"\": use a machine's whole id")
+    );
+    assert_eq!(answers[2].code, Some(400));
+    let wish = cluster.wish("a.service").await;
+    assert_eq!(wish.prefer, Some(MachineId::new("m1")));
+    // A unit that exists does not go elsewhere for this.
+    let answers = send(&cluster, &batch("r2", vec![prefer("a.service", "m1")])).await;
+    assert_eq!(answers[0].outcome, "changed");
+    assert_eq!(cluster.wish("a.service").await.prefer, None);
+}

@@ -211,6 +211,7 @@ fn wish(text: &str, desired: DesiredState) -> UnitRecord {
         hash: UnitHash::of(text.as_bytes()),
         desired,
         restarts: 0,
+        prefer: None,
         request_id: "before".into(),
         changed_by: String::new(),
         changed_ms: 0,

@@ -69,6 +69,8 @@ shape! {
         hash: Word<'a>,
         #[serde(default, skip_serializing_if = "is_zero")]
         restarts: u64,
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        prefer: Option<Word<'a>>,
         #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
         request: Cow<'a, str>,
         #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
@@ -82,6 +84,7 @@ shape! {
         desired: Word(record.desired.as_str().into()),
         hash: hash_word(&record.hash),
         restarts: record.restarts,
+        prefer: record.prefer.as_ref().map(|id| Word(id.as_str().into())),
         request: (&*record.request_id).into(),
         by: (&*record.changed_by).into(),
         changed: record.changed_ms,
@@ -94,6 +97,7 @@ shape! {
             hash: hash_of(&doc.hash)?,
             desired: known("desired", &doc.desired.0, DesiredState::parse)?,
             restarts: doc.restarts,
+            prefer: doc.prefer.map(|id| MachineId::new(&id.0)),
             request_id: doc.request.into_owned(),
             changed_by: doc.by.into_owned(),
             changed_ms: doc.changed,

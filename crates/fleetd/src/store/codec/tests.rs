@@ -26,6 +26,7 @@ fn unit() -> UnitRecord {
         hash: UnitHash::of(b"text"),
         desired: DesiredState::Launched,
         restarts: 3,
+        prefer: None,
         request_id: "req-1".to_owned(),
         changed_by: "uid 0".to_owned(),
         changed_ms: 1_700_000_000_123,
@@ -267,6 +268,7 @@ fn a_new_reader_takes_what_an_older_writer_left_out() {
         UnitRecord {
             text: "".into(),
             restarts: 0,
+            prefer: None,
             request_id: empty(),
             changed_by: empty(),
             changed_ms: 0,
@@ -391,6 +393,16 @@ fn a_placement_and_a_state_without_text_take_at_most_150_bytes() {
             String::from_utf8_lossy(&bytes)
         );
     }
+}
+
+#[test]
+fn where_a_unit_ran_is_kept() {
+    let brought_over = UnitRecord {
+        prefer: Some(MachineId::new(OTHER)),
+        ..unit()
+    };
+    let bytes = brought_over.encode();
+    assert_eq!(UnitRecord::decode("units/a", &bytes).unwrap(), brought_over);
 }
 
 #[test]
