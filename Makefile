@@ -3,7 +3,16 @@
 # What make demo leaves running is called this.
 DEMO ?= demo
 
-.PHONY: demo demo-down test build packages lint bench deny
+# make install, as the GNU coding standards have it: DESTDIR is put before every path. The system's
+# own files (units, sysusers.d, tmpfiles.d) go below PREFIX, where systemd looks for them as well.
+DESTDIR ?=
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+# What is installed: `make install` builds it; BIN=target/release takes what is there.
+PROFILE ?= dist
+BIN ?= target/$(PROFILE)
+
+.PHONY: demo demo-down test build packages lint bench deny dist install uninstall deb
 
 demo: build
 	scripts/demo.sh $(DEMO)
@@ -16,6 +25,21 @@ test: packages
 
 build: packages
 	cargo build --release --locked --bins
+
+dist: packages
+	cargo build --profile $(PROFILE) --locked -p fleetd -p fleetctl --bins
+
+# Named on the command line, BIN has been built already.
+BUILT := $(if $(filter command line environment,$(origin BIN)),,dist)
+
+install: $(BUILT)
+	@BIN='$(BIN)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' SYSCONFDIR='$(SYSCONFDIR)' scripts/install.sh
+
+uninstall:
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' SYSCONFDIR='$(SYSCONFDIR)' scripts/install.sh --uninstall
+
+deb: $(BUILT)
+	@BIN='$(BIN)' scripts/deb.sh
 
 packages:
 	@scripts/packages.sh

@@ -6,7 +6,8 @@ set -eu
 PACKAGES="gcc libc6-dev protobuf-compiler libprotobuf-dev
 systemd-container dbus iproute2 etcd-server etcd-client
 busybox-static podman crun conmon curl
-openssh-client openssh-server"
+openssh-client openssh-server
+polkitd mandoc zsh fish"
 
 if ! command -v cargo >/dev/null 2>&1; then
     echo "cargo is missing: fleet is built with the Rust toolchain named in rust-toolchain.toml" >&2

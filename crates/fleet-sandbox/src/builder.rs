@@ -23,6 +23,8 @@ const NAME_MAX: usize = 40;
 /// Where the trees are, unless the caller says otherwise: a disk, because /etc, /var and
 /// etcd's data are meant to survive a power cut.
 const DIRECTORY: &str = "/var/lib/fleet-sandbox";
+/// What packages change of a computer besides /etc and the rest of /var.
+const PACKAGES: [&str; 2] = ["/usr", "/var/lib/dpkg"];
 /// What a sandbox shall be.
 #[derive(Clone, Debug)]
 pub struct Builder {
@@ -34,6 +36,7 @@ pub struct Builder {
     bin_dir: Option<PathBuf>,
     fleet_conf: String,
     listen: Vec<String>,
+    installs_packages: bool,
     directory: PathBuf,
 }
 impl Default for Builder {
@@ -47,6 +50,7 @@ impl Default for Builder {
             bin_dir: None,
             fleet_conf: String::new(),
             listen: Vec::new(),
+            installs_packages: false,
             directory: DIRECTORY.into(),
         }
     }
@@ -107,6 +111,14 @@ impl Builder {
     #[must_use]
     pub fn listen(mut self, address: impl Into<String>) -> Builder {
         self.listen.push(address.into());
+        self
+    }
+
+    /// Hosts where `dpkg` and `make install` work: they see the computer's /usr and dpkg's
+    /// database, and what they change there is theirs alone and outlives a power cut.
+    #[must_use]
+    pub fn installs_packages(mut self) -> Builder {
+        self.installs_packages = true;
         self
     }
 
@@ -226,6 +238,11 @@ impl Builder {
                 .filter(|(i, _)| *i == at)
                 .map(|(_, m)| m.clone())
                 .collect(),
+            overlays: match self.installs_packages {
+                true => PACKAGES.map(PathBuf::from).to_vec(),
+                false => Vec::new(),
+            },
+            changes: record.directory.join(format!("{name}.changes")),
             scope: Scope::plan(&record.name, &name),
             cut: false,
             leader: None,

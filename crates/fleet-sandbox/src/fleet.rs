@@ -18,44 +18,15 @@ pub(crate) struct Fleet {
     pub(crate) listen: Vec<String>,
 }
 
-/// `Restart=always` without a start limit: a daemon that gives up is a machine lost.
-/// `KillMode=process`: stopping the daemon must not touch what it started. /run/fleet is kept
-/// over stops, because it lives as long as the units.
-const SERVICE: &str = "[Unit]
-Description=fleet daemon
-Wants=fleet.socket
-After=fleet.socket dbus.socket
-StartLimitIntervalSec=0
+/// The units as they are shipped, so that every test on hosts tests them, their sandboxing too.
+const SERVICE: &str = include_str!("../../../contrib/systemd/fleet.service");
+const SOCKET: &str = include_str!("../../../contrib/systemd/fleet.socket");
 
-[Service]
-Type=notify
-NotifyAccess=main
-ExecStart=/opt/fleet/bin/fleetd
-ExecReload=/bin/kill -HUP $MAINPID
-Restart=always
-RestartSec=100ms
-WatchdogSec=30s
-TimeoutStopSec=30s
-KillMode=process
-OOMScoreAdjust=-900
-CPUWeight=500
-LimitNOFILE=65536
-RuntimeDirectory=fleet
-RuntimeDirectoryPreserve=yes
-StateDirectory=fleet
+/// Where the shipped units expect binaries.
+const SHIPPED_BIN: &str = "/usr/bin/";
 
-[Install]
-WantedBy=multi-user.target
-";
-
-const SOCKET: &str = "[Unit]
-Description=fleet API
-
-[Socket]
-ListenStream=/run/fleet.sock
-SocketMode=0660
-SocketGroup=fleet
-";
+/// Who may use the socket.
+const GROUP: &str = "fleet:x:103:\n";
 
 impl Fleet {
     /// Copies the binaries from where they were built into the sandbox.
@@ -100,14 +71,22 @@ impl Fleet {
             // One copy for all hosts; replacing it in one host makes a file of its own there.
             fs::hard_link(binary, &to).at("link", to)?;
         }
+        append(&host.root.join("etc/group"), GROUP)?;
         let system = host.root.join("etc/systemd/system");
-        let mut socket = SOCKET.to_owned();
-        for address in &self.listen {
-            socket += &format!("ListenStream={address}\n");
+        let service = SERVICE.replace(&format!("{SHIPPED_BIN}fleetd"), &format!("{BIN}/fleetd"));
+        let sockets: String = self
+            .listen
+            .iter()
+            .map(|address| format!("ListenStream={address}\n"))
+            .collect();
+        write(&system.join("fleet.service"), &service, 0o644)?;
+        write(&system.join("fleet.socket"), SOCKET, 0o644)?;
+        if !sockets.is_empty() {
+            let directory = system.join("fleet.socket.d");
+            make_directory(&directory)?;
+            let text = format!("[Socket]\n{sockets}");
+            write(&directory.join("sandbox.conf"), &text, 0o644)?;
         }
-        socket += "\n[Install]\nWantedBy=sockets.target\n";
-        write(&system.join("fleet.service"), SERVICE, 0o644)?;
-        write(&system.join("fleet.socket"), &socket, 0o644)?;
         for (target, unit) in [
             ("multi-user.target", "fleet.service"),
             ("sockets.target", "fleet.socket"),
@@ -119,6 +98,11 @@ impl Fleet {
         let text = configuration(record, host, &self.extra);
         write(&host.root.join("etc/fleet/fleet.conf"), &text, 0o644)
     }
+}
+
+fn append(path: &Path, line: &str) -> Result<()> {
+    let text = fs::read_to_string(path).at("read", path)?;
+    write(path, &(text + line), 0o644)
 }
 
 fn configuration(record: &Record, host: &HostRecord, extra: &str) -> String {

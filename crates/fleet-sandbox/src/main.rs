@@ -107,6 +107,9 @@ struct Up {
     /// A further address that fleet.socket listens on (49153); may be repeated
     #[arg(long)]
     listen: Vec<String>,
+    /// Hosts where packages can be installed, each for itself
+    #[arg(long)]
+    packages: bool,
     /// Directory for the hosts' disks; default /var/lib/fleet-sandbox
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -184,6 +187,9 @@ fn up(options: Up) -> anyhow::Result<()> {
     }
     for address in &options.listen {
         builder = builder.listen(address);
+    }
+    if options.packages {
+        builder = builder.installs_packages();
     }
     if let Some(directory) = &options.dir {
         builder = builder.directory(std::path::absolute(directory)?);

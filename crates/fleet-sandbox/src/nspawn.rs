@@ -14,7 +14,7 @@ use crate::process::Process;
 use crate::program::{NSPAWN, tail};
 use crate::record::{HostRecord, Record, run_directory, update_host};
 use crate::scope::Scope;
-use crate::tree::SHARED;
+use crate::tree::{SHARED, changes_of};
 use crate::wait::Deadline;
 use crate::{Error, Result, network, wait_for};
 
@@ -134,15 +134,14 @@ fn command(host: &HostRecord) -> Result<Vec<String>> {
         ]
         .map(str::to_owned),
     );
-    argv.extend(
-        [
-            "--timezone=off",
-            "--console=read-only",
-            "--capability=all",
-            "--bind-ro=/usr",
-        ]
-        .map(str::to_owned),
-    );
+    argv.extend(["--timezone=off", "--console=read-only", "--capability=all"].map(str::to_owned));
+    if !host.overlays.iter().any(|path| path == Path::new("/usr")) {
+        argv.push("--bind-ro=/usr".to_owned());
+    }
+    for path in &host.overlays {
+        let (path, changes) = (path.display(), changes_of(host, path));
+        argv.push(format!("--overlay={path}:{}:{path}", changes.display()));
+    }
     if Path::new(SHARED).is_dir() {
         argv.push(format!("--bind-ro={SHARED}"));
     }

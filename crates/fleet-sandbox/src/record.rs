@@ -70,6 +70,13 @@ pub struct HostRecord {
     pub console: PathBuf,
     /// Metadata for fleetd, `key=value`.
     pub metadata: Vec<String>,
+    /// Directories of the computer that the host changes in its own way; what it changes is in
+    /// `changes`.
+    #[serde(default)]
+    pub overlays: Vec<PathBuf>,
+    /// What it has changed in them.
+    #[serde(default)]
+    pub changes: PathBuf,
     /// Where its processes are.
     pub scope: Scope,
     /// Its cable was cut.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::At;
@@ -136,7 +136,7 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\n\
     sshd:x:102:65534::/run/sshd:/usr/sbin/nologin\n\
     nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
 
-const GROUP: &str = "root:x:0:\nadm:x:4:\ntty:x:5:\nutmp:x:43:\nmessagebus:x:101:\nfleet:x:103:\n\
+const GROUP: &str = "root:x:0:\nadm:x:4:\ntty:x:5:\nutmp:x:43:\nmessagebus:x:101:\n\
     systemd-journal:x:104:\nnogroup:x:65534:\n";
 
 /// Makes the tree of one host. What differs between hosts is its name and machine id.
@@ -144,6 +144,14 @@ pub(crate) fn make(record: &Record, host: &HostRecord) -> Result<()> {
     let root = &host.root;
     for directory in DIRECTORIES {
         make_directory(&root.join(directory))?;
+    }
+    for directory in &host.overlays {
+        let changes = changes_of(host, directory);
+        make_directory(&changes)?;
+        if directory.ends_with("dpkg") {
+            // The computer's names users that a host does not have; dpkg would refuse to work.
+            write(&changes.join("statoverride"), "", 0o644)?;
+        }
     }
     for open in ["tmp", "var/tmp"] {
         let path = root.join(open);
@@ -199,6 +207,12 @@ pub(crate) fn make(record: &Record, host: &HostRecord) -> Result<()> {
         &root.join("etc/tmpfiles.d/systemd-nologin.conf"),
     )?;
     mask_generators(root)
+}
+
+/// Where a host's changes to a directory of the computer are.
+pub(crate) fn changes_of(host: &HostRecord, directory: &Path) -> PathBuf {
+    let flat = directory.to_string_lossy().replace('/', "-");
+    host.changes.join(flat.trim_start_matches('-'))
 }
 
 /// Generators look for disks, consoles and scripts that a host has not; each runs at every

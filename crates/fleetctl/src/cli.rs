@@ -11,6 +11,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 use crate::commands::Command;
 use crate::global::{GlobalArgs, go_bool};
+use crate::man::{Page, pages};
 use crate::suggest::suggestions;
 
 /// fleet: systemd for a whole cluster
@@ -87,6 +88,11 @@ pub(crate) fn help(of: Option<&str>) -> Result<String, UsageError> {
         Some(command) => Ok(command.render_help().to_string()),
         None => Err(unknown_command(name)),
     }
+}
+
+/// The manual pages of all commands.
+pub(crate) fn man_pages() -> Vec<Page> {
+    pages(&Cli::command())
 }
 
 /// Reads a command line, the program's name included.

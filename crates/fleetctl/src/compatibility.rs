@@ -39,6 +39,13 @@ fn own_args(command: &Command) -> impl Iterator<Item = &Arg> {
         .filter(|arg| !arg.is_positional() && !arg.is_global_set())
 }
 
+/// The commands that people use.
+fn commands(command: &Command) -> impl Iterator<Item = &Command> {
+    command
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+}
+
 #[test]
 fn every_row_is_filled() {
     let rows = rows();
@@ -51,7 +58,7 @@ fn every_row_is_filled() {
 #[test]
 fn every_command_has_its_row() {
     let command = clap_command();
-    for name in command.get_subcommands().map(Command::get_name) {
+    for name in commands(&command).map(Command::get_name) {
         let cell = format!("`{name}`");
         assert!(rows().iter().any(|row| row[0] == cell), "{name} has no row");
     }
@@ -66,7 +73,7 @@ fn every_flag_has_its_row() {
         let has_row = rows().iter().any(|row| row[0].contains(&cell));
         assert!(has_row, "{flag} has no row");
     }
-    for command in command.get_subcommands() {
+    for command in commands(&command) {
         let name = format!("`{}`", command.get_name());
         for flag in own_args(command).flat_map(flags) {
             let cell = format!("`{flag}`");
@@ -100,7 +107,7 @@ fn every_global_flag_has_its_variable() {
 fn no_command_is_without_its_sessions() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli");
     let runner = std::fs::read_to_string(tests.join("main.rs")).unwrap();
-    for name in clap_command().get_subcommands().map(Command::get_name) {
+    for name in commands(&clap_command()).map(Command::get_name) {
         let module = name.replace('-', "_");
         let file: PathBuf = tests.join(format!("{module}.rs"));
         let sessions = std::fs::read_to_string(&file).unwrap_or_else(|error| {

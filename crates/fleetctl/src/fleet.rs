@@ -186,6 +186,21 @@ impl<'a> Fleet<'a> {
         }
     }
 
+    /// Units whose names begin so, at most so many of a page.
+    pub(crate) async fn beginning_with(
+        &self,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<UnitView>, Error> {
+        let after = Some(before(prefix)).filter(|after| !after.is_empty());
+        let units = match self.page(after.as_deref(), None, limit).await? {
+            Some(page) => page.units,
+            None => self.units().await?,
+        };
+        let begins = |unit: &UnitView| unit.name.starts_with(prefix);
+        Ok(units.into_iter().filter(begins).take(limit).collect())
+    }
+
     /// Wishes by v2; None: this fleetd has only v1.
     pub(crate) async fn batch(&self, request: &BatchRequest) -> Result<Option<BatchAnswer>, Error> {
         self.try_v2(self.client.batch(request)).await

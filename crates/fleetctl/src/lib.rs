@@ -9,6 +9,7 @@ mod cli;
 mod commands;
 #[cfg(test)]
 mod compatibility;
+mod complete;
 mod connect;
 mod create;
 mod error;
@@ -16,6 +17,7 @@ pub mod exit;
 mod fleet;
 mod global;
 mod import;
+mod man;
 mod names;
 mod report;
 mod ssh;
@@ -35,6 +37,7 @@ use ui::Ui;
 pub fn run(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Option<String>) -> Exit {
     let parsed = cli::parse(args);
     let global = match &parsed {
+        Ok(cli::Parsed::Run(_, commands::Command::Complete(args))) => args.global(),
         Ok(cli::Parsed::Run(global, _)) => (**global).clone(),
         _ => GlobalArgs::default(),
     };

@@ -11,6 +11,7 @@ use crate::ssh::Options;
 use crate::ui::Ui;
 
 mod cat;
+mod complete;
 mod destroy;
 mod fd_forward;
 mod flags;
@@ -23,6 +24,7 @@ mod list_unit_files;
 mod list_units;
 pub(crate) mod listing;
 mod load;
+mod man;
 mod put_down;
 mod restart;
 mod ssh;
@@ -45,7 +47,7 @@ pub(crate) struct Context<'a> {
     pub(crate) settings: &'a Settings,
 }
 
-/// The table of commands. They stand in alphabetical order.
+/// The table of commands. They stand in alphabetical order; those for programs come last.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     Cat(cat::Args),
@@ -68,6 +70,10 @@ pub(crate) enum Command {
     Unload(unload::Args),
     Verify(verify::Args),
     Version(version::Args),
+    #[command(name = "__complete", hide = true)]
+    Complete(complete::Args),
+    #[command(name = "__man", hide = true)]
+    Man(man::Args),
 }
 
 impl Command {
@@ -78,6 +84,8 @@ impl Command {
             Command::Help(args) => Ok(help::run(args, ui)),
             Command::Verify(args) => Ok(verify::run(args, ui)),
             Command::Version(args) => Ok(version::run(args, ui)),
+            Command::Man(args) => Ok(man::run(args)),
+            Command::Complete(args) if complete::run_alone(&args, ui) => Ok(Ok(Exit::Success)),
             other => Err(other),
         }
     }
@@ -104,6 +112,8 @@ impl Command {
             Command::Help(args) => help::run(args, context.ui),
             Command::Verify(args) => verify::run(args, context.ui),
             Command::Version(args) => version::run(args, context.ui),
+            Command::Man(args) => man::run(args),
+            Command::Complete(args) => complete::run(args, context).await,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::ssh::run;
 /// stands after "--":
 ///
 ///   fleetctl ssh 148a -- df -h /
+///
 ///   fleetctl ssh --unit=hello.service 'ps aux | grep sleep'
 ///
 /// It runs your own ssh (or the program that FLEETCTL_SSH names), so ~/.ssh/config, agents and

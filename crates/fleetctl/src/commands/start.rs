@@ -13,7 +13,7 @@ use crate::wishes::Wording;
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Unit files, names of units, or patterns of either
-    #[arg(value_name = "UNIT")]
+    #[arg(value_name = "UNIT", value_hint = clap::ValueHint::FilePath)]
     units: Vec<String>,
 
     #[command(flatten)]

@@ -14,7 +14,7 @@ use crate::wishes::Wording;
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Unit files, or patterns of them
-    #[arg(value_name = "UNIT")]
+    #[arg(value_name = "UNIT", value_hint = clap::ValueHint::FilePath)]
     units: Vec<String>,
 
     #[command(flatten)]
