@@ -61,6 +61,15 @@ pub(crate) enum CreateError {
     NotReplaceable(String),
 }
 
+impl CreateError {
+    fn text(&self) -> String {
+        match self {
+            CreateError::Api(error) => error.original_form(),
+            CreateError::Unit(text) | CreateError::NotReplaceable(text) => text.clone(),
+        }
+    }
+}
+
 impl<'a> Creator<'a> {
     pub(crate) fn new(
         fleet: &'a Fleet<'a>,
@@ -88,7 +97,7 @@ impl<'a> Creator<'a> {
         let step = match existing {
             Some(existing) if self.replace => self.replacement(arg, existing).await?,
             Some(existing) => {
-                self.warn_if_different(arg, existing)?;
+                self.warn_if_different(arg, existing);
                 Step::Keep
             }
             None => Step::Create(self.new_file(arg).await?),
@@ -131,13 +140,21 @@ impl<'a> Creator<'a> {
         Ok(Step::Replace(file))
     }
 
-    fn warn_if_different(&self, arg: &UnitArg, existing: &UnitView) -> Result<(), CreateError> {
-        if let Some((local, kind)) = self.local(arg)?
-            && local.hash().to_string() != existing.hash
-        {
-            self.warn_of_difference(&existing.name, kind, &arg.arg);
+    fn warn_if_different(&self, arg: &UnitArg, existing: &UnitView) {
+        match self.local(arg) {
+            Ok(Some((local, kind))) if local.hash().to_string() != existing.hash => {
+                self.warn_of_difference(&existing.name, kind, &arg.arg);
+            }
+            Ok(_) => {}
+            // What fleet has does not depend on it.
+            Err(error) => {
+                let text = error.text();
+                self.report.ui.warning(&format!(
+                    "Unit {} cannot be compared with its local file: {text}",
+                    existing.name
+                ));
+            }
         }
-        Ok(())
     }
 
     fn warn_of_difference(&self, name: &str, kind: Kind, arg: &str) {

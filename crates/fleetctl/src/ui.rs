@@ -77,6 +77,11 @@ impl Ui {
         self.say(&self.paint("36", &format!("hint: {text}")));
     }
 
+    /// Whether somebody sees stderr as it is written.
+    pub(crate) fn is_watched(&self) -> bool {
+        io::stderr().is_terminal()
+    }
+
     /// Whether somebody is there who can answer.
     pub(crate) fn is_interactive(&self) -> bool {
         io::stdin().is_terminal() && io::stderr().is_terminal()

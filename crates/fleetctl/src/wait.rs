@@ -26,6 +26,15 @@ const WORKING_BOUND: Duration = Duration::from_secs(120);
 /// One attempt of `--block-attempts`; the original's.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
+/// Somebody at a terminal who has seen nothing for so long is told what is waited for.
+const NOTICE_AFTER: Duration = Duration::from_secs(3);
+
+/// And again so often.
+const NOTICE_EVERY: Duration = Duration::from_secs(30);
+
+/// So many units are named in a notice.
+const MAX_NAMED: usize = 3;
+
 /// How long to wait for one unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Bounds {
@@ -143,6 +152,8 @@ pub(crate) struct Waits {
     open: BTreeMap<String, Open>,
     /// No unit's time ends earlier.
     next_end: Option<Instant>,
+    /// When to say what is waited for.
+    notice_at: Option<Instant>,
     pub(crate) reached: Vec<String>,
 }
 
@@ -175,9 +186,18 @@ impl Waits {
         let open: BTreeMap<String, Open> = open.collect();
         Waits {
             bounds,
+            notice_at: None,
             next_end: (!open.is_empty()).then_some(now + bounds.pending.min(bounds.working)),
             open,
             reached: Vec::new(),
+        }
+    }
+
+    /// Tells from time to time what is waited for, if somebody `is_watching`.
+    pub(crate) fn noticed(self, is_watching: bool, now: Instant) -> Waits {
+        Waits {
+            notice_at: is_watching.then_some(now + NOTICE_AFTER),
+            ..self
         }
     }
 
@@ -188,7 +208,8 @@ impl Waits {
 
     /// When [`Waits::expire`] must be called next; None: all are final.
     pub(crate) fn next_end(&self) -> Option<Instant> {
-        self.next_end.filter(|_| !self.open.is_empty())
+        let end = self.next_end.filter(|_| !self.open.is_empty())?;
+        Some(self.notice_at.map_or(end, |notice| notice.min(end)))
     }
 
     /// fleetd says how far a unit has come.
@@ -294,7 +315,27 @@ impl Waits {
             false
         });
         self.next_end = next_end;
+        if self.notice_at.is_some_and(|at| at <= now) && !self.open.is_empty() {
+            self.notice_at = Some(now + NOTICE_EVERY);
+            events.push(Event::Note(self.notice()));
+        }
         events
+    }
+
+    /// `Waiting for slow.service: systemd says loaded/activating/start`
+    fn notice(&self) -> String {
+        let named = self.open.values().take(MAX_NAMED);
+        let named = named.map(|open| match open.reason.as_str() {
+            "" => open.awaited.name.clone(),
+            reason if reason.contains(&open.awaited.name) => reason.to_owned(),
+            reason => format!("{}: {reason}", open.awaited.name),
+        });
+        let mut text = format!("Waiting for {}", named.collect::<Vec<_>>().join(", "));
+        if self.open.len() > MAX_NAMED {
+            text.push_str(&format!(" and {} more", self.open.len() - MAX_NAMED));
+        }
+        text.push_str(" (Ctrl-C ends the wait, not the request)");
+        text
     }
 
     fn enter(&mut self, name: &str, is_pending: bool, now: Instant) {

@@ -249,3 +249,30 @@ fn attempts_count_from_the_beginning() {
     assert!(waits.expire(after(13)).is_empty());
     assert_eq!(waits.expire(after(14)).len(), 1);
 }
+
+#[test]
+fn who_watches_is_told_what_is_waited_for() {
+    let begin = now();
+    let after = |seconds| begin + Duration::from_secs(seconds);
+    let awaited = ["a", "b", "c", "d", "e"].map(|n| start(&format!("{n}.service")));
+    let waits = || Waits::new(awaited.to_vec(), BOUNDS, begin);
+    let mut unseen = waits().noticed(false, begin);
+    assert!(said(unseen.expire(after(100))).is_empty());
+    let mut waits = waits().noticed(true, begin);
+    assert_eq!(waits.next_end(), Some(after(3)));
+    let working = Progress {
+        reason: "systemd says activating".into(),
+        ..line("b.service", "working", false)
+    };
+    waits.progress(&working, begin);
+    assert!(waits.expire(after(2)).is_empty());
+    assert_eq!(
+        said(waits.expire(after(3))),
+        [
+            "Waiting for a.service, b.service: systemd says activating, c.service and 2 more \
+          (Ctrl-C ends the wait, not the request)"
+        ]
+    );
+    assert!(waits.expire(after(32)).is_empty());
+    assert_eq!(waits.expire(after(33)).len(), 1);
+}

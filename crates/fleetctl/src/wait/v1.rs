@@ -35,7 +35,8 @@ pub(crate) async fn wait(
     bounds: Bounds,
 ) -> Waited {
     let mut waited = Waited::default();
-    let mut waits = Waits::new(awaited, bounds, Instant::now());
+    let mut waits =
+        Waits::new(awaited, bounds, Instant::now()).noticed(fleet.ui.is_watched(), Instant::now());
     poll(fleet, report, &mut waits, &mut waited).await;
     waited.reached.append(&mut waits.reached);
     waited

@@ -23,7 +23,8 @@ pub(crate) async fn wait(
 ) -> Waited {
     let mut waited = Waited::default();
     for part in awaited.chunks(MAX_WAIT) {
-        let mut waits = Waits::new(part.to_vec(), bounds, Instant::now());
+        let mut waits = Waits::new(part.to_vec(), bounds, Instant::now())
+            .noticed(fleet.ui.is_watched(), Instant::now());
         follow(fleet, report, &mut waits, &mut waited).await;
         waited.reached.append(&mut waits.reached);
     }

@@ -86,6 +86,25 @@ rc=1
 }
 
 #[test]
+fn flags_that_mean_nothing_any_more_are_taken() {
+    let mut session = Session::new();
+    session.file("a.service", HELLO);
+    let global = "--experimental-api=false --etcd-key-prefix=/x/ --driver=API \
+                  --request-timeout=3 --ssh-timeout=2.5 --ssh-username=me";
+    for command in ["submit", "load", "start"] {
+        session.run(&format!("fleetctl {global} {command} --sign a.service"));
+    }
+    session.shows("
+$ fleetctl --experimental-api=false --etcd-key-prefix=/x/ --driver=API --request-timeout=3 --ssh-timeout=2.5 --ssh-username=me submit --sign a.service
+Unit a.service inactive
+$ fleetctl --experimental-api=false --etcd-key-prefix=/x/ --driver=API --request-timeout=3 --ssh-timeout=2.5 --ssh-username=me load --sign a.service
+Unit a.service loaded on 63d22e36.../172.30.1.2
+$ fleetctl --experimental-api=false --etcd-key-prefix=/x/ --driver=API --request-timeout=3 --ssh-timeout=2.5 --ssh-username=me start --sign a.service
+Unit a.service launched on 63d22e36.../172.30.1.2
+");
+}
+
+#[test]
 fn endpoints_and_drivers() {
     Session::new()
         .run("fleetctl --endpoint=unix://var/run/fleet.sock list-units")

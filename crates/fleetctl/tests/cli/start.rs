@@ -218,6 +218,25 @@ rc=1
 }
 
 #[test]
+fn a_local_file_that_is_damaged_keeps_no_unit_of_fleets_from_starting() {
+    let mut session = Session::new();
+    session
+        .unit("hello.service", HELLO, "inactive")
+        .file("hello.service", "[Unit\n");
+    session
+        .run("fleetctl start hello")
+        .run("fleetctl start --replace hello")
+        .shows("
+$ fleetctl start hello
+Unit hello.service launched on 63d22e36.../172.30.1.2
+2> WARNING: Unit hello.service cannot be compared with its local file: failed getting Unit(hello.service) from file: unable to find end of section (line 1)
+$ fleetctl start --replace hello
+2> Error creating units: failed getting Unit(hello.service) from file: unable to find end of section (line 1)
+rc=1
+");
+}
+
+#[test]
 fn patterns_mean_local_files_first_and_then_units_that_fleet_has() {
     let mut session = Session::new();
     session

@@ -57,6 +57,21 @@ fn errors_warnings_and_hints_are_coloured_unless_no_color_is_set() {
 }
 
 #[test]
+fn who_waits_long_is_told_what_for() {
+    let session = Session::new();
+    session.unit("slow.service", HELLO, "inactive");
+    let (seen, status) = typed(&session, "NO_COLOR=1", "start --block-attempts=2 slow", "");
+    assert!(
+        seen.starts_with(
+            "Waiting for slow.service (Ctrl-C ends the wait, not the request)\n\
+             Error waiting for units: timed out waiting for unit slow.service"
+        ),
+        "{seen:?}"
+    );
+    assert_eq!(status, 1);
+}
+
+#[test]
 fn what_a_pattern_stands_for_is_asked_about() {
     let session = Session::new();
     session
