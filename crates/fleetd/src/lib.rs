@@ -19,5 +19,6 @@ pub mod notify;
 pub mod reload;
 pub mod server;
 pub mod shutdown;
+mod stall;
 pub mod store;
 pub mod units;

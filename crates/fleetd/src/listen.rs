@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::shutdown::{Shutdown, stopped};
+use crate::stall::Unstalled;
 
 /// Connections served at once; further ones wait in the listen backlog. A cluster's people and
 /// scripts hold a few dozen.
@@ -300,7 +301,7 @@ async fn http(
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_BUFFER)
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Unstalled::new(stream)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

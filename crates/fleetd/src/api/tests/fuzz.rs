@@ -6,7 +6,7 @@ use super::*;
 
 fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()
         .unwrap()
         .block_on(test);
@@ -167,6 +167,41 @@ proptest! {
                 let status = cluster.send(request).await.status().as_u16();
                 assert!(matches!(status, 201 | 413 | 415), "{name} {values:?}: {status}");
             }
+        });
+    }
+
+    /// Whatever comes over the wire, the next client is served.
+    #[test]
+    fn bytes_that_are_no_request_disturb_nobody(
+        cut in 0_usize..200,
+        changes in prop::collection::vec((0_usize..200, any::<u8>()), 0..6),
+    ) {
+        run(async {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let cluster = Cluster::new();
+            let (_directory, path) = socket::serve(&cluster);
+            let mut bytes = format!(
+                "PUT /fleet/v1/units/a.service?alt=json HTTP/1.1\r\nHost: x\r\n\
+                 Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{SLEEP}",
+                SLEEP.len()
+            )
+            .into_bytes();
+            for (at, byte) in changes {
+                if let Some(place) = bytes.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            bytes.truncate(bytes.len().saturating_sub(cut));
+            let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+            // fleetd may have hung up on it already.
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.shutdown().await;
+            let mut answer = Vec::new();
+            let read = stream.read_to_end(&mut answer);
+            let read = tokio::time::timeout(std::time::Duration::from_secs(20), read).await;
+            read.expect("it ends, one way or another").ok();
+            let client = socket::client(&path);
+            client.units().await.unwrap();
         });
     }
 }
