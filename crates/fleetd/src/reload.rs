@@ -92,14 +92,15 @@ impl Controls {
         self.insecure.store(config.api_insecure, Ordering::Relaxed);
         self.token_limit
             .store(config.token_limit.max(1), Ordering::Relaxed);
-        give(
-            &self.agent,
-            AgentConfig::from_config(&config, self.machine.clone()),
-        );
-        give(
-            &self.engine,
-            EngineConfig::from_config(&config, self.machine.clone()),
-        );
+        // Always: it looks at the machine's address anew.
+        self.agent
+            .send_replace(AgentConfig::from_config(&config, self.machine.clone()));
+        let engine = EngineConfig::from_config(&config, self.machine.clone());
+        self.engine.send_if_modified(|current| {
+            let changed = *current != engine;
+            *current = engine;
+            changed
+        });
         self.current = config;
         Ok(later.iter().map(|(key, _)| key.name).collect())
     }
@@ -130,14 +131,6 @@ impl Controls {
 fn keep(key: &Key, from: &Config, to: &mut Config) {
     // What is shown can be read: a test says so of every key.
     let _ = (key.apply)(to, &(key.show)(from));
-}
-
-fn give<T: PartialEq>(part: &watch::Sender<T>, piece: T) {
-    part.send_if_modified(|current| {
-        let changed = *current != piece;
-        *current = piece;
-        changed
-    });
 }
 
 #[cfg(test)]
@@ -176,13 +169,20 @@ mod tests {
     }
 
     #[test]
-    fn each_part_gets_what_has_changed_and_nobody_else_is_woken() {
+    fn each_part_gets_what_has_changed() {
         let mut controls = controls("metadata=a=b\npublic_ip=10.0.0.1\ntoken_limit=7\n");
         let (mut agent, mut engine) = (controls.agent.subscribe(), controls.engine.subscribe());
         let mut apply = |text: &str| controls.apply(&loaded(text)).unwrap();
         // Nothing new.
         assert!(apply("metadata=a=b\npublic_ip=10.0.0.1\ntoken_limit=7\n").is_empty());
-        assert!(!agent.has_changed().unwrap() && !engine.has_changed().unwrap());
+        assert!(
+            !engine.has_changed().unwrap(),
+            "the engine is not woken for nothing"
+        );
+        assert!(
+            agent.has_changed().unwrap(),
+            "the address is looked at anew"
+        );
 
         apply(
             "metadata=c=d\npublic_ip=10.0.0.2\nagent_ttl=30s\ntoken_limit=9\napi_insecure=true\n",

@@ -14,6 +14,7 @@ mod api;
 mod bad_input;
 mod control_plane;
 mod cost;
+mod daemon;
 mod install;
 mod machine;
 mod metadata;
