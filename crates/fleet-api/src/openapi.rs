@@ -85,11 +85,14 @@ mod tests {
         check::<v2::UnitListing>("UnitListing", true);
         check::<v2::MachineListing>("MachineListing", true);
         check::<v2::MachineView>("MachineView", true);
+        check::<v2::MachineChange>("MachineChange", false);
+        check::<v2::MachineUnitListing>("MachineUnitListing", true);
+        check::<v2::MachineUnit>("MachineUnit", true);
         let n_schemas = document()["components"]["schemas"]
             .as_object()
             .unwrap()
             .len();
-        assert_eq!(n_schemas, 14 + 1, "all of them, and the error");
+        assert_eq!(n_schemas, 17 + 1, "all of them, and the error");
     }
 
     #[test]

@@ -9,6 +9,9 @@
 //! | `GET /units/{name}` | – | [`UnitView`] |
 //! | `POST /wait` | [`WaitRequest`] | lines of [`Progress`] as they happen, until all are final |
 //! | `GET /machines` | – | [`MachineListing`] |
+//! | `GET /machines/{id}` | – | [`MachineView`] |
+//! | `POST /machines/{id}` | [`MachineChange`] | [`MachineView`] |
+//! | `GET /machines/{id}/units` | – | [`MachineUnitListing`] |
 //! | `GET /openapi.json` | – | [`crate::openapi::DOCUMENT`] |
 
 use serde::{Deserialize, Serialize};
@@ -277,12 +280,70 @@ pub struct MachineView {
     pub metadata: BTreeMap<String, String>,
     /// `present`, `suspect`, `lost`, `unsupervised`, `retired`.
     pub status: String,
-    /// Why it takes no new units at present.
+    /// Why it has this status, in words; left out while it is present.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// What is wrong there, so that it takes no new units.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// It takes no new units, because somebody asked for that.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cordoned: bool,
+    /// Its units are being moved to other machines, and it takes no new ones.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
+    /// So many units, with those that follow them, leave it at once; 0: as many as is usual.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_parallel: u32,
     /// fleetd's version there.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
+}
+
+/// What is to change about a machine; what is left out stays.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MachineChange {
+    /// Take no new units (`false`: take them again).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cordoned: Option<bool>,
+    /// Move all units to other machines, and take no new ones (`false`: no longer).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draining: Option<bool>,
+    /// So many units, with those that follow them, leave it at once; 0: as many as is usual.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_parallel: Option<u32>,
+}
+
+/// The units that a machine has, or is still to stop.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MachineUnitListing {
+    /// In byte order of their names.
+    pub units: Vec<MachineUnit>,
+}
+
+/// A unit on a machine, and what is to become of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MachineUnit {
+    /// The unit.
+    pub name: String,
+    /// What the machine is to do: `gone` (stop and forget it), `loaded`, `launched`.
+    pub order: String,
+    /// The machine that is to have it: another one while it moves; None while it is to have
+    /// none, and for a global unit.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "machineID")]
+    pub machine_id: Option<String>,
+    /// Runs on every machine that qualifies.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub global: bool,
+    /// Why it is where it is, or why it cannot leave.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// It is to leave and cannot: which requirement refused how many other machines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<RefusalView>,
 }
 
 fn is_zero(n: &u32) -> bool {

@@ -305,6 +305,8 @@ pub struct MachineWish {
     pub cordon: bool,
     /// Move all units off.
     pub drain: bool,
+    /// So many units, with those that follow them, leave at once; 0: as many as is usual.
+    pub max_parallel: u32,
 }
 
 impl MachineWish {

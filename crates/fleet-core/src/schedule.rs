@@ -41,6 +41,7 @@ pub(crate) enum No {
     /// Another unit replaces it there.
     ReplacedBy(UnitName),
     RefusedByAgent(Arc<str>),
+    FailedThere(Arc<str>),
     /// It suits the unit, but not one that follows it.
     Follower(UnitName),
 }
@@ -71,6 +72,7 @@ impl fmt::Display for No {
             }
             No::ReplacedBy(unit) => write!(f, "{unit} replaces it there"),
             No::RefusedByAgent(why) => write!(f, "the machine refused it: {why}"),
+            No::FailedThere(why) => write!(f, "it failed there: {why}"),
             No::Follower(unit) => write!(f, "{unit}, which follows it, cannot come along"),
         }
     }
@@ -418,7 +420,7 @@ impl Cluster {
         Box::new(preferred.chain(others))
     }
 
-    fn peers_match(
+    pub(crate) fn peers_match(
         &self,
         needs: &Requirements,
         id: &MachineId,
@@ -633,6 +635,7 @@ fn not_backed_off(
 ) -> Result<(), No> {
     let unit = cluster.units.get(search.unit);
     match unit.and_then(|unit| unit.back_off(id, search.now_ms)) {
+        Some(back_off) if back_off.failed => Err(No::FailedThere(back_off.why.clone())),
         Some(back_off) => Err(No::RefusedByAgent(back_off.why.clone())),
         None => Ok(()),
     }

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use super::v1::found;
 use super::{Call, Client, Error, escape};
 use crate::v2::{
-    BASE, BatchAnswer, BatchRequest, HEARTBEAT, MAX_BATCH, MAX_PAGE, MachineListing, Progress,
-    UnitListing, UnitView, WaitRequest,
+    BASE, BatchAnswer, BatchRequest, HEARTBEAT, MAX_BATCH, MAX_PAGE, MachineChange, MachineListing,
+    MachineUnitListing, MachineView, Progress, UnitListing, UnitView, WaitRequest,
 };
 
 /// A wait's answer that says nothing for so long (not even an empty line) is broken.
@@ -109,6 +109,22 @@ impl Client {
     /// All machines, absent ones too.
     pub async fn machine_views(&self) -> Result<MachineListing, Error> {
         self.json(Call::get(format!("{BASE}/machines"))).await
+    }
+
+    /// Cordons, drains or opens a machine, by its whole id.
+    pub async fn change_machine(
+        &self,
+        id: &str,
+        change: &MachineChange,
+    ) -> Result<MachineView, Error> {
+        let path = format!("{BASE}/machines/{}", escape(id));
+        self.json(Call::with_json(Method::POST, path, change)).await
+    }
+
+    /// The units that a machine has, or is still to stop.
+    pub async fn units_of_machine(&self, id: &str) -> Result<MachineUnitListing, Error> {
+        let path = format!("{BASE}/machines/{}/units", escape(id));
+        self.json(Call::get(path)).await
     }
 }
 

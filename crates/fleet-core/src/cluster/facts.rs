@@ -171,7 +171,9 @@ pub struct Reported {
     pub reached: Reached,
     /// systemd says `failed`.
     pub failed: bool,
-    /// Why it was refused.
+    /// systemd says `activating`: it starts, or starts again after a failure.
+    pub starting: bool,
+    /// Why it was refused or failed.
     pub why: Option<Arc<str>>,
 }
 
@@ -181,8 +183,10 @@ impl From<&StateRecord> for Reported {
             decision: record.decision,
             reached: record.reached,
             failed: record.active == "failed",
+            starting: record.active == "activating",
             why: match record.reached {
                 Reached::Refused => record.why.as_deref().map(Arc::from),
+                _ if record.active == "failed" => record.why.as_deref().map(Arc::from),
                 _ => None,
             },
         }

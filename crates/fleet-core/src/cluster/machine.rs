@@ -90,6 +90,12 @@ impl Machine {
             .any(|place| matches!(place, Place::Member(_)))
     }
 
+    /// Its units are to leave it. They leave a machine only while it is there to be seen: one
+    /// that is away is a matter of loss.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.wish.drain && self.status == MemberStatus::Present
+    }
+
     /// Whether the unit is wanted here.
     pub(crate) fn runs(&self, unit: &str) -> bool {
         self.units

@@ -75,6 +75,8 @@ pub struct Cluster {
     pub(crate) explain: Explain,
     /// Set while nothing is declared lost.
     pub(crate) freeze: Option<Freeze>,
+    /// The units that could leave each drained machine, and wait for their turn.
+    pub(crate) drains: BTreeMap<MachineId, BTreeSet<UnitName>>,
     /// Units whose own, shorter grace has ended while too many machines are away.
     pub(crate) impatient: BTreeSet<UnitName>,
 }
@@ -308,6 +310,9 @@ impl Cluster {
                 // Where it is now means something else.
                 let followers = self.followers.get(name.as_str()).into_iter().flatten();
                 self.marks.units.extend(followers.cloned());
+                for id in &machines {
+                    self.look_at_globals_of(id);
+                }
             }
             // Whoever was kept away by what it demanded before may come now.
             if let Some(needs) = &old_needs {
@@ -446,6 +451,9 @@ impl Cluster {
                 _ => {}
             }
         }
+        if machine.wish.drain && before.is_some() && order.is_none() {
+            self.look_at_globals_of(id);
+        }
         if before.is_some() && !counted(order) {
             let patterns = needs.as_ref().map(|needs| needs.patterns());
             self.wake_for_leaver(name, patterns.unwrap_or_default(), id);
@@ -492,6 +500,14 @@ impl Cluster {
                 let machines = self.marks.globals.entry(global.clone()).or_default();
                 machines.insert(id.clone());
             }
+        }
+    }
+
+    /// Which global units a machine has may have to change.
+    pub(crate) fn look_at_globals_of(&mut self, id: &MachineId) {
+        for global in self.globals.keys() {
+            let machines = self.marks.globals.entry(global.clone()).or_default();
+            machines.insert(id.clone());
         }
     }
 

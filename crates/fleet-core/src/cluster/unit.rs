@@ -29,7 +29,7 @@ pub(crate) struct Rare {
     pub(crate) refused_by: BTreeMap<MachineId, Arc<str>>,
 }
 
-/// An agent's refusal.
+/// An agent's refusal, or a failure that ended a move.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct BackOff {
     /// Not tried there before this, in monotonic milliseconds.
@@ -37,6 +37,8 @@ pub(crate) struct BackOff {
     /// How often in a row.
     pub(crate) times: u32,
     pub(crate) why: Arc<str>,
+    /// It failed there while it was being moved; otherwise it was refused.
+    pub(crate) failed: bool,
 }
 
 impl Unit {
@@ -110,6 +112,18 @@ impl Unit {
                     Order::Launched => state.reached == Reached::Launched,
                 }
         })
+    }
+
+    /// As [`Unit::has_reached`], and what was to be started is not still on its way.
+    pub(crate) fn has_started(
+        &self,
+        machine: &MachineId,
+        decision: Decision,
+        order: Order,
+    ) -> bool {
+        self.has_reached(machine, decision, order)
+            && !(order == Order::Launched
+                && self.states.get(machine).is_some_and(|state| state.starting))
     }
 
     pub(crate) fn has_no_wish(&self) -> bool {

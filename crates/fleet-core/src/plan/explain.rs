@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::global::most_frequent;
-use super::ordinary::Move;
+use super::moves::Move;
 use super::{Planner, Whereabouts};
 use crate::cluster::Wish;
 use crate::name::UnitName;

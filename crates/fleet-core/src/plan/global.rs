@@ -99,6 +99,15 @@ impl Planner<'_> {
         let Some(machine) = self.cluster.machines.get(id) else {
             return Verdict::Runs;
         };
+        if runs && self.cluster.is_drained_of_others(id) {
+            let no = No::Closed("the machine is being drained".to_owned());
+            let why = format!(
+                "{} is being drained, and nothing else is left there",
+                id.short()
+            );
+            self.assign(name, id, Order::Gone, why);
+            return Verdict::Refused(no);
+        }
         if runs {
             return match self.may_stay_global(name, wish, machine) {
                 Ok(()) => {

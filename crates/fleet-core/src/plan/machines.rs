@@ -104,17 +104,12 @@ impl Planner<'_> {
         self.write_member(id, status, reason);
         let drain_changed = was_drained != self.is_drained(id);
         self.mark_units_of(id, old_status, drain_changed, metadata_changed);
-        if old_status != status || was_open != is_open || metadata_changed {
+        if drain_changed {
+            self.cluster.drains.remove(id);
+        }
+        if old_status != status || was_open != is_open || metadata_changed || drain_changed {
             self.cluster.explain.all = true;
-            for global in self.cluster.globals.keys() {
-                let machines = self
-                    .cluster
-                    .marks
-                    .globals
-                    .entry(global.clone())
-                    .or_default();
-                machines.insert(id.clone());
-            }
+            self.cluster.look_at_globals_of(id);
         }
     }
 

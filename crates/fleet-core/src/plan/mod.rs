@@ -18,12 +18,17 @@ use crate::records::{
 mod explain;
 mod global;
 mod machines;
+mod moves;
 mod ordinary;
+
+pub use moves::DEFAULT_DRAIN_PARALLEL;
 
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod moves_fixtures;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -157,7 +162,9 @@ impl<'c> Planner<'c> {
                 self.place(name, among);
             } else if let Some((name, among)) = self.after_peers.pop_first() {
                 // The peers have found no place, or wait for each other.
-                self.place_one(&name, among);
+                self.place_one(&name, among, false);
+            } else if let Some(name) = self.next_drained() {
+                self.place_one(&name, None, true);
             } else {
                 break;
             }

@@ -79,13 +79,29 @@ impl Model {
         reached: Reached,
         why: Option<&str>,
     ) {
+        self.report_as(unit, id, reached, "active", why);
+    }
+
+    /// systemd has started the unit and given it up.
+    pub(crate) fn fail(&mut self, unit: &UnitName, id: &MachineId, why: &str) {
+        self.report_as(unit, id, Reached::Launched, "failed", Some(why));
+    }
+
+    fn report_as(
+        &mut self,
+        unit: &UnitName,
+        id: &MachineId,
+        reached: Reached,
+        active: &str,
+        why: Option<&str>,
+    ) {
         let key = (id.clone(), unit.clone());
         let Some(assignment) = self.assignments.get(&key) else {
             return;
         };
         let record = StateRecord {
             load: "loaded".into(),
-            active: "active".into(),
+            active: active.into(),
             sub: "running".into(),
             hash: assignment.hash,
             decision: assignment.decision,
@@ -318,6 +334,7 @@ pub(crate) fn run(script: &str) -> String {
                 let wish = MachineWish {
                     drain: verb == "drain",
                     cordon: verb == "cordon",
+                    max_parallel: rest.get(1).map_or(0, |n| n.parse().unwrap()),
                     ..MachineWish::default()
                 };
                 model.set_wish(&id(), wish);
@@ -335,6 +352,16 @@ pub(crate) fn run(script: &str) -> String {
                 let why = rest[2..].join(" ");
                 let id = MachineId::new(rest[1]);
                 model.report(&name(rest[0]), &id, Reached::Refused, Some(&why));
+                false
+            }
+            "fail" => {
+                let why = rest[2..].join(" ");
+                model.fail(&name(rest[0]), &MachineId::new(rest[1]), &why);
+                false
+            }
+            "restarting" => {
+                let (unit, id) = (name(rest[0]), MachineId::new(rest[1]));
+                model.report_as(&unit, &id, Reached::Launched, "activating", None);
                 false
             }
             "damage" => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::moves::{Cause, Move, Turn};
 use super::{Planner, Whereabouts};
 use crate::cluster::{BackOff, Timer, Wait, Wish};
 use crate::name::UnitName;
@@ -15,34 +16,9 @@ const FIRST_BACK_OFF_MS: u64 = 15_000;
 /// Pauses double up to this.
 const MAX_BACK_OFF_MS: u64 = 600_000;
 
-/// A unit is to leave its machine, but keeps it until another one has started it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Move {
-    pub(crate) from: MachineId,
-    pub(crate) cause: Cause,
-}
-
 /// A unit looks for a machine: among these, which have changed so that they may do, or among
 /// all.
 pub(crate) type Among = Option<BTreeSet<MachineId>>;
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Cause {
-    Lost,
-    Drained,
-    ReplacedBy(UnitName),
-}
-
-impl Move {
-    pub(crate) fn words(&self) -> String {
-        let from = self.from.short();
-        match &self.cause {
-            Cause::Lost => format!("{from} is lost"),
-            Cause::Drained => format!("{from} is being drained"),
-            Cause::ReplacedBy(unit) => format!("{unit} replaces it on {from}"),
-        }
-    }
-}
 
 impl Planner<'_> {
     /// Looks at a unit that has changed: takes back what may not stay, and notes what has to
@@ -91,7 +67,7 @@ impl Planner<'_> {
         {
             self.after_peers.insert(name, among);
         } else {
-            self.place_one(&name, among);
+            self.place_one(&name, among, false);
         }
     }
 
@@ -177,137 +153,6 @@ impl Planner<'_> {
         }
         self.assign(name, &id, order, "its assignment had vanished".to_owned());
         Some(id)
-    }
-
-    /// Why a unit should leave a machine on which it could go on for now.
-    pub(crate) fn cause_to_move(
-        &mut self,
-        name: &UnitName,
-        wish: &Wish,
-        home: &MachineId,
-    ) -> Option<Cause> {
-        if self.is_lost_for(name, wish, home) {
-            return Some(Cause::Lost);
-        }
-        let machine = self.cluster.machines.get(home)?;
-        if machine.wish.drain {
-            return Some(Cause::Drained);
-        }
-        let replacer = self.cluster.replacer(name, &wish.requirements, machine)?;
-        let settled = self.cluster.is_on(replacer.as_str(), home);
-        settled.then_some(Cause::ReplacedBy(replacer))
-    }
-
-    /// Whether the machine has been away for as long as this unit bears.
-    fn is_lost_for(&mut self, name: &UnitName, wish: &Wish, id: &MachineId) -> bool {
-        let status = self.cluster.status(id);
-        if !matches!(
-            status,
-            MemberStatus::Lost | MemberStatus::Suspect | MemberStatus::Retired
-        ) {
-            return false;
-        }
-        let lost = status != MemberStatus::Suspect;
-        let Some(grace) = wish.requirements.lost_after else {
-            return lost;
-        };
-        let vanished_at = self.cluster.machines.get(id).and_then(|m| m.vanished_at);
-        let Some(vanished_at) = vanished_at else {
-            return lost;
-        };
-        let grace = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        let due = vanished_at.saturating_add(grace);
-        if self.now.monotonic_ms < due {
-            self.cluster.timers.insert((due, Timer::Unit(name.clone())));
-            return false;
-        }
-        if lost {
-            return true;
-        }
-        let frozen = self.is_frozen_since(vanished_at);
-        if frozen {
-            self.cluster.impatient.insert(name.clone());
-        }
-        !frozen
-    }
-
-    /// Two machines have the unit: the older one gives it up once the newer one has started it,
-    /// or keeps it if it has come back before that. Returns the machine that is to have it.
-    fn advance_handover(
-        &mut self,
-        name: &UnitName,
-        wish: &Wish,
-        order: Order,
-        home: MachineId,
-    ) -> MachineId {
-        let Some(unit) = self.cluster.units.get(name) else {
-            return home;
-        };
-        let placement = unit.placement.as_deref();
-        let leaving = placement
-            .filter(|placement| placement.machine.as_ref() == Some(&home))
-            .and_then(|placement| placement.leaving.clone());
-        let others: Vec<_> = unit
-            .wanted_at()
-            .map(|(id, assigned)| (id.clone(), *assigned))
-            .collect();
-        let Some(started) = unit
-            .assignments
-            .get(&home)
-            .map(|assigned| unit.has_reached(&home, assigned.decision, assigned.order))
-        else {
-            return home;
-        };
-        for (other, assigned) in others {
-            if other == home {
-                continue;
-            }
-            if leaving.as_ref() != Some(&other) {
-                let why = format!("{} has it by a newer decision", home.short());
-                self.assign(name, &other, Order::Gone, why);
-            } else if started {
-                let why = format!("{} has started it", home.short());
-                self.assign(name, &other, Order::Gone, why);
-            } else if self.still_runs(name, wish, &other, assigned.decision, assigned.order) {
-                let why = format!("{} is back and still has it", other.short());
-                self.assign(name, &home, Order::Gone, why.clone());
-                self.assign(name, &other, order, why.clone());
-                let whereabouts = Whereabouts {
-                    machine: Some(other.clone()),
-                    leaving: Some(home),
-                    reason: why,
-                    ..Whereabouts::default()
-                };
-                self.settle(name, whereabouts);
-                return other;
-            }
-        }
-        home
-    }
-
-    /// The original, away for a while, is back and has lost nothing.
-    fn still_runs(
-        &self,
-        name: &UnitName,
-        wish: &Wish,
-        id: &MachineId,
-        decision: crate::records::Decision,
-        order: Order,
-    ) -> bool {
-        let (Some(unit), Some(machine)) =
-            (self.cluster.units.get(name), self.cluster.machines.get(id))
-        else {
-            return false;
-        };
-        let needs = &wish.requirements;
-        machine.status == MemberStatus::Present
-            && !machine.wish.drain
-            && unit.has_reached(id, decision, order)
-            && self.cluster.replacer(name, needs, machine).is_none()
-            && self
-                .cluster
-                .may_stay(name, needs, id, &mut BTreeSet::new())
-                .is_ok()
     }
 
     /// The unit stays; its machine learns of a newer wish.
@@ -415,8 +260,9 @@ impl Planner<'_> {
         }
     }
 
-    /// Finds a machine for one unit, or lets it wait.
-    pub(crate) fn place_one(&mut self, name: &UnitName, only: Among) {
+    /// Finds a machine for one unit, or lets it wait. `is_called`: it is its turn to leave a
+    /// drained machine.
+    pub(crate) fn place_one(&mut self, name: &UnitName, only: Among, is_called: bool) {
         let Some(wish) = self
             .cluster
             .units
@@ -460,6 +306,13 @@ impl Planner<'_> {
         };
         match found {
             Found::At(score) => {
+                if let Some(moves) = &moves
+                    && moves.cause == Cause::Drained
+                    && self.could_stay(name, &wish, &moves.from)
+                    && self.stays_for_now(name, &wish, order, moves, is_called)
+                {
+                    return;
+                }
                 let is_preferred = search.prefer == Some(&score.machine);
                 let here = self.why_here(name, &wish, score.units, is_preferred);
                 let reason = match &moves {
@@ -469,9 +322,44 @@ impl Planner<'_> {
                 self.settle_at(name, &wish, order, &score.machine, moves, reason);
             }
             Found::Nowhere { for_want_of_room } => {
+                if let Some(moves) = &moves
+                    && moves.cause == Cause::Drained
+                    && self.could_stay(name, &wish, &moves.from)
+                    && self.awaits_peer(&wish, &moves.from)
+                {
+                    self.keep(name, &wish, order, &moves.from);
+                    return;
+                }
                 self.wait(name, &wish, order, moves, only.is_some(), for_want_of_room);
             }
         }
+    }
+
+    fn could_stay(&self, name: &UnitName, wish: &Wish, id: &MachineId) -> bool {
+        let needs = &wish.requirements;
+        let stay = self.cluster.may_stay(name, needs, id, &mut BTreeSet::new());
+        stay.is_ok()
+    }
+
+    /// It could leave its drained machine, but it is not its turn yet.
+    fn stays_for_now(
+        &mut self,
+        name: &UnitName,
+        wish: &Wish,
+        order: Order,
+        moves: &Move,
+        is_called: bool,
+    ) -> bool {
+        match self.turn(wish, &moves.from, is_called) {
+            Turn::Go => return false,
+            Turn::Follow => {}
+            Turn::Queue => {
+                let queue = self.cluster.drains.entry(moves.from.clone()).or_default();
+                queue.insert(name.clone());
+            }
+        }
+        self.keep(name, wish, order, &moves.from);
+        true
     }
 
     /// How a unit looks for a machine.
@@ -639,6 +527,12 @@ impl Planner<'_> {
                 }
             }
             self.renew(name, wish, order, &moves.from);
+            if moves.cause == Cause::Drained && !self.cluster.waiting.units.contains_key(name) {
+                // Those that follow it need not wait for it to leave.
+                let followers = self.cluster.followers.get(name.as_str());
+                let followers = followers.into_iter().flatten().cloned();
+                self.cluster.marks.units.extend(followers);
+            }
         }
         let wait = Wait {
             wait_for: self.cluster.wait_for(needs),
@@ -651,8 +545,7 @@ impl Planner<'_> {
 
     /// Whether the machine's agent has refused what it was last assigned; the refusal is noted.
     pub(crate) fn note_refusal(&mut self, name: &UnitName, id: &MachineId) -> bool {
-        let now_ms = self.now.monotonic_ms;
-        let Some(unit) = self.cluster.units.get_mut(name) else {
+        let Some(unit) = self.cluster.units.get(name) else {
             return false;
         };
         let (Some(assigned), Some(state)) = (unit.assignments.get(id), unit.states.get(id)) else {
@@ -661,18 +554,36 @@ impl Planner<'_> {
         if state.reached != Reached::Refused || state.decision < assigned.decision {
             return false;
         }
-        let why = state
-            .why
-            .clone()
-            .unwrap_or_else(|| Arc::from("no reason given"));
+        self.back_off(name, id, false);
+        true
+    }
+
+    /// The unit failed on a machine that it was being moved to; the machine is not tried again
+    /// at once.
+    pub(crate) fn note_failure(&mut self, name: &UnitName, id: &MachineId) {
+        self.back_off(name, id, true);
+    }
+
+    fn back_off(&mut self, name: &UnitName, id: &MachineId, failed: bool) {
+        let now_ms = self.now.monotonic_ms;
+        let Some(unit) = self.cluster.units.get_mut(name) else {
+            return;
+        };
+        let why = unit.states.get(id).and_then(|state| state.why.clone());
+        let why = why.unwrap_or_else(|| Arc::from("no reason given"));
         let back_offs = &mut unit.rare_mut().back_offs;
         let times = back_offs.get(id).map_or(0, |back_off| back_off.times) + 1;
         let pause = FIRST_BACK_OFF_MS.saturating_mul(1 << (times - 1).min(16));
         let until = now_ms.saturating_add(pause.min(MAX_BACK_OFF_MS));
-        back_offs.insert(id.clone(), BackOff { until, times, why });
+        let back_off = BackOff {
+            until,
+            times,
+            why,
+            failed,
+        };
+        back_offs.insert(id.clone(), back_off);
         let timer = Timer::BackOff(name.clone(), id.clone());
         self.cluster.timers.insert((until, timer));
-        true
     }
 
     /// Why this machine and no other.
@@ -685,7 +596,11 @@ impl Planner<'_> {
             back_offs.rfind(|(_, back_off)| self.now.monotonic_ms < back_off.until)
         });
         if let Some((id, back_off)) = refused {
-            return format!("{} has refused it: {}", id.short(), back_off.why);
+            let what = match back_off.failed {
+                true => format!("it failed on {}", id.short()),
+                false => format!("{} has refused it", id.short()),
+            };
+            return format!("{what}: {}", back_off.why);
         }
         if is_preferred {
             return "it ran there when it was brought over".to_owned();

@@ -54,6 +54,7 @@ enum Step {
     Desired(usize, usize),
     Agent(usize),
     Refuse(usize, usize),
+    Fail(usize, usize),
     Wait(u64),
 }
 
@@ -63,11 +64,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => (machine.clone(), 0..4_usize).prop_map(|(m, meta)| Step::Present(m, meta)),
         2 => machine.clone().prop_map(Step::Cut),
-        1 => (machine.clone(), 0..6_usize).prop_map(|(m, wish)| Step::Wish(m, wish)),
+        2 => (machine.clone(), 0..8_usize).prop_map(|(m, wish)| Step::Wish(m, wish)),
         5 => (unit.clone(), 0..REQUIREMENTS.len(), 0..4_usize).prop_map(|(u, r, d)| Step::Unit(u, r, d)),
         2 => (unit.clone(), 0..4_usize).prop_map(|(u, d)| Step::Desired(u, d)),
         6 => machine.clone().prop_map(Step::Agent),
-        1 => (unit, machine).prop_map(|(u, m)| Step::Refuse(u, m)),
+        1 => (unit.clone(), machine.clone()).prop_map(|(u, m)| Step::Refuse(u, m)),
+        1 => (unit, machine).prop_map(|(u, m)| Step::Fail(u, m)),
         2 => (0..8_u64).prop_map(Step::Wait),
     ];
     proptest::collection::vec((step, any::<bool>()), 1..60).prop_map(|steps| {
@@ -119,7 +121,8 @@ fn act(model: &mut Model, step: &Step) -> bool {
             let wish = MachineWish {
                 metadata: metadata(*wish % 4),
                 cordon: *wish == 4,
-                drain: *wish == 5,
+                drain: *wish >= 5,
+                max_parallel: u32::from(*wish == 6),
             };
             model.set_wish(&MachineId::new(MACHINES[*m]), wish);
         }
@@ -151,6 +154,17 @@ fn act(model: &mut Model, step: &Step) -> bool {
                 .is_some_and(|a| a.order != Order::Gone);
             if starts && model.presences.contains_key(&id) {
                 model.report(&key.1, &id, Reached::Refused, Some("no"));
+            }
+        }
+        Step::Fail(u, m) => {
+            let id = MachineId::new(MACHINES[*m]);
+            let key = (id.clone(), name(UNITS[*u]));
+            let starts = model
+                .assignments
+                .get(&key)
+                .is_some_and(|a| a.order == Order::Launched);
+            if starts && model.presences.contains_key(&id) {
+                model.fail(&key.1, &id, "exit-code");
             }
         }
         Step::Wait(seconds) => {

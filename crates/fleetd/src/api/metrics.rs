@@ -60,7 +60,7 @@ pub(crate) fn handler(route: &Route) -> &'static str {
         Route::V1(V1::Units | V1::Unit(_)) => "units",
         Route::V1(V1::States | V1::State(_)) => "state",
         Route::V1(V1::Discovery) => "discovery",
-        Route::V2(V2::Machines) => "v2/machines",
+        Route::V2(V2::Machines | V2::Machine(_) | V2::UnitsOfMachine(_)) => "v2/machines",
         Route::V2(V2::Units | V2::Unit(_)) => "v2/units",
         Route::V2(V2::Wait) => "v2/wait",
         Route::V2(V2::OpenApi) => "v2/openapi.json",

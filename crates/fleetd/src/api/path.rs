@@ -34,6 +34,8 @@ pub(crate) enum V1 {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum V2 {
     Machines,
+    Machine(String),
+    UnitsOfMachine(String),
     Units,
     Unit(String),
     Wait,
@@ -98,6 +100,11 @@ fn v2_route(rest: &str) -> Route {
         ("wait", _) => V2::Wait,
         ("openapi.json", _) => V2::OpenApi,
         (_, Some(("units", name))) if is_name(name) => V2::Unit(name.to_owned()),
+        (_, Some(("machines", id))) if is_name(id) => V2::Machine(id.to_owned()),
+        (_, Some(("machines", rest))) => match rest.split_once('/') {
+            Some((id, "units")) if is_name(id) => V2::UnitsOfMachine(id.to_owned()),
+            _ => return Route::NoV2,
+        },
         _ => return Route::NoV2,
     })
 }
@@ -191,6 +198,14 @@ mod tests {
             ("/fleet/v2/units", Route::V2(V2::Units)),
             ("/fleet/v2/units/a", Route::V2(V2::Unit("a".into()))),
             ("/fleet/v2/machines", Route::V2(V2::Machines)),
+            ("/fleet/v2/machines/m1", Route::V2(V2::Machine("m1".into()))),
+            (
+                "/fleet/v2/machines/m1/units",
+                Route::V2(V2::UnitsOfMachine("m1".into())),
+            ),
+            ("/fleet/v2/machines/m1/units/", Route::NoV2),
+            ("/fleet/v2/machines/m1/x", Route::NoV2),
+            ("/fleet/v2/machines/", Route::NoV2),
             ("/fleet/v2/wait", Route::V2(V2::Wait)),
             ("/fleet/v2/openapi.json", Route::V2(V2::OpenApi)),
             ("/fleet/v2", Route::NoV2),

@@ -1,14 +1,9 @@
 //! API v2: what v1 cannot say. Its types and paths are those of [`fleet_api::v2`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use fleet_api::v2::{
-    BASE, MAX_PAGE, MachineListing, MachineView, RefusalView, StateView, UnitListing, UnitView,
-};
-use fleet_core::records::{
-    MachineRecord, MachineWish, MemberRecord, MemberStatus, PlacementRecord, Reached, Refusal,
-    StateRecord,
-};
+use fleet_api::v2::{BASE, MAX_PAGE, RefusalView, StateView, UnitListing, UnitView};
+use fleet_core::records::{MemberStatus, PlacementRecord, Reached, Refusal, StateRecord};
 use hyper::Method;
 use serde::de::DeserializeOwned;
 
@@ -19,6 +14,10 @@ use super::request::{Answer, Call, Reply, RequestBody};
 use super::{Api, batch, wait};
 use crate::store::keys::{self, Key};
 use crate::store::{self, Range, Revision};
+
+mod machines;
+
+use machines::Members;
 
 /// Most entries read at a time beside a page of units.
 const MAX_CHUNK: usize = 5_000;
@@ -33,14 +32,17 @@ pub(crate) async fn serve(
         (V2::Units, Method::GET) => list(state, call).await,
         (V2::Units, Method::POST) => batch::submit(state, call, body).await,
         (V2::Unit(name), Method::GET) => get(state, &name).await,
-        (V2::Machines, Method::GET) => machines(state).await,
+        (V2::Machines, Method::GET) => machines::list(state).await,
+        (V2::Machine(id), Method::GET) => machines::get(state, &id).await,
+        (V2::Machine(id), Method::POST) => machines::change(state, &id, body).await,
+        (V2::UnitsOfMachine(id), Method::GET) => machines::units(state, &id).await,
         (V2::Wait, Method::POST) => wait::start(state, body).await,
         (V2::OpenApi, Method::GET) => Ok(Reply::text(
             "application/json",
             fleet_api::openapi::DOCUMENT,
         )),
-        (V2::Units, _) => not_allowed("GET and POST"),
-        (V2::Unit(_) | V2::Machines | V2::OpenApi, _) => not_allowed("GET"),
+        (V2::Units | V2::Machine(_), _) => not_allowed("GET and POST"),
+        (V2::Unit(_) | V2::Machines | V2::UnitsOfMachine(_) | V2::OpenApi, _) => not_allowed("GET"),
         (V2::Wait, _) => not_allowed("POST"),
     }
 }
@@ -100,108 +102,6 @@ async fn get(state: &Api, name: &str) -> Answer {
         ..view(&unit, placement.as_ref(), &states, &members)
     };
     Ok(Reply::json(&view).with_warnings(reading.into_warnings()))
-}
-
-async fn machines(state: &Api) -> Answer {
-    let mut reading = Reading::new(&*state.store);
-    let members = Members::read(&mut reading, None).await?;
-    let wishes = reading.range(keys::MACHINE_WISHES, None).await?;
-    let mut wished: BTreeMap<String, MachineWish> = BTreeMap::new();
-    for entry in &wishes.entries {
-        if let Key::MachineWish(id) = keys::parse(&entry.key)
-            && let Some(wish) = reading.decode(entry)
-        {
-            wished.insert(id.to_owned(), wish);
-        }
-    }
-    let ids: BTreeSet<&String> = members.present.keys().chain(members.known.keys()).collect();
-    let machines = ids
-        .into_iter()
-        .map(|id| members.view(id, wished.get(id)))
-        .collect();
-    Ok(Reply::json(&MachineListing { machines }).with_warnings(reading.into_warnings()))
-}
-
-/// The machines: who is present, and who has ever been.
-struct Members {
-    present: BTreeMap<String, MachineRecord>,
-    known: BTreeMap<String, MemberRecord>,
-}
-
-impl Members {
-    async fn read(
-        reading: &mut Reading<'_>,
-        revision: Option<Revision>,
-    ) -> Result<Members, store::Error> {
-        let machines = reading.range(keys::MACHINES, revision).await?;
-        let known = reading.range(keys::MEMBERS, revision).await?;
-        let mut members = Members {
-            present: BTreeMap::new(),
-            known: BTreeMap::new(),
-        };
-        for entry in &machines.entries {
-            if let Key::Machine(id) = keys::parse(&entry.key)
-                && let Some(record) = reading.decode(entry)
-            {
-                members.present.insert(id.to_owned(), record);
-            }
-        }
-        for entry in &known.entries {
-            if let Key::Member(id) = keys::parse(&entry.key)
-                && let Some(record) = reading.decode(entry)
-            {
-                members.known.insert(id.to_owned(), record);
-            }
-        }
-        Ok(members)
-    }
-
-    /// Presence itself counts more than what the engine has made of it so far.
-    fn status(&self, id: &str) -> MemberStatus {
-        let known = self.known.get(id).map(|member| member.status);
-        match (self.present.contains_key(id), known) {
-            (_, Some(MemberStatus::Retired)) => MemberStatus::Retired,
-            (true, _) => MemberStatus::Present,
-            (false, None | Some(MemberStatus::Present)) => MemberStatus::Suspect,
-            (false, Some(status)) => status,
-        }
-    }
-
-    fn view(&self, id: &str, wish: Option<&MachineWish>) -> MachineView {
-        let present = self.present.get(id);
-        let known = self.known.get(id);
-        let own = present
-            .map(|record| &record.metadata)
-            .or(known.map(|member| &member.metadata));
-        let nothing = BTreeMap::new();
-        let own = own.unwrap_or(&nothing);
-        let trouble = present
-            .and_then(|record| record.trouble.clone())
-            .or_else(|| {
-                let wish = wish?;
-                match (wish.drain, wish.cordon) {
-                    (true, _) => Some("draining".to_owned()),
-                    (false, true) => Some("cordoned".to_owned()),
-                    (false, false) => None,
-                }
-            });
-        MachineView {
-            id: id.to_owned(),
-            primary_ip: present
-                .map(|record| record.public_ip.clone())
-                .or(known.map(|member| member.public_ip.clone()))
-                .unwrap_or_default(),
-            metadata: match wish {
-                Some(wish) => wish.merged(own),
-                None => own.clone(),
-            },
-            status: self.status(id).as_str().to_owned(),
-            trouble,
-            version: present
-                .map(|record| record.version.clone())
-                .unwrap_or_default(),
-        }
-    }
 }
 
 /// The placements of a page of units: a range over the same names.

@@ -26,6 +26,8 @@ fn paths() -> impl Strategy<Value = String> {
         "/fleet/v2/units",
         "/fleet/v2/units/",
         "/fleet/v2/machines",
+        "/fleet/v2/machines/m1",
+        "/fleet/v2/machines/m1/units",
         "/fleet/v2/nothing",
         "/",
     ];

@@ -208,7 +208,7 @@ async fn machines_with_their_status() {
         [
             ("back", "present", None, 0),
             ("gone", "suspect", None, 1),
-            ("lost", "lost", Some("cordoned"), 0),
+            ("lost", "lost", None, 0),
             ("present", "present", None, 1),
             ("resting", "unsupervised", None, 1),
             ("sick", "present", Some("systemd cannot be reached: no"), 0),
@@ -271,7 +271,7 @@ async fn the_document_of_v2_names_every_path() {
         }
     }
     let n_paths = document["paths"].as_object().unwrap().len();
-    assert_eq!(n_paths, 5);
+    assert_eq!(n_paths, 7);
 }
 
 #[tokio::test]

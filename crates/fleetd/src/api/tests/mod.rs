@@ -23,6 +23,7 @@ mod batch;
 mod documents;
 mod fuzz;
 mod listing;
+mod machine_wishes;
 mod machines;
 mod original;
 #[path = "../../../tests/common/original.rs"]

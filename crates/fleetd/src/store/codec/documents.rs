@@ -275,11 +275,14 @@ shape! {
         cordon: bool,
         #[serde(default, skip_serializing_if = "is_false")]
         drain: bool,
+        #[serde(default, skip_serializing_if = "is_zero_u32")]
+        parallel: u32,
     }
     of(record) {
         metadata: Cow::Borrowed(&record.metadata),
         cordon: record.cordon,
-        drain: record.drain
+        drain: record.drain,
+        parallel: record.max_parallel
     }
     text { metadata_bytes(&record.metadata) }
     record(doc) {
@@ -287,6 +290,7 @@ shape! {
             metadata: doc.metadata.into_owned(),
             cordon: doc.cordon,
             drain: doc.drain,
+            max_parallel: doc.parallel,
         })
     }
 }

@@ -94,6 +94,7 @@ fn wish() -> MachineWish {
         metadata: metadata(),
         cordon: true,
         drain: true,
+        max_parallel: 3,
     }
 }
 
@@ -211,7 +212,7 @@ fn the_format_is_as_it_was_first_written() {
         r#"{"v":1,"order":"loaded","at":[41,42],"hash":"Ny6gjKsz5xwCxlHbyDpHTTLGduo","restarts":2,"reason":"drain of m2","text":"[Service]\nExecStart=/bin/true\n"}"#,
         r#"{"v":1,"boot":"b","ip":"10.0.0.1","metadata":{"disk":"ssd \"fast\"","region":"eu"},"version":"1.0.0","format":1,"no_engine":true,"trouble":"systemd cannot be reached: gone"}"#,
         r#"{"v":1,"status":"suspect","since":5,"first_seen":4,"ip":"10.0.0.1","metadata":{"disk":"ssd \"fast\"","region":"eu"},"reason":"its lease has gone"}"#,
-        r#"{"v":1,"metadata":{"disk":"ssd \"fast\"","region":"eu"},"cordon":true,"drain":true}"#,
+        r#"{"v":1,"metadata":{"disk":"ssd \"fast\"","region":"eu"},"cordon":true,"drain":true,"parallel":3}"#,
         r#"{"v":1}"#,
         r#"{"v":1,"load":"bad-setting","is":"failed/failed","hash":"Ny6gjKsz5xwCxlHbyDpHTTLGduo","at":[999999998,999999999],"did":"refused","id":"FIoY_26VTNiS2snem7kNWg","desc":"Hello \"World\"","why":"exit status 1","log":["a\tline",""]}"#,
         r#"{"v":1,"machine":"148a18ff6e954cd892dac9de9bb90d5a","version":"1.0.0","since":7}"#,

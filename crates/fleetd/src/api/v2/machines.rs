@@ -1,0 +1,253 @@
+//! Machines in v2: who there is, and what is asked of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleet_api::v2::{
+    BASE, MachineChange, MachineListing, MachineUnit, MachineUnitListing, MachineView,
+};
+use fleet_core::records::{
+    AssignmentRecord, MachineRecord, MachineWish, MemberRecord, MemberStatus,
+};
+
+use super::{json, refusals};
+use crate::api::Api;
+use crate::api::failure::Failure;
+use crate::api::read::Reading;
+use crate::api::request::{Answer, MAX_V2_BODY, Reply, RequestBody};
+use crate::store::codec::Document;
+use crate::store::keys::{self, Key};
+use crate::store::{self, Compare, Op, Revision, Txn};
+
+/// Others may change the same machine at the same time so often; then the client is told.
+const MAX_ATTEMPTS: usize = 8;
+
+pub(super) async fn list(state: &Api) -> Answer {
+    let mut reading = Reading::new(&*state.store);
+    let members = Members::read(&mut reading, None).await?;
+    let wishes = reading.range(keys::MACHINE_WISHES, None).await?;
+    let mut wished: BTreeMap<String, MachineWish> = BTreeMap::new();
+    for entry in &wishes.entries {
+        if let Key::MachineWish(id) = keys::parse(&entry.key)
+            && let Some(wish) = reading.decode(entry)
+        {
+            wished.insert(id.to_owned(), wish);
+        }
+    }
+    let ids: BTreeSet<&String> = members.present.keys().chain(members.known.keys()).collect();
+    let machines = ids
+        .into_iter()
+        .map(|id| members.view(id, wished.get(id)))
+        .collect();
+    Ok(Reply::json(&MachineListing { machines }).with_warnings(reading.into_warnings()))
+}
+
+pub(super) async fn get(state: &Api, id: &str) -> Answer {
+    let mut reading = Reading::new(&*state.store);
+    let members = Members::read(&mut reading, None).await?;
+    if !members.knows(id) {
+        return Err(unknown(id));
+    }
+    let wish = match reading.key(keys::machine_wish(id)).await? {
+        Some(entry) => reading.decode(&entry),
+        None => None,
+    };
+    let view = members.view(id, wish.as_ref());
+    Ok(Reply::json(&view).with_warnings(reading.into_warnings()))
+}
+
+/// Changes what is asked of a machine. It may be asked twice.
+pub(super) async fn change(state: &Api, id: &str, body: &mut RequestBody) -> Answer {
+    let change: MachineChange = json(&body.read(MAX_V2_BODY).await?)?;
+    let mut last = store::Error::Conflict;
+    for _ in 0..MAX_ATTEMPTS {
+        let mut reading = Reading::new(&*state.store);
+        let members = Members::read(&mut reading, None).await?;
+        if !members.knows(id) {
+            return Err(unknown(id));
+        }
+        let key = keys::machine_wish(id);
+        let entry = reading.key(key.clone()).await?;
+        let before = match &entry {
+            Some(entry) => MachineWish::decode(&entry.key, &entry.value)?,
+            None => MachineWish::default(),
+        };
+        let wish = changed(&before, &change);
+        if wish == before {
+            return Ok(Reply::json(&members.view(id, Some(&wish))));
+        }
+        let value = match &entry {
+            Some(entry) => wish.encode_over(&entry.value),
+            None => wish.encode(),
+        };
+        let txn = Txn {
+            compares: vec![match &entry {
+                Some(entry) => Compare::ModRevision(key.clone(), entry.mod_revision),
+                None => Compare::Absent(key.clone()),
+            }],
+            ops: vec![Op::Put {
+                key,
+                value,
+                lease: None,
+            }],
+        };
+        match state.store.commit(txn).await {
+            Ok(_) => return Ok(Reply::json(&members.view(id, Some(&wish)))),
+            Err(error @ (store::Error::Conflict | store::Error::OutcomeUnknown(_))) => last = error,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(last.into())
+}
+
+fn changed(before: &MachineWish, change: &MachineChange) -> MachineWish {
+    let drain = change.draining.unwrap_or(before.drain);
+    MachineWish {
+        cordon: change.cordoned.unwrap_or(before.cordon),
+        drain,
+        max_parallel: match drain {
+            true => change.max_parallel.unwrap_or(before.max_parallel),
+            // It belongs to the drain.
+            false => 0,
+        },
+        ..before.clone()
+    }
+}
+
+pub(super) async fn units(state: &Api, id: &str) -> Answer {
+    let mut reading = Reading::new(&*state.store);
+    let members = Members::read(&mut reading, None).await?;
+    if !members.knows(id) {
+        return Err(unknown(id));
+    }
+    let snapshot = reading.range(&keys::assignments_of(id), None).await?;
+    let mut assigned: BTreeMap<String, AssignmentRecord> = BTreeMap::new();
+    for entry in &snapshot.entries {
+        if let Key::Assignment(_, unit) = keys::parse(&entry.key)
+            && let Some(record) = reading.decode(entry)
+        {
+            assigned.insert(unit.to_owned(), record);
+        }
+    }
+    let mut placements = reading
+        .placements(assigned.keys().map(String::as_str))
+        .await?;
+    let units = assigned
+        .into_iter()
+        .map(|(name, record)| {
+            let placement = placements.remove(&name);
+            // An ordinary unit that is here is placed here, or is leaving.
+            let global = placement
+                .as_ref()
+                .is_some_and(|p| p.machine.is_none() && p.leaving.is_none());
+            let placement = placement.filter(|_| !global);
+            MachineUnit {
+                name,
+                order: record.order.as_str().to_owned(),
+                machine_id: placement
+                    .as_ref()
+                    .and_then(|p| p.machine.as_ref())
+                    .map(ToString::to_string),
+                global,
+                refusals: placement
+                    .as_ref()
+                    .map(|p| refusals(&p.refusals))
+                    .unwrap_or_default(),
+                reason: placement.map_or(record.reason, |p| p.reason),
+            }
+        })
+        .collect();
+    Ok(Reply::json(&MachineUnitListing { units }).with_warnings(reading.into_warnings()))
+}
+
+fn unknown(id: &str) -> Failure {
+    Failure::new(
+        404,
+        format!("machine {id} is not known: GET {BASE}/machines lists those that are"),
+    )
+}
+
+/// The machines: who is present, and who has ever been.
+pub(super) struct Members {
+    present: BTreeMap<String, MachineRecord>,
+    known: BTreeMap<String, MemberRecord>,
+}
+
+impl Members {
+    pub(super) async fn read(
+        reading: &mut Reading<'_>,
+        revision: Option<Revision>,
+    ) -> Result<Members, store::Error> {
+        let machines = reading.range(keys::MACHINES, revision).await?;
+        let known = reading.range(keys::MEMBERS, revision).await?;
+        let mut members = Members {
+            present: BTreeMap::new(),
+            known: BTreeMap::new(),
+        };
+        for entry in &machines.entries {
+            if let Key::Machine(id) = keys::parse(&entry.key)
+                && let Some(record) = reading.decode(entry)
+            {
+                members.present.insert(id.to_owned(), record);
+            }
+        }
+        for entry in &known.entries {
+            if let Key::Member(id) = keys::parse(&entry.key)
+                && let Some(record) = reading.decode(entry)
+            {
+                members.known.insert(id.to_owned(), record);
+            }
+        }
+        Ok(members)
+    }
+
+    fn knows(&self, id: &str) -> bool {
+        self.present.contains_key(id) || self.known.contains_key(id)
+    }
+
+    /// Presence itself counts more than what the engine has made of it so far.
+    pub(super) fn status(&self, id: &str) -> MemberStatus {
+        let known = self.known.get(id).map(|member| member.status);
+        match (self.present.contains_key(id), known) {
+            (_, Some(MemberStatus::Retired)) => MemberStatus::Retired,
+            (true, _) => MemberStatus::Present,
+            (false, None | Some(MemberStatus::Present)) => MemberStatus::Suspect,
+            (false, Some(status)) => status,
+        }
+    }
+
+    fn view(&self, id: &str, wish: Option<&MachineWish>) -> MachineView {
+        let present = self.present.get(id);
+        let known = self.known.get(id);
+        let own = present
+            .map(|record| &record.metadata)
+            .or(known.map(|member| &member.metadata));
+        let nothing = BTreeMap::new();
+        let own = own.unwrap_or(&nothing);
+        let trouble = present.and_then(|record| record.trouble.clone());
+        let reason = match (present, known) {
+            (None, Some(known)) if known.status == self.status(id) => known.reason.clone(),
+            _ => String::new(),
+        };
+        let asked = wish.cloned().unwrap_or_default();
+        MachineView {
+            id: id.to_owned(),
+            primary_ip: present
+                .map(|record| record.public_ip.clone())
+                .or(known.map(|member| member.public_ip.clone()))
+                .unwrap_or_default(),
+            metadata: match wish {
+                Some(wish) => wish.merged(own),
+                None => own.clone(),
+            },
+            status: self.status(id).as_str().to_owned(),
+            reason,
+            trouble,
+            cordoned: asked.cordon || asked.drain,
+            draining: asked.drain,
+            max_parallel: asked.max_parallel,
+            version: present
+                .map(|record| record.version.clone())
+                .unwrap_or_default(),
+        }
+    }
+}
