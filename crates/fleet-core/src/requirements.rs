@@ -21,6 +21,11 @@ pub(crate) use keys::known;
 /// The section that requirements stand in. Case counts.
 pub const SECTION: &str = "X-Fleet";
 
+/// A time span as systemd (`1min 30s`, `90`) or Go (`1m30s`, `1.5h`) write it; None if it is none.
+pub fn time_span(text: &str) -> Option<Duration> {
+    values::time_span(text)
+}
+
 /// Where and how a unit wants to run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Requirements {

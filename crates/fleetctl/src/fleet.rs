@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::task::Poll;
 
 use fleet_api::client::{Client, Error};
-use fleet_api::v2::{BatchAnswer, BatchRequest, MAX_PAGE, MachineView, UnitListing, UnitView};
+use fleet_api::v2::{
+    BatchAnswer, BatchRequest, MAX_PAGE, MachineChange, MachineUnit, MachineView, UnitListing,
+    UnitView,
+};
 use fleet_core::glob::Glob;
 use fleet_core::unit_file::UnitFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -80,6 +83,20 @@ impl<'a> Fleet<'a> {
         }
         let machines = self.client.machines().await?;
         Ok(machines.into_iter().map(from_v1::machine).collect())
+    }
+
+    /// Cordons, drains or opens a machine.
+    pub(crate) async fn change_machine(
+        &self,
+        id: &str,
+        change: &MachineChange,
+    ) -> Result<MachineView, Error> {
+        self.client.change_machine(id, change).await
+    }
+
+    /// The units that a machine has, or is still to stop.
+    pub(crate) async fn units_of_machine(&self, id: &str) -> Result<Vec<MachineUnit>, Error> {
+        Ok(self.client.units_of_machine(id).await?.units)
     }
 
     /// One unit.

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
-use fleet_api::v2::MachineRef;
+use fleet_api::v2::{MachineRef, MachineView};
 use serde::Serialize;
 
 use crate::exit::Exit;
@@ -67,6 +67,7 @@ pub(crate) struct Report<'a> {
 #[derive(Serialize, Default)]
 #[serde(rename_all = "camelCase")]
 struct Line<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
     unit: &'a str,
     outcome: &'a str,
     #[serde(rename = "machineID", skip_serializing_if = "str::is_empty")]
@@ -130,6 +131,32 @@ impl<'a> Report<'a> {
         };
         let words = format!("Found same Unit({unit}) in Registry, nothing to do");
         self.tell(&words, &line);
+    }
+
+    /// What has become of a machine, or of a unit of it (`moved`, `stopped`).
+    pub(crate) fn machine(&self, unit: &str, outcome: &str, machine: &MachineView, words: &str) {
+        let line = Line {
+            unit,
+            outcome,
+            machine_id: &machine.id,
+            primary_ip: &machine.primary_ip,
+            ..Line::default()
+        };
+        self.tell(words, &line);
+    }
+
+    /// As [`Report::failed`], about a machine.
+    pub(crate) fn failed_machine(&self, machine: &str, text: &str) {
+        self.failed.borrow_mut().insert(machine.to_owned());
+        self.ui.error(text);
+        if self.json {
+            self.json(&Line {
+                outcome: "failed",
+                machine_id: machine,
+                error: text,
+                ..Line::default()
+            });
+        }
     }
 
     /// Something was not done. `text` is the whole line on stderr.

@@ -46,8 +46,8 @@ const FIELDS: &[Field<MachineView>] = &[
 
 /// List the machines that are present
 ///
-/// Machines that are not present at the moment are named on stderr; --all lists them with their
-/// status. Fields: machine, ip, metadata, status, version.
+/// Machines that are not present at the moment are named on stderr, and those that are cordoned or
+/// being drained, too; --all lists all with their status. Fields: machine, ip, metadata, status, version.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -91,6 +91,9 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Outcome {
             .ui
             .warning(&format!("machine {}: {trouble}", machine.id));
     }
+    let cordoned = |machine: &&MachineView| machine.cordoned && !machine.draining;
+    tell_closed(context, "Draining", machines.iter().filter(|m| m.draining));
+    tell_closed(context, "Cordoned", machines.iter().filter(cordoned));
     tell_absent(context, &absent);
     Ok(Exit::Success)
 }
@@ -102,6 +105,24 @@ fn metadata(machine: &MachineView) -> String {
         .iter()
         .map(|(key, value)| format!("{key}={value}"));
     pairs.collect::<Vec<_>>().join(",")
+}
+
+/// `Cordoned: 148a…, 491586…`
+fn tell_closed<'m>(
+    context: &Context<'_>,
+    what: &str,
+    machines: impl Iterator<Item = &'m MachineView>,
+) {
+    let ids: Vec<&str> = machines.map(|machine| machine.id.as_str()).collect();
+    if ids.is_empty() {
+        return;
+    }
+    let more = match ids.len().saturating_sub(MAX_NAMED) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let named = ids.get(..MAX_NAMED).unwrap_or(&ids).join(", ");
+    context.ui.note(&format!("{what}: {named}{more}"));
 }
 
 fn tell_absent(context: &Context<'_>, absent: &[MachineView]) {

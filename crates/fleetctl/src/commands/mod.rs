@@ -12,7 +12,9 @@ use crate::ui::Ui;
 
 mod cat;
 mod complete;
+mod cordon;
 mod destroy;
+mod drain;
 mod fd_forward;
 mod flags;
 mod help;
@@ -32,6 +34,7 @@ mod start;
 mod status;
 mod stop;
 mod submit;
+mod uncordon;
 mod unload;
 mod verify;
 mod version;
@@ -51,7 +54,9 @@ pub(crate) struct Context<'a> {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     Cat(cat::Args),
+    Cordon(cordon::Args),
     Destroy(destroy::Args),
+    Drain(drain::Args),
     FdForward(fd_forward::Args),
     Help(help::Args),
     // The largest: it would make all of them so.
@@ -67,6 +72,7 @@ pub(crate) enum Command {
     Status(status::Args),
     Stop(stop::Args),
     Submit(submit::Args),
+    Uncordon(uncordon::Args),
     Unload(unload::Args),
     Verify(verify::Args),
     Version(version::Args),
@@ -94,7 +100,9 @@ impl Command {
     pub(crate) async fn run(self, context: &Context<'_>) -> Outcome {
         match self {
             Command::Cat(args) => cat::run(args, context).await,
+            Command::Cordon(args) => cordon::run(args, context).await,
             Command::Destroy(args) => destroy::run(args, context).await,
+            Command::Drain(args) => drain::run(args, context).await,
             Command::Import(args) => import::run(*args, context).await,
             Command::Journal(args) => journal::run(args, context).await,
             Command::ListMachines(args) => list_machines::run(args, context).await,
@@ -107,6 +115,7 @@ impl Command {
             Command::Status(args) => status::run(args, context).await,
             Command::Stop(args) => stop::run(args, context).await,
             Command::Submit(args) => submit::run(args, context).await,
+            Command::Uncordon(args) => uncordon::run(args, context).await,
             Command::Unload(args) => unload::run(args, context).await,
             Command::FdForward(args) => fd_forward::run(args),
             Command::Help(args) => help::run(args, context.ui),

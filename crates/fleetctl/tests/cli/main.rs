@@ -5,6 +5,8 @@
 mod cat;
 mod command_line;
 mod destroy;
+mod drain;
+mod engine;
 mod fake;
 mod fd_forward;
 mod fleetd;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use tokio::net::UnixListener;
 
 use crate::fake::{self, Cluster, H1, H2, Shared, machine};
-use crate::stage;
+use crate::{engine, stage};
 
 pub(crate) const HELLO: &str =
     "[Unit]\nDescription=Hello World\n\n[Service]\nExecStart=/bin/sleep 9\n";
@@ -56,6 +56,11 @@ impl Session {
     /// fleetd's own API over a store in memory, with somebody who plays engine and agent.
     pub(crate) fn with_fleetd() -> Session {
         Session::served_by(Cluster::default(), |_, listener| stage::serve(listener))
+    }
+
+    /// As [`Session::with_fleetd`], with fleetd's engine over two machines.
+    pub(crate) fn with_engine() -> Session {
+        Session::served_by(Cluster::default(), engine::serve)
     }
 
     fn start(has_v2: bool) -> Session {

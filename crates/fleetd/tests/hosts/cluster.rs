@@ -162,6 +162,13 @@ impl Cluster {
         found
     }
 
+    /// systemd's ActiveState of a unit on one host.
+    pub(crate) fn active_on(&self, host: usize, unit: &str) -> String {
+        let argv = ["systemctl", "show", "--value", "-p", "ActiveState", unit];
+        let out = self.host(host).exec(&argv).unwrap();
+        out.stdout.trim().to_owned()
+    }
+
     /// The one host where the unit is active; fails when it is none or several.
     #[track_caller]
     pub(crate) fn place(&self, unit: &str) -> usize {

@@ -16,6 +16,7 @@ mod control_plane;
 mod cost;
 mod daemon;
 mod install;
+mod drain;
 mod machine;
 mod metadata;
 mod migration;
