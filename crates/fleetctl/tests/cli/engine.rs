@@ -3,12 +3,12 @@
 //! and `slow` ones never start there.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use fleet_core::records::{
     AssignmentRecord, MachineId, MachineRecord, Order, Reached, StateRecord,
 };
 use fleetd::api::{ApiState, router};
+use fleetd::config::Config;
 use fleetd::engine::{Engine, EngineConfig, EngineMetrics};
 use fleetd::store::codec::Document;
 use fleetd::store::keys::{self, Key};
@@ -30,11 +30,9 @@ pub(crate) async fn serve(cluster: Shared, listener: UnixListener) {
         commit(&*store, put(keys::machine(id), machine.encode())).await;
     }
     let state = ApiState::new(store.clone(), 100, "1.0.0");
-    let config = EngineConfig {
-        machine: MachineId::new(H1),
-        lost_after: Duration::from_secs(1),
-        safety_tick: None,
-    };
+    let mut config = EngineConfig::from_config(&Config::for_system(), MachineId::new(H1));
+    config.safety_tick = None;
+    let (_keep, config) = tokio::sync::watch::channel(config);
     let engine = Engine::new(store.clone(), config, Arc::new(EngineMetrics::default()));
     let (_stop, shutdown) = tokio::sync::watch::channel(false);
     let watch = store.watch(keys::ASSIGNMENTS, 0).await.unwrap();

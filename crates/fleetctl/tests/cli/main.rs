@@ -4,6 +4,7 @@
 
 mod cat;
 mod command_line;
+mod cordon;
 mod destroy;
 mod drain;
 mod engine;
@@ -30,6 +31,7 @@ mod submit;
 mod terminal;
 mod tls;
 mod transcripts;
+mod uncordon;
 mod unload;
 mod verify;
 mod version;
