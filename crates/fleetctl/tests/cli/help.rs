@@ -19,7 +19,9 @@ Usage: fleetctl [global flags] COMMAND [flags] [arguments]
 
 Commands:
   cat              Print a unit's file as fleet has it
+  cordon           Let machines take no new units
   destroy          Stop units, take them off their machines, and forget them
+  drain            Move all units off machines, and let them take no new ones
   fd-forward       Connect stdin and stdout to a unix socket
   help             Print help on a command
   import           Bring the units of another cluster here, with their desired states and machines'
@@ -35,6 +37,7 @@ Commands:
   status           Show what systemd says of units, where they are
   stop             Stop units, and wait until they have stopped
   submit           Hand units to the cluster without running them
+  uncordon         Let machines take units again
   unload           Take units off their machines, and wait until they are gone
   verify           DEPRECATED - No longer works
   version          Print fleetctl's version
