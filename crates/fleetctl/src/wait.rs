@@ -249,7 +249,7 @@ impl Waits {
         if !progress.is_final {
             // `submitted` says nothing new: the engine has not looked at it yet.
             if progress.phase != "submitted" {
-                let reason = progress.reason.clone();
+                let reason = doing(progress);
                 self.enter(&progress.name, false, now);
                 if let Some(open) = self.open.get_mut(&progress.name) {
                     open.reason = reason;
@@ -503,6 +503,21 @@ pub(crate) fn pending_text(progress: &Progress) -> String {
         text.push_str(&why);
     }
     text
+}
+
+/// `activating (start) on 63d22e36.../172.30.1.2`: why a machine is still at work on it. Why it is
+/// there is no reason to wait.
+fn doing(progress: &Progress) -> String {
+    let machine = progress.machine.as_ref();
+    let on = machine.map(|m| format!(" on {}", legend(&m.id, &m.primary_ip, false)));
+    match (&progress.state, on) {
+        (Some(state), on) if !state.active.is_empty() => {
+            let on = on.unwrap_or_default();
+            format!("{} ({}){on}", state.active, state.sub)
+        }
+        (_, Some(on)) => format!("placed{on}"),
+        (_, None) => progress.reason.clone(),
+    }
 }
 
 /// `unit bad.service failed on 63d22e36.../172.30.1.2: exit code 1`

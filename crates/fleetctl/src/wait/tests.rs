@@ -261,7 +261,16 @@ fn who_watches_is_told_what_is_waited_for() {
     let mut waits = waits().noticed(true, begin);
     assert_eq!(waits.next_end(), Some(after(3)));
     let working = Progress {
-        reason: "systemd says activating".into(),
+        reason: "fewest units".into(),
+        machine: Some(MachineRef {
+            id: "m1".into(),
+            primary_ip: "10.0.0.1".into(),
+        }),
+        state: Some(StateView {
+            active: "activating".into(),
+            sub: "start".into(),
+            ..StateView::default()
+        }),
         ..line("b.service", "working", false)
     };
     waits.progress(&working, begin);
@@ -269,7 +278,7 @@ fn who_watches_is_told_what_is_waited_for() {
     assert_eq!(
         said(waits.expire(after(3))),
         [
-            "Waiting for a.service, b.service: systemd says activating, c.service and 2 more \
+            "Waiting for a.service, b.service: activating (start) on m1/10.0.0.1, c.service and 2 more \
           (Ctrl-C ends the wait, not the request)"
         ]
     );
