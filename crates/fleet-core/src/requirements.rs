@@ -90,6 +90,9 @@ pub enum Warning {
         /// What is wrong with it.
         error: NameError,
     },
+    /// A key that is read, and does nothing in this version.
+    #[error("{0} has no effect in this version")]
+    NoEffect(&'static str),
     /// The name is taken as the original takes it, but no machine can run the unit.
     #[error("{}", not_loadable(*.0).unwrap_or_default())]
     NotLoadable(UnitType),
@@ -283,6 +286,10 @@ impl Reading {
         }
         self.requirements.exclusive = self.boolean(lines, keys::EXCLUSIVE);
         self.requirements.reschedule_on_failure = self.boolean(lines, keys::RESCHEDULE_ON_FAILURE);
+        if self.requirements.reschedule_on_failure {
+            let warning = Warning::NoEffect(keys::RESCHEDULE_ON_FAILURE);
+            self.warnings.push(warning);
+        }
         if let Some(value) = lines.last(keys::LOST_AFTER) {
             self.requirements.lost_after = values::time_span(value);
             if self.requirements.lost_after.is_none() {

@@ -215,3 +215,94 @@ fn who_replaces_by_a_pattern_moves_all_that_it_names_and_only_on_its_machine() {
       old@3.service on m2: new.service replaces it on m1; fewest units (1) of the machines that may run it [-@m1]
     ");
 }
+
+#[test]
+fn a_peer_counts_when_it_is_placed_whether_or_not_it_is_started() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit loaded.service loaded
+        unit idle.service inactive
+        unit a.service launched MachineOf=loaded.service
+        unit b.service launched MachineOf=idle.service
+        unit c.service launched MachineOf=unknown.service
+        plan
+        agents
+        want idle.service loaded
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      a.service on m1: MachineOf loaded.service [launched@m1]
+      b.service pending: no machine may run it: MachineOf idle.service is not placed [2×MachineOf idle.service is not placed]
+      c.service pending: no machine may run it: MachineOf unknown.service is not placed [2×MachineOf unknown.service is not placed]
+      loaded.service on m1: fewest units (0) of the machines that may run it [loaded@m1]
+    agents:
+    plan:
+      b.service on m2: MachineOf idle.service [launched@m2]
+      idle.service on m2: fewest units (0) of the machines that may run it [loaded@m2]
+    ");
+}
+
+#[test]
+fn the_metadata_table_of_the_original() {
+    assert_snapshot!(run("
+        machine m1 region=us-east-1 diskType=SSD
+        machine m2 region=us-west-1 diskType=SSD
+        machine m3 region=eu-1 diskType=SSD
+        machine m4 region=us-east-1 diskType=HDD
+        machine m5 region=us-east-1
+        machine m6 diskType=SSD
+        unit all.service launched Global=true MachineMetadata=region=us-east-1 MachineMetadata=diskType=SSD MachineMetadata=region=us-west-1
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      machine m3 present: it joined
+      machine m4 present: it joined
+      machine m5 present: it joined
+      machine m6 present: it joined
+      all.service on 2 of 6: global: on every machine that qualifies [launched@m1, launched@m2, 2×MachineMetadata diskType=SSD, 2×MachineMetadata region=us-east-1 or region=us-west-1]
+    ");
+}
+
+#[test]
+fn other_requirements_of_a_running_unit_move_it_only_if_it_may_not_stay() {
+    assert_snapshot!(run("
+        machine m1 region=eu
+        machine m2 region=us
+        unit a.service launched
+        unit b.service launched
+        plan
+        agents
+        unit a.service launched MachineMetadata=region=eu
+        plan
+        agents
+        unit a.service launched MachineMetadata=region=us
+        plan
+        agents
+        unit a.service launched Conflicts=b.service
+        plan
+        agents
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+      b.service on m2: fewest units (0) of the machines that may run it [launched@m2]
+    agents:
+    plan:
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      a.service leaving m1: it may not stay on m1: MachineMetadata region=us; waits until m1 has stopped it [gone@m1]
+    agents:
+      a.service on m2: fewest units (1) of the machines that may run it [-@m1, launched@m2]
+    plan:
+      a.service leaving m2: it may not stay on m2: Conflicts with b.service; waits until m2 has stopped it [gone@m2]
+    agents:
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1, -@m2]
+    ");
+}

@@ -123,7 +123,11 @@ fn our_own_keys() {
     let (requirements, warnings) = parse("Exclusive=yes\nLostAfter=1m30s\nRescheduleOnFailure=on");
     assert!(requirements.exclusive && requirements.reschedule_on_failure);
     assert_eq!(requirements.lost_after, Some(Duration::from_secs(90)));
-    assert!(warnings.is_empty());
+    // Whoever relies on it should know.
+    assert_eq!(
+        warnings,
+        ["RescheduleOnFailure has no effect in this version"]
+    );
 }
 
 #[test]

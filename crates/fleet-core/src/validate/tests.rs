@@ -162,7 +162,7 @@ const SPELLINGS: &[(&str, &[&str])] = &[
     ("Global is not meant", &["Global=false", "Global=no"]),
     ("Exclusive", &["Exclusive=yes"]),
     ("LostAfter", &["LostAfter=30s"]),
-    ("RescheduleOnFailure", &["RescheduleOnFailure=yes"]),
+    ("RescheduleOnFailure", &["RescheduleOnFailure=no"]),
 ];
 
 /// The pairs that exclude each other, as the original has them.

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -216,7 +216,8 @@ pub(crate) fn is_simple(text: &str) -> bool {
     })
 }
 
-/// Writes a file whole or not at all, 0644. It is not synced: it lives below /run.
+/// Writes a file whole or not at all, 0644 whatever the umask: people's tools read these files,
+/// and fleetd's own umask is nobody else's matter. It is not synced: it lives below /run.
 pub(crate) fn write_whole(path: &Path, contents: &[u8]) -> io::Result<()> {
     let temporary = temporary_of(path);
     let mut file = fs::OpenOptions::new()
@@ -225,16 +226,22 @@ pub(crate) fn write_whole(path: &Path, contents: &[u8]) -> io::Result<()> {
         .truncate(true)
         .mode(0o644)
         .open(&temporary)?;
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
     file.write_all(contents)?;
     fs::rename(&temporary, path)
 }
 
-/// Makes a directory and its parents, 0755.
+/// Makes a directory and its parents, 0755 whatever the umask. One that is there stays as it is.
 pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+    let make = |path: &Path| {
+        fs::create_dir_all(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+    };
+    missing
+        .into_iter()
+        .rev()
+        .try_for_each(make)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 

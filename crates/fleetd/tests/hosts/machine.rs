@@ -9,6 +9,11 @@ fn files_links_and_states_on_a_machine_are_those_of_the_original() {
     let cluster = Cluster::with(Sandbox::builder().hosts(1).etcd(0));
     let host = cluster.host(0);
     let sh = |script: &str| host.run(&["sh", "-c", script]).unwrap().trim().to_owned();
+    // A fleetd whose own files nobody may read: those of units are everybody's all the same.
+    let umask = "/etc/systemd/system/fleet.service.d/umask.conf";
+    host.write_file(umask, "[Service]\nUMask=0077\n").unwrap();
+    sh("rm -r /run/fleet/units && systemctl daemon-reload && systemctl restart fleet.service");
+    cluster.wait_until_complete();
     let installed = sleeper("") + "\n[Install]\nWantedBy=multi-user.target\n";
     cluster.file("inst.service", &installed);
     cluster.file("s@.service", &sleeper(""));
@@ -19,6 +24,10 @@ fn files_links_and_states_on_a_machine_are_those_of_the_original() {
     assert_eq!(
         sh("stat -c '%A %U %G' /run/fleet/units/s@1.service"),
         "-rw-r--r-- root root"
+    );
+    assert_eq!(
+        sh("stat -c '%A %U %G' /run/fleet/units"),
+        "drwxr-xr-x root root"
     );
     assert_eq!(
         sh("readlink /run/systemd/system/s@1.service"),

@@ -99,7 +99,7 @@ fn metadata_set_at_run_time_moves_units_before_they_stop_and_runs_no_exclusive_o
         ("everywhere.service", "MachineMetadata region=us"),
     ] {
         let answer = cluster.curl(&["-si"], &format!("units/{unit}"));
-        let header = answer.lines().find(|line| line.starts_with("warning: "));
+        let header = answer.lines().find(|line| line.starts_with("Warning: "));
         assert!(
             header.is_some_and(|line| line.contains(why)),
             "{unit}: {answer}"

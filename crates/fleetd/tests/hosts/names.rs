@@ -55,7 +55,7 @@ fn a_name_that_a_machine_has_itself_is_refused_with_the_path_and_runs_elsewhere(
         assert!(out.stderr.contains(place), "{}", told(&out));
         wait_for(&format!("v1 to say why {unit} waits"), SOON, || {
             let answer = cluster.curl(&["-si"], &format!("units/{unit}"));
-            let header = answer.lines().find(|line| line.starts_with("warning: "));
+            let header = answer.lines().find(|line| line.starts_with("Warning: "));
             match header {
                 Some(header) if header.contains(place) => Ok(()),
                 _ => Err(answer),
