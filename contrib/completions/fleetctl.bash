@@ -6,12 +6,13 @@ _fleetctl() {
     if [[ $line == *[[:space:]] ]]; then words+=(''); fi
     current=${words[${#words[@]} - 1]}
     # bash breaks words at characters that units and flags have, too (= : @): what it will replace
-    # is only what follows the last of them.
+    # is only what follows the last of them, or begins with it if that is an @.
     breaks=${COMP_WORDBREAKS//[[:space:]\"\']/}
     kept=''
     if [[ -n $breaks ]]; then kept=${current%"${current##*[$breaks]}"}; fi
-    local IFS=$'\n'
-    local answer=($("$1" __complete -- "${words[@]}" 2>/dev/null))
+    kept=${kept%@}
+    local answer=() files=()
+    mapfile -t answer < <("$1" __complete -- "${words[@]}" 2>/dev/null)
     COMPREPLY=()
     for word in "${answer[@]:1}"; do
         word=${word%%$'\t'*}
@@ -20,10 +21,11 @@ _fleetctl() {
     if [[ ${answer[0]} == files ]]; then
         value=$current
         if [[ $current == --*=* ]]; then value=${current#*=}; fi
-        compopt -o filenames 2>/dev/null
-        for word in $(compgen -f -- "$value"); do
+        mapfile -t files < <(compgen -f -- "$value")
+        for word in "${files[@]}"; do
             word=${current%"$value"}$word
             COMPREPLY+=("${word#"$kept"}")
+            compopt -o filenames
         done
     fi
 }

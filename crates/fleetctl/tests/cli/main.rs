@@ -4,6 +4,7 @@
 
 mod cat;
 mod command_line;
+mod completions;
 mod cordon;
 mod destroy;
 mod drain;
