@@ -215,8 +215,8 @@ fn the_format_is_as_it_was_first_written() {
         r#"{"v":1,"metadata":{"disk":"ssd \"fast\"","region":"eu"},"cordon":true,"drain":true,"parallel":3}"#,
         r#"{"v":1}"#,
         r#"{"v":1,"load":"bad-setting","is":"failed/failed","hash":"Ny6gjKsz5xwCxlHbyDpHTTLGduo","at":[999999998,999999999],"did":"refused","id":"FIoY_26VTNiS2snem7kNWg","desc":"Hello \"World\"","why":"exit status 1","log":["a\tline",""]}"#,
-        r#"{"v":1,"machine":"148a18ff6e954cd892dac9de9bb90d5a","version":"1.0.0","since":7}"#,
-        r#"{"v":1,"id":"c","format":1}"#,
+        r#"{"v":1,"machine":"148a18ff6e954cd892dac9de9bb90d5a","version":"1.0.0","engine":1,"since":7}"#,
+        r#"{"v":1,"id":"c","format":1,"engine":1}"#,
     ];
     assert_eq!(written, expected);
 }
@@ -332,11 +332,19 @@ fn a_new_reader_takes_what_an_older_writer_left_out() {
         leader(),
         LeaderRecord {
             version: empty(),
+            engine: 0,
             since_ms: 0,
             ..leader()
         },
     );
-    check(&["id", "format"], cluster(), cluster());
+    check(
+        &["id", "format"],
+        cluster(),
+        ClusterRecord {
+            engine: 0,
+            ..cluster()
+        },
+    );
 }
 
 #[test]
@@ -349,7 +357,7 @@ fn a_damaged_old_document_is_replaced_and_numbers_are_kept_digit_by_digit() {
     let over = cluster().encode_over(b"{\"big\": 123456789012345678901234567890.10, \"v\": 3}");
     assert_eq!(
         String::from_utf8(over).unwrap(),
-        r#"{"v":3,"id":"c","format":1,"big":123456789012345678901234567890.10}"#
+        r#"{"v":3,"id":"c","format":1,"engine":1,"big":123456789012345678901234567890.10}"#
     );
 }
 
