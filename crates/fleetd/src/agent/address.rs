@@ -27,3 +27,26 @@ fn is_global(address: &IpAddr) -> bool {
     };
     !(address.is_loopback() || address.is_unspecified() || address.is_multicast() || link_local)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_that_others_can_use_are_published() {
+        for address in ["10.0.0.1", "192.0.2.7", "2001:db8::7", "fd5e::7"] {
+            assert!(is_global(&address.parse().unwrap()), "{address}");
+        }
+        for address in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "169.254.1.1",
+            "224.0.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+        ] {
+            assert!(!is_global(&address.parse().unwrap()), "{address}");
+        }
+    }
+}

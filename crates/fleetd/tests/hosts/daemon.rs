@@ -279,6 +279,51 @@ fn a_clone_of_a_machine_ends_with_an_error_and_the_first_is_not_disturbed() {
 }
 
 #[test]
+fn the_address_is_that_of_the_default_route_of_either_family() {
+    let cluster = Cluster::up(1);
+    let host = cluster.host(0);
+    let address_becomes = |address: &str| {
+        wait_for(&format!("address {address}"), SOON, || {
+            let out = cluster.fleetctl(&["list-machines", "--no-legend"]);
+            match out.stdout.split_whitespace().nth(1) {
+                Some(shown) if shown == address => Ok(()),
+                _ => Err(told(&out)),
+            }
+        })
+        .unwrap();
+    };
+    let original = conf(&cluster, 0);
+    let lines = original
+        .lines()
+        .filter(|line| !line.starts_with("public_ip"));
+    let detecting: String = lines.map(|line| format!("{line}\n")).collect();
+    reload(&cluster, 0, &format!("{original}public_ip=192.0.2.77\n"));
+    address_becomes("192.0.2.77");
+    reload(&cluster, 0, &detecting);
+    address_becomes(&host.address().unwrap().to_string());
+
+    // A machine that is reached by IPv6 only.
+    let route = host
+        .run(&["ip", "-o", "-4", "route", "show", "default"])
+        .unwrap();
+    let device = route
+        .split_whitespace()
+        .skip_while(|word| *word != "dev")
+        .nth(1)
+        .unwrap();
+    for command in [
+        format!("ip -6 address add fd5e::7/64 dev {device} nodad"),
+        format!("ip -6 route add default via fd5e::1 dev {device}"),
+        "ip -4 route del default".to_owned(),
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        host.run(&words).unwrap();
+    }
+    reload(&cluster, 0, &detecting);
+    address_becomes("fd5e::7");
+}
+
+#[test]
 fn an_orderly_stop_ends_in_time_while_etcd_hangs_and_units_stay() {
     let cluster = Cluster::up(1);
     cluster.start("a.service", "");
