@@ -227,8 +227,9 @@ impl Waits {
             }
             events.extend(open.pending(progress));
             if open.awaited.global {
-                // It runs on every machine that qualifies: on none, at present.
-                self.close(&progress.name);
+                // It runs on every machine that qualifies: on none, at present. Nothing has failed,
+                // and nothing has been reached.
+                self.open.remove(&progress.name);
                 return events;
             }
             self.enter(&progress.name, true, now);

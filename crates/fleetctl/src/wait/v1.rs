@@ -23,6 +23,9 @@ const MAX_SINGLE_POLLS: usize = 16;
 /// got round to starting it; the original waits so long, too.
 const FINISHED_AFTER: Duration = Duration::from_secs(2);
 
+/// All that v1 says of it.
+const NOWHERE: &str = "fleetd has found no machine for it, and does not say why";
+
 /// An original engine places what it can within two seconds. What has no machine for twice that
 /// is said to have none.
 const PENDING_AFTER: Duration = Duration::from_secs(4);
@@ -143,18 +146,20 @@ impl Poller {
             if is_there {
                 progress.phase = awaited.goal.as_str().to_owned();
                 progress.is_final = true;
+            } else if states.is_empty() && self.is_unplaced_for_long(&unit.name) {
+                progress.phase = "pending".to_owned();
+                progress.reason = NOWHERE.to_owned();
+                progress.considered = 1;
             }
             return progress;
         }
         if !unit.machine_id.is_empty() {
             progress.machine = Some(self.machine(fleet, &unit.machine_id).await);
         } else if matches!(unit.desired_state.as_str(), "loaded" | "launched") {
-            let now = Instant::now();
-            let since = *self.unplaced_since.entry(unit.name).or_insert(now);
-            if awaited.stops || now - since >= PENDING_AFTER {
+            if awaited.stops || self.is_unplaced_for_long(&unit.name) {
                 progress.phase = "pending".to_owned();
             }
-            progress.reason = "fleetd has found no machine for it, and does not say why".to_owned();
+            progress.reason = NOWHERE.to_owned();
             // Not one machine by one: v1 does not count.
             progress.considered = 1;
             return progress;
@@ -207,6 +212,13 @@ impl Poller {
             hash: state.hash,
             ..StateView::default()
         });
+    }
+
+    /// It is on no machine, and not only because the engine has not looked at it yet.
+    fn is_unplaced_for_long(&mut self, unit: &str) -> bool {
+        let now = Instant::now();
+        let since = self.unplaced_since.entry(unit.to_owned()).or_insert(now);
+        now - *since >= PENDING_AFTER
     }
 
     async fn machine(&mut self, fleet: &Fleet<'_>, id: &str) -> MachineRef {

@@ -143,3 +143,42 @@ rc=1
 ",
     );
 }
+
+#[test]
+fn nothing_to_list_and_fields_that_do_not_exist() {
+    let mut session = Session::new();
+    session.cluster.lock().unwrap().machines.clear();
+    session
+        .run("fleetctl list-machines")
+        .run("fleetctl list-machines --no-legend")
+        .run("fleetctl list-machines --fields=machine,ip,metadata")
+        .run("fleetctl list-machines --full")
+        .run("fleetctl list-machines --no-legend --fields=machine")
+        .run("fleetctl list-machines --fields=machine,machine,foo")
+        .run("fleetctl list-machines --fields=MACHINE")
+        .run("fleetctl list-machines --fields=")
+        .shows(
+            "
+$ fleetctl list-machines
+MACHINE     IP   METADATA
+$ fleetctl list-machines --no-legend
+$ fleetctl list-machines --fields=machine,ip,metadata
+MACHINE\tIP\tMETADATA
+$ fleetctl list-machines --full
+MACHINE\tIP\tMETADATA
+$ fleetctl list-machines --no-legend --fields=machine
+$ fleetctl list-machines --fields=machine,machine,foo
+2> Invalid key in output format: \"foo\"
+2> hint: the fields are machine,ip,metadata,status,version
+rc=1
+$ fleetctl list-machines --fields=MACHINE
+2> Invalid key in output format: \"MACHINE\"
+2> hint: the fields are machine,ip,metadata,status,version
+rc=1
+$ fleetctl list-machines --fields=
+2> Must define output format
+2> hint: the fields are machine,ip,metadata,status,version
+rc=1
+",
+        );
+}

@@ -51,3 +51,42 @@ s@.service\t3141db959a89c6cbb56420afa11333d332e6e0ab\tinactive\tinactive\t-
 ",
         );
 }
+
+#[test]
+fn nothing_to_list_and_fields_that_do_not_exist() {
+    let mut session = Session::new();
+    session.cluster.lock().unwrap().machines.clear();
+    session
+        .run("fleetctl list-unit-files")
+        .run("fleetctl list-unit-files --no-legend")
+        .run("fleetctl list-unit-files --fields=unit,hash,dstate,state,target")
+        .run("fleetctl list-unit-files --full")
+        .run("fleetctl list-unit-files --no-legend --fields=unit")
+        .run("fleetctl list-unit-files --fields=unit,unit,foo")
+        .run("fleetctl list-unit-files --fields=UNIT")
+        .run("fleetctl list-unit-files --fields=")
+        .shows(
+            "
+$ fleetctl list-unit-files
+UNIT  HASH  DSTATE  STATE  TARGET
+$ fleetctl list-unit-files --no-legend
+$ fleetctl list-unit-files --fields=unit,hash,dstate,state,target
+UNIT\tHASH\tDSTATE\tSTATE\tTARGET
+$ fleetctl list-unit-files --full
+UNIT\tHASH\tDSTATE\tSTATE\tTARGET
+$ fleetctl list-unit-files --no-legend --fields=unit
+$ fleetctl list-unit-files --fields=unit,unit,foo
+2> Invalid key in output format: \"foo\"
+2> hint: the fields are unit,hash,desc,global,dstate,state,target,tmachine
+rc=1
+$ fleetctl list-unit-files --fields=UNIT
+2> Invalid key in output format: \"UNIT\"
+2> hint: the fields are unit,hash,desc,global,dstate,state,target,tmachine
+rc=1
+$ fleetctl list-unit-files --fields=
+2> Must define output format
+2> hint: the fields are unit,hash,desc,global,dstate,state,target,tmachine
+rc=1
+",
+        );
+}

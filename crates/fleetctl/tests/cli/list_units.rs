@@ -178,3 +178,42 @@ fn a_reader_that_goes_away_is_no_error() {
         (Some(0), b"".as_slice())
     );
 }
+
+#[test]
+fn nothing_to_list_and_fields_that_do_not_exist() {
+    let mut session = Session::new();
+    session.cluster.lock().unwrap().machines.clear();
+    session
+        .run("fleetctl list-units")
+        .run("fleetctl list-units --no-legend")
+        .run("fleetctl list-units --fields=unit,machine,active,sub")
+        .run("fleetctl list-units --full")
+        .run("fleetctl list-units --no-legend --fields=unit")
+        .run("fleetctl list-units --fields=unit,unit,foo")
+        .run("fleetctl list-units --fields=UNIT")
+        .run("fleetctl list-units --fields=")
+        .shows(
+            "
+$ fleetctl list-units
+UNIT  LOAD  ACTIVE  SUB  DESC  MACHINE
+$ fleetctl list-units --no-legend
+$ fleetctl list-units --fields=unit,machine,active,sub
+UNIT\tMACHINE\tACTIVE\tSUB
+$ fleetctl list-units --full
+UNIT\tMACHINE\tACTIVE\tSUB
+$ fleetctl list-units --no-legend --fields=unit
+$ fleetctl list-units --fields=unit,unit,foo
+2> Invalid key in output format: \"foo\"
+2> hint: the fields are unit,machine,load,active,sub,hash
+rc=1
+$ fleetctl list-units --fields=UNIT
+2> Invalid key in output format: \"UNIT\"
+2> hint: the fields are unit,machine,load,active,sub,hash
+rc=1
+$ fleetctl list-units --fields=
+2> Must define output format
+2> hint: the fields are unit,machine,load,active,sub,hash
+rc=1
+",
+        );
+}

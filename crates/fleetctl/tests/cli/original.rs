@@ -330,3 +330,21 @@ rc=130
         "launched"
     );
 }
+
+#[test]
+fn a_global_unit_that_no_machine_has_is_not_waited_for() {
+    let mut session = Session::with_original();
+    session.cluster.lock().unwrap().machines.clear();
+    session.unit(
+        "g.service",
+        "[Service]\nExecStart=/bin/a\n[X-Fleet]\nGlobal=true\n",
+        "launched",
+    );
+    session.run("fleetctl restart g").shows(
+        "
+$ fleetctl restart g
+Triggered global unit g.service restart
+2> no machine runs g.service yet: fleetd has found no machine for it, and does not say why
+",
+    );
+}
