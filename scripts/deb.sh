@@ -2,12 +2,15 @@
 # Makes target/fleet_VERSION_ARCHITECTURE.deb of the files that `make install` installs, and prints
 # its path. Needs dpkg-deb and readelf (binutils), and no root.
 set -euo pipefail
+umask 022
 cd "$(dirname "$0")/.."
 
 export BIN=${BIN:-target/dist}
 OUT=${OUT:-target}
 VERSION=${VERSION:-$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)}
 architecture=$(dpkg --print-architecture)
+# Who answers for this build, as Debian's tools are told.
+maintainer="${DEBFULLNAME:-The fleet developers} <${DEBEMAIL:-root@localhost}>"
 
 # Which packages have the libraries that the binaries are linked with.
 depends() {
@@ -35,13 +38,20 @@ find "$tree/usr/share/man" -type f -exec gzip -9n {} +
 doc=$tree/usr/share/doc/fleet
 mkdir -p "$doc"
 install -m 0644 README.md "$doc/README.md"
-gzip -9nc CHANGELOG.md > "$doc/changelog.gz"
+gzip -9nc CHANGELOG.md > "$doc/CHANGELOG.md.gz"
+gzip -9nc > "$doc/changelog.gz" <<CHANGELOG
+fleet ($VERSION) unstable; urgency=medium
+
+  * See CHANGELOG.md.
+
+ -- $maintainer  $(date -u -R -r CHANGELOG.md)
+CHANGELOG
 install -m 0644 contrib/debian/copyright "$doc/copyright"
 
 mkdir "$tree/DEBIAN"
 size=$(du -sk --apparent-size --exclude=DEBIAN "$tree" | cut -f 1)
 sed -e "s|@VERSION@|$VERSION|" -e "s|@ARCHITECTURE@|$architecture|" \
-    -e "s|@DEPENDS@|$depends|" -e "s|@SIZE@|$size|" contrib/debian/control > "$tree/DEBIAN/control"
+    -e "s|@MAINTAINER@|$maintainer|" -e "s|@DEPENDS@|$depends|" -e "s|@SIZE@|$size|" contrib/debian/control > "$tree/DEBIAN/control"
 install -m 0644 contrib/debian/conffiles "$tree/DEBIAN/conffiles"
 for script in postinst prerm postrm; do
     install -m 0755 "contrib/debian/$script" "$tree/DEBIAN/$script"

@@ -2,6 +2,7 @@
 # Installs fleet, or with --uninstall removes what was installed. The Makefile says what the
 # variables are. One list of files serves both.
 set -euo pipefail
+umask 022
 cd "$(dirname "$0")/.."
 
 BIN=${BIN:-target/dist}
