@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{ENGINE_VERSION, Engine, EngineConfig, EngineMetrics, EngineStatus, Role};
+use crate::agent::Standing;
 use crate::store::codec::{ClusterRecord, Document, LeaderRecord};
 use crate::store::memory::MemoryStore;
 use crate::store::{LeaseId, Op, Range, Store, Txn, keys};
@@ -39,15 +40,19 @@ fn start(store: &Arc<MemoryStore>, machine: &str) -> Running {
     start_version(store, machine, ENGINE_VERSION)
 }
 
-fn start_version(store: &Arc<MemoryStore>, machine: &str, version: u32) -> Running {
-    let (stop, shutdown) = watch::channel(false);
-    let config = watch::Sender::new(EngineConfig {
+fn config(machine: &str, version: u32) -> EngineConfig {
+    EngineConfig {
         machine: MachineId::new(machine),
         version,
         enabled: true,
         lost_after: Duration::from_secs(1),
         safety_tick: None,
-    });
+    }
+}
+
+fn start_version(store: &Arc<MemoryStore>, machine: &str, version: u32) -> Running {
+    let (stop, shutdown) = watch::channel(false);
+    let config = watch::Sender::new(config(machine, version));
     let store: Arc<dyn Store> = Arc::clone(store) as _;
     let engine = Engine::new(
         store,
@@ -376,4 +381,38 @@ async fn another_lost_after_counts_at_once_and_leadership_stays() {
     })
     .await;
     assert_eq!(led_by(&store, "m3").await, fence);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_whose_machine_is_not_registered_leaves_leadership_alone() {
+    let store = MemoryStore::new();
+    present(&store, "m1").await;
+    let _first = start(&store, "m1");
+    let fence = led_by(&store, "m1").await;
+
+    // A clone of m1: to it, m1's leadership looks like its own of before.
+    let standing = watch::Sender::new(Standing::default());
+    let (_stop, shutdown) = watch::channel(false);
+    let config = watch::Sender::new(config("m1", ENGINE_VERSION));
+    let clone = Engine::new(
+        Arc::clone(&store) as _,
+        config.subscribe(),
+        Arc::new(EngineMetrics::default()),
+    )
+    .while_registered(standing.subscribe());
+    tokio::spawn(clone.run(shutdown));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let leader = get(&store, keys::LEADER).await.unwrap();
+    assert_eq!(leader.create_revision, fence);
+
+    // Registered it is m1, and what led before is no more.
+    standing.send_replace(Standing {
+        epoch: Some(1),
+        certain_until: Duration::ZERO,
+    });
+    until("it takes over", || async {
+        let leader = get(&store, keys::LEADER).await?;
+        (leader.create_revision > fence).then_some(())
+    })
+    .await;
 }
