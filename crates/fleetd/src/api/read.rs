@@ -216,7 +216,7 @@ impl<'a> Reading<'a> {
         let placed = || {
             placements
                 .iter()
-                .filter_map(|(unit, placement)| Some((unit, placement.machine.as_ref()?)))
+                .filter_map(|(unit, placement)| Some((unit, home(placement)?)))
         };
         let machines: BTreeSet<&MachineId> = placed().map(|(_, machine)| machine).collect();
         let wanted = placed()
@@ -391,12 +391,17 @@ pub(crate) fn is_shown(state: &StateRecord) -> bool {
     !matches!(state.reached, Reached::Gone | Reached::Refused) && !state.load.is_empty()
 }
 
-/// v1's current state of a unit that is not global.
+/// The machine that a unit is on: where it is placed, else where it has not yet stopped.
+pub(crate) fn home(placement: &PlacementRecord) -> Option<&MachineId> {
+    placement.machine.as_ref().or(placement.leaving.as_ref())
+}
+
+/// v1's current state of a unit that is not global; `state` is that of its [`home`].
 pub(crate) fn current_state(
     placement: Option<&PlacementRecord>,
     state: Option<&StateRecord>,
 ) -> DesiredState {
-    if placement.is_none_or(|placement| placement.machine.is_none()) {
+    if placement.and_then(home).is_none() {
         return DesiredState::Inactive;
     }
     let Some(state) = state else {

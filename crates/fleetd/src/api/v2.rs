@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::failure::Failure;
 use super::path::V2;
-use super::read::{LiveUnit, Reading, StateOf, current_state};
+use super::read::{LiveUnit, Reading, StateOf, current_state, home};
 use super::request::{Answer, Call, Reply, RequestBody};
 use super::{Api, batch, wait};
 use crate::store::keys::{self, Key};
@@ -207,7 +207,7 @@ fn view(
     members: &Members,
 ) -> UnitView {
     let machine = placement.and_then(|placement| placement.machine.as_ref());
-    let there = machine.and_then(|machine| {
+    let there = placement.and_then(home).and_then(|machine| {
         states
             .iter()
             .find(|state| state.machine == machine.as_str())

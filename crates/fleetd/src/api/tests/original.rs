@@ -1,12 +1,13 @@
 //! The original's client against a whole fleetd: store, engine, agent and API, with a systemd
-//! that does everything at once.
+//! that does everything at once, but for stopping, which takes it a moment.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use fleet_core::agent::{Observed, Phase, Task, TaskKind};
+use fleet_core::agent::{Observed, Phase, Task, TaskKind, Working};
 use fleet_core::name::UnitName;
 use tokio::sync::{Notify, watch};
 
@@ -19,18 +20,31 @@ use crate::units::{Changes, UnitManager};
 
 const ID: &str = "63d22e369175433883a37d92cc53f36c";
 
-/// Does at once what it is told.
+/// Longer than the client waits before it looks again.
+const STOPPING: Duration = Duration::from_millis(100);
+
+/// Does at once what it is told, and stops in a moment.
+#[derive(Clone, Default)]
+struct AtOnce(Arc<Inner>);
+
 #[derive(Default)]
-struct AtOnce {
+struct Inner {
     units: Mutex<BTreeMap<UnitName, Observed>>,
     changes: Mutex<Changes>,
     changed: Notify,
 }
 
-impl AtOnce {
+impl Inner {
+    fn done(&self, task: Task) {
+        self.changes.lock().unwrap().units.insert(task.unit.clone());
+        self.run(task);
+        self.changed.notify_one();
+    }
+
     fn run(&self, task: Task) {
         let mut units = self.units.lock().unwrap();
         let unit = units.entry(task.unit.clone()).or_default();
+        unit.working = None;
         let set = |unit: &mut Observed, systemd: [&str; 3]| {
             [unit.load, unit.active, unit.sub] = systemd.map(str::to_owned);
         };
@@ -64,20 +78,30 @@ impl AtOnce {
 #[async_trait]
 impl UnitManager for AtOnce {
     fn observe(&self, unit: &UnitName) -> Observed {
-        let units = self.units.lock().unwrap();
+        let units = self.0.units.lock().unwrap();
         units.get(unit).cloned().unwrap_or_default()
     }
 
     fn observe_all(&self) -> BTreeMap<UnitName, Observed> {
-        self.units.lock().unwrap().clone()
+        self.0.units.lock().unwrap().clone()
     }
 
     fn apply(&self, tasks: Vec<Task>) {
         for task in tasks {
-            self.changes.lock().unwrap().units.insert(task.unit.clone());
-            self.run(task);
+            if !matches!(task.kind, TaskKind::Stop(_)) {
+                self.0.done(task);
+                continue;
+            }
+            if let Some(unit) = self.0.units.lock().unwrap().get_mut(&task.unit) {
+                unit.working = Some(Working::Stopping);
+                unit.active = "deactivating".to_owned();
+            }
+            let inner = Arc::clone(&self.0);
+            tokio::spawn(async move {
+                tokio::time::sleep(STOPPING).await;
+                inner.done(task);
+            });
         }
-        self.changed.notify_one();
     }
 
     fn trouble(&self) -> Option<String> {
@@ -86,11 +110,11 @@ impl UnitManager for AtOnce {
 
     async fn changed(&self) -> Changes {
         loop {
-            let changes = std::mem::take(&mut *self.changes.lock().unwrap());
+            let changes = std::mem::take(&mut *self.0.changes.lock().unwrap());
             if changes != Changes::default() {
                 return changes;
             }
-            self.changed.notified().await;
+            self.0.changed.notified().await;
         }
     }
 }
@@ -99,7 +123,7 @@ impl UnitManager for AtOnce {
 async fn session(session: impl FnOnce(&mut Fleetctl, &AtOnce) + Send + 'static) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("fleet.sock");
-    let manager = Arc::new(AtOnce::default());
+    let manager = AtOnce::default();
     let config = Config {
         public_ip: Some("172.30.1.2".into()),
         metadata: map(&[("hostname", "h1")]),
@@ -110,7 +134,7 @@ async fn session(session: impl FnOnce(&mut Fleetctl, &AtOnce) + Send + 'static) 
     let deps = Deps {
         machine: MachineId::new(ID),
         store: MemoryStore::new(),
-        manager: Arc::clone(&manager) as _,
+        manager: Arc::new(manager.clone()),
         listeners: vec![Listener::Unix(
             tokio::net::UnixListener::bind(&path).unwrap(),
         )],
@@ -168,6 +192,7 @@ async fn each_command_of_the_original_works_as_before() {
         fleetctl.stop("hello.service");
         fleetctl.load("hello.service");
         fleetctl.unload("hello.service");
+        assert!(systemd.observe(&name).is_down());
         fleetctl.stop("hello.service");
         check(
             fleetctl,

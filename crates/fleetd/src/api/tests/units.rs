@@ -443,6 +443,43 @@ async fn a_unit_is_shown_with_its_states() {
 }
 
 #[tokio::test]
+async fn a_unit_is_inactive_when_it_has_stopped_where_it_was() {
+    let cluster = Cluster::new();
+    cluster.put("a.service", &body(OTHER, "launched")).await;
+    let decision = cluster.place("a.service", Some("m1")).await;
+    let running = state(decision, Reached::Launched, "loaded/active/running");
+    cluster.report("a.service", "m1", running).await;
+    cluster
+        .put("a.service", r#"{"desiredState":"inactive"}"#)
+        .await;
+    let leaving = PlacementRecord {
+        leaving: Some(MachineId::new("m1")),
+        ..placement(None)
+    };
+    cluster
+        .write(keys::placement("a.service"), leaving.encode())
+        .await;
+    let current = async || {
+        let (_, v1) = cluster.shown("/fleet/v1/units/a.service").await;
+        let (_, v2) = cluster.shown("/fleet/v2/units/a.service").await;
+        let (v1, v2): (serde_json::Value, serde_json::Value) = (
+            serde_json::from_str(&v1).unwrap(),
+            serde_json::from_str(&v2).unwrap(),
+        );
+        assert_eq!(v1["currentState"], v2["currentState"]);
+        assert_eq!(v1.get("machineID"), None, "it is placed nowhere");
+        v1["currentState"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(current().await, "launched");
+    let stopping = state(decision, Reached::Working, "loaded/deactivating/stop");
+    cluster.report("a.service", "m1", stopping).await;
+    assert_eq!(current().await, "launched");
+    let gone = state(decision, Reached::Gone, "not-found/inactive/dead");
+    cluster.report("a.service", "m1", gone).await;
+    assert_eq!(current().await, "inactive");
+}
+
+#[tokio::test]
 async fn a_global_unit_has_no_current_state_and_no_machine_wherever_it_is_shown() {
     let cluster = Cluster::new();
     let unit = body(&[("X-Fleet", "Global", "true")], "launched");
