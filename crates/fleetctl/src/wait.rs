@@ -7,13 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fleet_api::client::Error;
-use fleet_api::v2::{MachineRef, Progress, RefusalView, StateView};
+use fleet_api::v2::{MachineRef, Progress};
 use tokio::time::Instant;
 
-use crate::report::{Goal, Report, legend};
+use crate::report::{Goal, Report};
 
 pub(crate) mod v1;
 pub(crate) mod v2;
+mod words;
+
+use words::{doing, log, pending_text, trouble};
 
 /// A unit that no machine may run is waited for so long: a machine that is just booting may
 /// still come, a wrong requirement will not mend itself.
@@ -470,87 +473,6 @@ impl Open {
         });
         text
     }
-}
-
-/// `0 of 3 machines may run x.service: MachineMetadata region=mars refused 3`
-pub(crate) fn pending_text(progress: &Progress) -> String {
-    let refusals: Vec<String> = progress
-        .refusals
-        .iter()
-        .map(
-            |RefusalView {
-                 requirement,
-                 machines,
-             }| format!("{requirement} refused {machines}"),
-        )
-        .collect();
-    let refused: u32 = progress
-        .refusals
-        .iter()
-        .map(|refusal| refusal.machines)
-        .sum();
-    let why = match refusals.is_empty() {
-        true => progress.reason.clone(),
-        false => refusals.join(", "),
-    };
-    let considered = progress.considered;
-    let mut text = match refused >= considered {
-        true => format!("0 of {considered} machines may run {}", progress.name),
-        // Not all have been refused one by one: the reason has the rest.
-        false => format!("no machine runs {} yet", progress.name),
-    };
-    if !why.is_empty() {
-        text.push_str(": ");
-        text.push_str(&why);
-    }
-    text
-}
-
-/// `activating (start) on 63d22e36.../172.30.1.2`: why a machine is still at work on it. Why it is
-/// there is no reason to wait.
-fn doing(progress: &Progress) -> String {
-    let machine = progress.machine.as_ref();
-    let on = machine.map(|m| format!(" on {}", legend(&m.id, &m.primary_ip, false)));
-    match (&progress.state, on) {
-        (Some(state), on) if !state.active.is_empty() => {
-            let on = on.unwrap_or_default();
-            format!("{} ({}){on}", state.active, state.sub)
-        }
-        (_, Some(on)) => format!("placed{on}"),
-        (_, None) => progress.reason.clone(),
-    }
-}
-
-/// `unit bad.service failed on 63d22e36.../172.30.1.2: exit code 1`
-fn trouble(progress: &Progress) -> String {
-    let verb = match progress.phase.as_str() {
-        "refused" => "was refused",
-        _ => "failed",
-    };
-    let mut text = format!("unit {} {verb}", progress.name);
-    if let Some(machine) = &progress.machine {
-        text.push_str(&format!(
-            " on {}",
-            legend(&machine.id, &machine.primary_ip, false)
-        ));
-    }
-    let state = progress.state.as_ref();
-    let why = state.and_then(|state| state.why.clone());
-    let why = why.unwrap_or_else(|| progress.reason.clone());
-    if !why.is_empty() {
-        text.push_str(&format!(": {why}"));
-    } else if let Some(StateView {
-        load, active, sub, ..
-    }) = state
-    {
-        text.push_str(&format!(": systemd says {load}/{active}/{sub}"));
-    }
-    text
-}
-
-fn log(progress: &Progress) -> Vec<String> {
-    let state = progress.state.as_ref();
-    state.map(|state| state.log.clone()).unwrap_or_default()
 }
 
 /// Asking again may help.
