@@ -207,11 +207,15 @@ fn view(
     members: &Members,
 ) -> UnitView {
     let machine = placement.and_then(|placement| placement.machine.as_ref());
-    let there = placement.and_then(home).and_then(|machine| {
-        states
-            .iter()
-            .find(|state| state.machine == machine.as_str())
-    });
+    // A machine that is given up will not confirm that the unit has left it.
+    let has_left = |machine: &str| {
+        let status = members.status(machine);
+        matches!(status, MemberStatus::Lost | MemberStatus::Retired)
+    };
+    let home = placement
+        .and_then(home)
+        .filter(|home| machine.is_some() || !has_left(home.as_str()));
+    let there = home.and_then(|home| states.iter().find(|state| state.machine == home.as_str()));
     let current = (!unit.global).then(|| {
         let state = there.map(|state| &state.record);
         current_state(placement, state).as_str().to_owned()

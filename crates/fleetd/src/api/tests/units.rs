@@ -471,6 +471,9 @@ async fn a_unit_is_inactive_when_it_has_stopped_where_it_was() {
         v1["currentState"].as_str().unwrap().to_owned()
     };
     assert_eq!(current().await, "launched");
+    cluster.member("m1", MemberStatus::Lost).await;
+    assert_eq!(current().await, "inactive");
+    cluster.member("m1", MemberStatus::Present).await;
     let stopping = state(decision, Reached::Working, "loaded/deactivating/stop");
     cluster.report("a.service", "m1", stopping).await;
     assert_eq!(current().await, "launched");
