@@ -32,6 +32,9 @@ pub(crate) enum CallError {
     /// systemd knows no unit of this name, or of one that it needs.
     #[error("{0}")]
     NoSuchUnit(String),
+    /// It knows the unit, and its file makes no sense.
+    #[error("{0}")]
+    BadUnit(String),
     /// It will fail again however often it is asked.
     #[error("{0}")]
     Permanent(String),
@@ -260,6 +263,7 @@ impl From<zbus::Error> for CallError {
             | "org.freedesktop.DBus.Error.AccessDenied"
             | "org.freedesktop.DBus.Error.NotSupported"
             | "org.freedesktop.DBus.Error.FileExists" => CallError::Permanent(text),
+            "org.freedesktop.systemd1.BadUnitSetting" => CallError::BadUnit(text),
             name if name.starts_with("org.freedesktop.systemd1.") => CallError::Permanent(text),
             _ => CallError::Transient(text),
         }

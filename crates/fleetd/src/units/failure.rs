@@ -231,25 +231,44 @@ async fn journal(invocation_id: &str, user: bool) -> Vec<String> {
     if invocation_id.is_empty() {
         return Vec::new();
     }
-    let Ok(_reader) = JOURNAL_READERS.acquire().await else {
-        return Vec::new();
-    };
-    tokio::time::sleep(JOURNAL_LAG).await;
     let about = if user {
         format!("USER_INVOCATION_ID={invocation_id}")
     } else {
         format!("INVOCATION_ID={invocation_id}")
     };
+    let of_processes = format!("_SYSTEMD_INVOCATION_ID={invocation_id}");
+    read_journal(
+        &[&of_processes, "+", &about],
+        StateRecord::MAX_LOG_LINES,
+        user,
+    )
+    .await
+}
+
+/// Why systemd cannot load a unit file: what it answers, and what it has just told its journal of
+/// the unit, which names the line or the setting.
+pub(crate) async fn not_loaded(unit: &UnitName, answer: &str, user: bool) -> String {
+    let field = if user { "USER_UNIT" } else { "UNIT" };
+    let lines = read_journal(&[&format!("{field}={unit}")], 1, user).await;
+    match lines.first() {
+        Some(line) => format!("{}: {line}", answer.trim_end_matches('.')),
+        None => format!("{answer} (systemd-analyze verify says which)"),
+    }
+}
+
+async fn read_journal(matches: &[&str], n_lines: usize, user: bool) -> Vec<String> {
+    let Ok(_reader) = JOURNAL_READERS.acquire().await else {
+        return Vec::new();
+    };
+    tokio::time::sleep(JOURNAL_LAG).await;
     let mut command = tokio::process::Command::new("journalctl");
     if user {
         command.arg("--user");
     }
     command
         .args(["--quiet", "--no-pager", "-o", "cat", "-n"])
-        .arg(StateRecord::MAX_LOG_LINES.to_string())
-        .arg(format!("_SYSTEMD_INVOCATION_ID={invocation_id}"))
-        .arg("+")
-        .arg(about)
+        .arg(n_lines.to_string())
+        .args(matches)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true);

@@ -9,6 +9,7 @@ use fleet_core::name::UnitName;
 use fleet_core::requirements::not_loadable;
 
 use super::dbus::{CallError, Manager};
+use super::failure;
 use super::files::{has_install, is_simple};
 use super::state::Entry;
 use super::systemd::Driver;
@@ -227,7 +228,8 @@ impl Driver {
                 .shared
                 .update(&load.unit, |entry| entry.observed.load.clone());
             if matches!(state.as_str(), "bad-setting" | "error" | "masked") {
-                let why = format!("systemd cannot load it ({state}): see systemd-analyze verify");
+                let answer = format!("systemd cannot load it ({state})");
+                let why = failure::not_loaded(&load.unit, &answer, self.user).await;
                 self.refuse(manager, &load.unit, load.id, &load.record, why)
                     .await;
             } else {

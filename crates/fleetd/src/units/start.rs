@@ -72,6 +72,10 @@ impl Driver {
                 self.is_missing_something(&manager, &unit, id, &record, why)
                     .await;
             }
+            Err(CallError::BadUnit(answer)) => {
+                let why = failure::not_loaded(&unit, &answer, self.user).await;
+                self.refuse(&manager, &unit, id, &record, why).await;
+            }
             Err(CallError::Permanent(why)) => self.refuse(&manager, &unit, id, &record, why).await,
             Err(CallError::Transient(why)) => self.attempt_failed(&unit, id, &record, &why),
         }

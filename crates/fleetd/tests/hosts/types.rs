@@ -132,6 +132,11 @@ fn what_no_systemd_or_not_this_one_can_run_is_told_with_the_reason() {
             "units of this type are not supported on this machine",
         ),
         (
+            "bad.service",
+            "[Service]\nType=simple\n",
+            "has a bad unit file setting: bad.service: Service has no ExecStart=",
+        ),
+        (
             "a.scope",
             "[Unit]\nDescription=a\n",
             "(use a service or a slice)",
