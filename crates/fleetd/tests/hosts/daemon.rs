@@ -162,6 +162,12 @@ fn a_reload_changes_what_can_change_and_touches_nothing_that_runs() {
         }
     })
     .unwrap();
+    logged(
+        &cluster,
+        0,
+        "Not starting engine; disable-engine is set",
+        "info",
+    );
     // The other one leads now, and places.
     cluster.start("c.service", "");
 
@@ -186,6 +192,35 @@ fn a_reload_changes_what_can_change_and_touches_nothing_that_runs() {
     assert_eq!(&last["Presence"]["Epoch"], epoch, "presence never blinked");
     assert_eq!(last["Config"]["agent_ttl"], "3s");
     assert_ne!(last["Engine"]["Role"], "disabled");
+}
+
+#[test]
+fn the_lines_that_people_look_for_are_in_the_journal_with_their_fields() {
+    let cluster = Cluster::up(2);
+    for host in 0..2 {
+        for line in [
+            "Starting fleetd version v",
+            "Using default config file /etc/fleet/fleet.conf",
+            "Establishing etcd connectivity",
+            "Starting server components",
+        ] {
+            logged(&cluster, host, line, "info");
+        }
+    }
+    let leads = |host: usize| dump(&cluster, host)["Engine"]["Role"] == "leading";
+    let (leader, other) = if leads(0) { (0, 1) } else { (1, 0) };
+    logged(&cluster, leader, "Engine leadership acquired", "info");
+    let id = cluster.host(leader).machine_id().unwrap();
+    logged(&cluster, other, &format!("Engine leader is {id}"), "info");
+    // Each field can be asked for.
+    let field = format!("F_LEADER={id}");
+    let lines = cluster.host(other).journal(&["-o", "cat", &field]).unwrap();
+    assert!(lines.contains(&format!("Engine leader is {id}")), "{lines}");
+    // The next leader says whose place it took.
+    let stop = ["systemctl", "stop", "fleet.service"];
+    cluster.host(leader).run(&stop).unwrap();
+    logged(&cluster, leader, "Gracefully shutting down", "info");
+    logged(&cluster, other, "Engine leadership acquired", "info");
 }
 
 #[test]
