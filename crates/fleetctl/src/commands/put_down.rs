@@ -63,7 +63,7 @@ pub(crate) async fn run(
     }
     // A pattern is about what runs, of which stop may take something away.
     let is_meant_by_pattern = |unit: &UnitView| verb != Verb::Stop || is_wanted(unit);
-    let units = known_units(context, report, args, is_meant_by_pattern).await?;
+    let units = known_units(context, report, args, is_meant_by_pattern, NOT_FOUND).await?;
     if units.is_empty() && report.exit() == Exit::Failure {
         context.ui.error("Units not found in registry");
         return Ok(report.exit());
@@ -121,13 +121,17 @@ pub(crate) fn is_wanted(unit: &UnitView) -> bool {
     unit.desired_state != Goal::Inactive.as_str()
 }
 
-/// The units that are meant; those that do not exist are reported. Of the units that match a
+/// What is said of a unit that does not exist.
+pub(crate) const NOT_FOUND: &str = "not found in registry";
+
+/// The units that are meant; those that do not exist are reported: `Unit x` and `absent`. Of the units that match a
 /// pattern those are taken that `is_meant_by_pattern`.
 pub(crate) async fn known_units(
     context: &Context<'_>,
     report: &Report<'_>,
     args: &[String],
     is_meant_by_pattern: impl Fn(&UnitView) -> bool,
+    absent: &str,
 ) -> Result<Vec<UnitView>, CommandError> {
     let (patterns, names): (Vec<&String>, Vec<&String>) =
         args.iter().partition(|arg| is_pattern(arg));
@@ -140,7 +144,7 @@ pub(crate) async fn known_units(
         match known.remove(&name) {
             Some(unit) => units.push(unit),
             None if seen.contains(&name) => continue,
-            None => report.failed(&name, &format!("Unit {name} not found in registry")),
+            None => report.failed(&name, &format!("Unit {name} {absent}")),
         }
         seen.insert(name);
     }

@@ -7,7 +7,7 @@ use fleet_core::validate::UnknownKeys;
 
 use crate::commands::flags::{BlockFlags, OutputFlags};
 use crate::commands::launch::{self, Launch};
-use crate::commands::put_down::{is_wanted, known_units};
+use crate::commands::put_down::{NOT_FOUND, is_wanted, known_units};
 use crate::commands::{Context, Outcome};
 use crate::error::CommandError;
 use crate::exit::Exit;
@@ -103,7 +103,7 @@ async fn units(
         return Ok(None);
     };
     let mut seen: BTreeSet<String> = units.iter().map(|unit| unit.name.clone()).collect();
-    let matching = known_units(context, report, &patterns, is_wanted).await?;
+    let matching = known_units(context, report, &patterns, is_wanted, NOT_FOUND).await?;
     units.extend(
         matching
             .into_iter()

@@ -36,7 +36,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Outcome {
         ..Session::default()
     };
     let report = Report::new(ui, false);
-    let units = known_units(context, &report, &args.units, is_wanted).await?;
+    let units = known_units(context, &report, &args.units, is_wanted, "does not exist.").await?;
     let failed = |error| CommandError::api("", &error);
     let machines = context.fleet.machines().await.map_err(failed)?;
     let mut exit = report.exit();

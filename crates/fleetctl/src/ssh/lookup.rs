@@ -151,10 +151,17 @@ pub(crate) fn journal(unit: &UnitView, machines: &[MachineView]) -> Result<Place
             "Unable to retrieve journal of global unit {}.",
             unit.name
         ));
-        return Err(error.hint(format!(
-            "take one machine: fleetctl ssh MACHINE journalctl --unit {}",
-            unit.name
-        )));
+        let one = unit.states.first().map(|state| short_id(&state.machine_id));
+        return Err(with_hint(
+            error,
+            one.map(|id| {
+                format!(
+                    "take one machine at a time: fleetctl ssh {} -- journalctl --unit {}",
+                    id.trim_end_matches('.'),
+                    unit.name
+                )
+            }),
+        ));
     }
     loaded_at(unit, machines, "running")
 }

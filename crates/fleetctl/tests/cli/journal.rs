@@ -52,11 +52,32 @@ $ fleetctl journal nope
 rc=1
 $ fleetctl journal g
 2> Unable to retrieve journal of global unit g.service.
-2> hint: take one machine: fleetctl ssh MACHINE journalctl --unit g.service
+2> hint: take one machine at a time: fleetctl ssh 63d22e36 -- journalctl --unit g.service
 rc=1
 $ fleetctl journal idle
 2> Unit idle.service does not appear to be running.
 rc=1
 ",
+        );
+}
+
+#[test]
+fn journalctls_status_is_ours() {
+    session()
+        .run("fleetctl ssh 63d22e36 -- journalctl --unit g.service")
+        .run("SSH_STATUS=1 fleetctl journal hello")
+        .run("SSH_STATUS=255 fleetctl journal hello")
+        .shows(
+            r#"
+$ fleetctl ssh 63d22e36 -- journalctl --unit g.service
+ssh -l core -T 172.30.1.2 journalctl --unit g.service
+$ SSH_STATUS=1 fleetctl journal hello
+ssh -l core -T 172.30.1.2 journalctl "--unit" "hello.service" "--no-pager" "-n" "10" "--output" "short"
+rc=1
+$ SSH_STATUS=255 fleetctl journal hello
+ssh -l core -T 172.30.1.2 journalctl "--unit" "hello.service" "--no-pager" "-n" "10" "--output" "short"
+2> Unable to SSH to remote host: 63d22e36.../172.30.1.2: Process exited with status 255
+rc=255
+"#,
         );
 }

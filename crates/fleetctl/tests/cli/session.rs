@@ -19,13 +19,16 @@ const SSH: &str = "#!/bin/sh
 shown=ssh
 while [ \"$1\" != -- ]; do
     case $1 in
-    -o) shift ;;
+    -o)
+        shift
+        [ -z \"$SSH_SHOWS\" ] || shown=\"$shown $1\" ;;
     *) shown=\"$shown $1\" ;;
     esac
     shift
 done
 shift
 echo \"$shown $*\"
+exit ${SSH_STATUS:-0}
 ";
 
 /// A directory with unit files, a cluster, and what has been typed.

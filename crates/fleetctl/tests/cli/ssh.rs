@@ -76,3 +76,58 @@ rc=1
 ",
         );
 }
+
+#[test]
+fn the_far_sides_status_is_ours() {
+    session()
+        .run("SSH_STATUS=7 fleetctl ssh hello exit 7")
+        .run("SSH_STATUS=5 fleetctl ssh hello")
+        .run("SSH_STATUS=255 fleetctl ssh hello true")
+        .run("SSH_STATUS=255 fleetctl ssh hello")
+        .run("FLEETCTL_SSH=/nowhere/ssh fleetctl ssh hello")
+        .shows(
+            r#"
+$ SSH_STATUS=7 fleetctl ssh hello exit 7
+ssh -l core -T 172.30.1.2 exit 7
+rc=7
+$ SSH_STATUS=5 fleetctl ssh hello
+ssh -l core -T 172.30.1.2
+rc=5
+$ SSH_STATUS=255 fleetctl ssh hello true
+ssh -l core -T 172.30.1.2 true
+2> Failed running command over SSH: ssh to core@172.30.1.2 ended with status 255
+rc=255
+$ SSH_STATUS=255 fleetctl ssh hello
+ssh -l core -T 172.30.1.2
+2> Failed opening shell over SSH: ssh to core@172.30.1.2 ended with status 255
+rc=255
+$ FLEETCTL_SSH=/nowhere/ssh fleetctl ssh hello
+2> Failed building SSH client: failed to run /nowhere/ssh: No such file or directory (os error 2)
+2> hint: install ssh (Debian: openssh-client), or name it in FLEETCTL_SSH
+rc=1
+"#,
+        );
+}
+
+#[test]
+fn flags_and_their_variables() {
+    let variables = "SSH_SHOWS=all FLEETCTL_SSH_USERNAME=me FLEETCTL_SSH_TIMEOUT=2.5 \
+                     FLEETCTL_STRICT_HOST_KEY_CHECKING=false FLEETCTL_KNOWN_HOSTS_FILE=DIR/a";
+    session()
+        .run("SSH_SHOWS=all HOME=DIR fleetctl ssh hello")
+        .run(&format!("{variables} fleetctl ssh hello"))
+        .run(&format!("{variables} fleetctl --ssh-username=you --ssh-timeout=7 --strict-host-key-checking --known-hosts-file=DIR/b ssh hello"))
+        .run("SSH_SHOWS=all HOME=DIR fleetctl ssh hello --ssh-username= --ssh-timeout=0 --known-hosts-file=~/k")
+        .shows(
+            r#"
+$ SSH_SHOWS=all HOME=DIR fleetctl ssh hello
+ssh -l core ConnectTimeout=10 StrictHostKeyChecking=ask UserKnownHostsFile=DIR/.fleetctl/known_hosts -T 172.30.1.2
+$ SSH_SHOWS=all FLEETCTL_SSH_USERNAME=me FLEETCTL_SSH_TIMEOUT=2.5 FLEETCTL_STRICT_HOST_KEY_CHECKING=false FLEETCTL_KNOWN_HOSTS_FILE=DIR/a fleetctl ssh hello
+ssh -l me ConnectTimeout=3 StrictHostKeyChecking=no UserKnownHostsFile=/dev/null GlobalKnownHostsFile=/dev/null LogLevel=ERROR -T 172.30.1.2
+$ SSH_SHOWS=all FLEETCTL_SSH_USERNAME=me FLEETCTL_SSH_TIMEOUT=2.5 FLEETCTL_STRICT_HOST_KEY_CHECKING=false FLEETCTL_KNOWN_HOSTS_FILE=DIR/a fleetctl --ssh-username=you --ssh-timeout=7 --strict-host-key-checking --known-hosts-file=DIR/b ssh hello
+ssh -l you ConnectTimeout=7 StrictHostKeyChecking=ask UserKnownHostsFile=DIR/b -T 172.30.1.2
+$ SSH_SHOWS=all HOME=DIR fleetctl ssh hello --ssh-username= --ssh-timeout=0 --known-hosts-file=~/k
+ssh StrictHostKeyChecking=ask UserKnownHostsFile=DIR/k -T 172.30.1.2
+"#,
+        );
+}

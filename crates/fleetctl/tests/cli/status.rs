@@ -36,9 +36,44 @@ $ fleetctl status
 2> No units given
 $ fleetctl status nope idle hello
 ssh -l core 172.30.1.2 systemctl status \"-l\" \"hello.service\"
-2> Unit nope.service not found in registry
+2> Unit nope.service does not exist.
 2> Unit idle.service does not appear to be loaded.
 rc=1
 ",
+        );
+}
+
+#[test]
+fn the_first_status_that_is_not_0_is_ours() {
+    session()
+        .run("SSH_STATUS=3 fleetctl status hello")
+        .run("SSH_STATUS=4 fleetctl status g nope")
+        .run("SSH_STATUS=255 fleetctl status --ssh-port=2222 hello g")
+        .shows(
+            r#"
+$ SSH_STATUS=3 fleetctl status hello
+ssh -l core 172.30.1.2 systemctl status "-l" "hello.service"
+rc=3
+$ SSH_STATUS=4 fleetctl status g nope
+g.service on 63d22e36.../172.30.1.2:
+ssh -l core 172.30.1.2 systemctl status "-l" "g.service"
+
+g.service on 6a97c281.../172.30.1.3:
+ssh -l core 172.30.1.3 systemctl status "-l" "g.service"
+2> Unit nope.service does not exist.
+rc=1
+$ SSH_STATUS=255 fleetctl status --ssh-port=2222 hello g
+ssh -l core -p 2222 172.30.1.2 systemctl status "-l" "hello.service"
+
+g.service on 63d22e36.../172.30.1.2:
+ssh -l core -p 2222 172.30.1.2 systemctl status "-l" "g.service"
+
+g.service on 6a97c281.../172.30.1.3:
+ssh -l core -p 2222 172.30.1.3 systemctl status "-l" "g.service"
+2> Unable to SSH to remote host: 63d22e36.../172.30.1.2: Process exited with status 255
+2> Unable to SSH to remote host: 63d22e36.../172.30.1.2: Process exited with status 255
+2> Unable to SSH to remote host: 6a97c281.../172.30.1.3: Process exited with status 255
+rc=255
+"#,
         );
 }

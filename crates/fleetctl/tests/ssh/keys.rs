@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::rig::{Rig, new_host_key, ran};
+use crate::rig::{BARE_PORT, Rig, new_host_key, ran};
 
 fn answering(rig: &Rig, answer: &str, args: &[&str]) -> Command {
     let mut command = rig.command(args);
@@ -56,6 +56,31 @@ pub(crate) fn an_unknown_key_that_is_accepted(rig: &Rig) {
     // The other machine's key, through the tunnel.
     let other = ran(&mut answering(rig, "yes", &["ssh", &rig.id(1), "true"]));
     assert_eq!(other.status, 0, "{other:?}");
+}
+
+pub(crate) fn another_port_has_its_own_line(rig: &Rig) {
+    let known = rig.known_hosts();
+    // ssh takes a host's key at its usual port for right at others, too: it must not know it.
+    fs::write(rig.path(".fleetctl/known_hosts"), "").unwrap();
+    let bare = format!("--tunnel={}:{BARE_PORT}", rig.address(0));
+    // What it is asked for does not work there: only the login counts.
+    let ran = ran(&mut answering(rig, "yes", &[&bare, "list-machines"]));
+    assert!(ran.err.contains("fleetctl: command not found"), "{ran:?}");
+    let line = format!("[{}]:{BARE_PORT} ", rig.address(0));
+    assert!(rig.known_hosts().contains(&line), "{}", rig.known_hosts());
+    fs::write(rig.path(".fleetctl/known_hosts"), known).unwrap();
+}
+
+pub(crate) fn hashed_hosts_are_known(rig: &Rig) {
+    let known = rig.known_hosts();
+    let file = rig.path(".fleetctl/known_hosts");
+    let hash = ["-q", "-H", "-f", file.to_str().unwrap()];
+    let hashed = Command::new("ssh-keygen").args(hash).output().unwrap();
+    assert!(hashed.status.success(), "{hashed:?}");
+    assert!(rig.known_hosts().starts_with("|1|"));
+    // A question would be answered no.
+    rig.fleetctl(&["list-machines"]).ok();
+    fs::write(file, known).unwrap();
 }
 
 pub(crate) fn a_key_that_has_changed(rig: &Rig) {

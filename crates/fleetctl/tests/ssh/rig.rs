@@ -44,6 +44,9 @@ impl Rig {
     pub(crate) fn up() -> Rig {
         let sandbox = Sandbox::builder()
             .hosts(2)
+            // What is said of both comes in this order.
+            .machine_id(0, "63d22e369175433883a37d92cc53f36c")
+            .machine_id(1, "6a97c281d654404fb1ef271dfcd36920")
             .bin_dir(binaries())
             .listen(format!("127.0.0.1:{API_PORT}"))
             .up()
@@ -128,6 +131,34 @@ impl Rig {
         ran(&mut self.command(args))
     }
 
+    /// What a person sees of a command: its name, stdout, `2> ` and stderr, and the status unless
+    /// it is 0. Ids, addresses, moments and numbers of this run are replaced.
+    pub(crate) fn seen(&self, args: &[&str]) -> String {
+        let ran = self.fleetctl(args);
+        let mut seen = format!("$ fleetctl {}\n{}", args.join(" "), ran.out);
+        for line in ran.err.lines() {
+            seen.push_str(&format!("2> {line}\n"));
+        }
+        if ran.status != 0 {
+            seen.push_str(&format!("rc={}\n", ran.status));
+        }
+        for host in 0..2 {
+            let n = host + 1;
+            let id = self.id(host);
+            seen = seen
+                .replace(&id, &format!("ID{n}"))
+                .replace(&id[..8], &format!("ID{n}"))
+                .replace(&self.address(host), &format!("IP{n}"))
+                .replace(&self.hostname(host), &format!("HOST{n}"));
+        }
+        plain(&seen)
+    }
+
+    fn hostname(&self, host: usize) -> String {
+        let name = self.sandbox.host(host).run(&["uname", "-n"]).unwrap();
+        name.trim().to_owned()
+    }
+
     /// How often ssh was run since the last time.
     pub(crate) fn runs(&self) -> Vec<String> {
         let runs = fs::read_to_string(self.path("runs")).unwrap_or_default();
@@ -151,6 +182,56 @@ impl Drop for Rig {
     fn drop(&mut self) {
         let _ = self.agent.kill();
         let _ = self.agent.wait();
+    }
+}
+
+/// Only what is the same in every run: of systemctl's words the first ones, of the journal's lines
+/// no time and no process.
+fn plain(seen: &str) -> String {
+    let mut plain = String::new();
+    for line in seen.lines() {
+        let trimmed = line.trim_start();
+        let changes = [
+            "Main PID:",
+            "Tasks:",
+            "Memory:",
+            "CPU:",
+            "CGroup:",
+            "└─",
+            "├─",
+        ];
+        let is_journal = trimmed.contains(" HOST1 ") || trimmed.contains(" HOST2 ");
+        // Behind a tunnel two ssh say why one of them failed, in any order.
+        let sshs = ["channel ", "Stdio ", "kex_", "Connection closed", "ssh: "];
+        let is_sshs = trimmed
+            .strip_prefix("2> ")
+            .is_some_and(|line| sshs.iter().any(|start| line.starts_with(start)));
+        if is_sshs || changes.iter().any(|start| trimmed.starts_with(start)) {
+            continue;
+        }
+        let line = match (line.split_once(" since "), is_journal) {
+            (Some((before, _)), _) => format!("{before} since WHEN"),
+            (None, true) => {
+                let after = line.split_once(" HOST").map_or("", |(_, after)| after);
+                let (host, words) = after.split_once(' ').unwrap_or((after, ""));
+                let (who, said) = words.split_once("]: ").unwrap_or(("", words));
+                let who = who.split('[').next().unwrap_or_default();
+                format!("WHEN HOST{host} {who}: {said}")
+            }
+            (None, false) => line.to_owned(),
+        };
+        plain.push_str(&line);
+        plain.push('\n');
+    }
+    plain
+}
+
+#[track_caller]
+pub(crate) fn assert_seen(seen: &[String], expected: &str) {
+    let seen = seen.concat();
+    let expected = expected.strip_prefix('\n').unwrap_or(expected);
+    if seen != expected {
+        panic!("expected:\n{expected}\nseen:\n{seen}\nas text: {seen:?}");
     }
 }
 

@@ -1,6 +1,9 @@
 //! `--tunnel`.
 
 use std::fs;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::rig::{API_PORT, BARE_PORT, Rig};
 
@@ -104,4 +107,22 @@ pub(crate) fn failures_name_host_and_cure(rig: &Rig) {
             assert!(ran.err.contains(part), "{args:?}: {part}: {}", ran.err);
         }
     }
+}
+
+pub(crate) fn a_host_that_is_silent_is_given_up_in_time(rig: &Rig) {
+    let host = rig.sandbox.host(0);
+    host.cut().unwrap();
+    let begin = Instant::now();
+    let ran = rig.fleetctl(&["--ssh-timeout=0.5", "list-machines"]);
+    let took = begin.elapsed();
+    host.heal().unwrap();
+    assert_eq!(ran.status, 1, "{ran:?}");
+    let initializing = "Unable to initialize client: failed initializing SSH client: ";
+    assert!(ran.err.starts_with(initializing), "{ran:?}");
+    assert!(
+        ran.err.contains("--ssh-timeout=SECONDS waits longer"),
+        "{ran:?}"
+    );
+    // The default is 10 s.
+    assert!(took < Duration::from_secs(8), "{took:?}");
 }

@@ -1,9 +1,9 @@
-//! `ssh`, `status` and `journal` on machines.
+//! `fleetctl ssh`: commands and shells on machines.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::rig::{Rig, SOON, ran};
+use crate::rig::{Rig, ran};
 
 pub(crate) fn a_command_has_its_output_input_and_status(rig: &Rig) {
     let id = rig.id(1);
@@ -88,82 +88,6 @@ pub(crate) fn the_agent_is_forwarded_when_asked_for(rig: &Rig) {
     assert_eq!(without.status, 2, "{without:?}");
 }
 
-/// A unit on the second machine and one on both.
-fn start_units(rig: &Rig) {
-    let write = |name: &str, text: &str| {
-        let path = rig.path(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let talker = write(
-        "talker.service",
-        &format!(
-            "[Service]\nExecStart=/bin/sh -c 'echo one; echo two; exec sleep 1d'\n\
-             [X-Fleet]\nMachineID={}\n",
-            rig.id(1)
-        ),
-    );
-    let everywhere = write(
-        "everywhere.service",
-        "[Service]\nExecStart=/bin/sleep 1d\n[X-Fleet]\nGlobal=true\n",
-    );
-    rig.fleetctl(&["start", &talker, &everywhere]).ok();
-}
-
-pub(crate) fn status_and_journal(rig: &Rig) {
-    start_units(rig);
-    let talker = rig.fleetctl(&["status", "talker"]).ok();
-    assert!(
-        talker.contains("● talker.service") && talker.contains("Active: active (running)"),
-        "{talker}"
-    );
-    // A global unit, everywhere; and the unit beside it, though one in between does not exist.
-    let both = rig.fleetctl(&["status", "everywhere", "nope", "talker"]);
-    assert_eq!(both.status, 1, "{both:?}");
-    assert!(both.err.contains("Unit nope.service"), "{}", both.err);
-    assert_eq!(both.out.matches("● everywhere.service").count(), 2);
-    assert_eq!(both.out.matches("● talker.service").count(), 1);
-    for host in 0..2 {
-        let heading = format!(
-            "everywhere.service on {}.../{}:\n",
-            &rig.id(host)[..8],
-            rig.address(host)
-        );
-        assert!(both.out.contains(&heading), "{}", both.out);
-    }
-    // systemctl's own status is ours.
-    let host = rig.sandbox.host(1);
-    host.run(&["systemctl", "stop", "talker.service"]).unwrap();
-    let stopped = rig.fleetctl(&["status", "talker"]);
-    assert_eq!(stopped.status, 3, "{stopped:?}");
-    host.wait_until(
-        SOON,
-        &["sh", "-c", "journalctl -u talker.service | grep -q two"],
-    )
-    .unwrap();
-    let journal = |args: &[&str]| {
-        let args: Vec<&str> = ["journal"]
-            .into_iter()
-            .chain(args.iter().copied())
-            .collect();
-        rig.fleetctl(&args).ok()
-    };
-    let whole = journal(&["--output=cat", "--lines=100", "talker"]);
-    assert!(whole.contains("one\ntwo\n"), "{whole}");
-    assert_eq!(journal(&["-n", "1", "talker"]).lines().count(), 1);
-    let global = rig.fleetctl(&["journal", "everywhere"]);
-    assert_eq!(global.status, 1);
-    assert!(
-        global
-            .err
-            .starts_with("Unable to retrieve journal of global unit everywhere.service.\n"),
-        "{global:?}"
-    );
-    let refused = rig.fleetctl(&["status", "--ssh-port=1", "talker"]);
-    assert_eq!(refused.status, 255, "{refused:?}");
-    assert!(refused.err.contains("Unable to SSH to remote host: "));
-}
-
 pub(crate) fn targets_share_the_tunnels_login(rig: &Rig) {
     let logins = [rig.logins(0), rig.logins(1)];
     rig.fleetctl(&["ssh", &rig.id(1), "true"]).ok();
@@ -172,12 +96,4 @@ pub(crate) fn targets_share_the_tunnels_login(rig: &Rig) {
         [logins[0] + 1, logins[1] + 1],
         "the target is reached over the connection that the API has"
     );
-}
-
-pub(crate) fn status_of_this_machine_needs_no_ssh(rig: &Rig) {
-    let host = rig.sandbox.host(1);
-    let argv = ["fleetctl", "journal", "--output=cat", "talker"];
-    let journal = host.exec(&argv).unwrap();
-    assert!(journal.success(), "{journal:?}");
-    assert!(journal.stdout.contains("two\n"), "{journal:?}");
 }
