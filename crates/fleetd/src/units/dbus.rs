@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use zbus::DBusError as _;
 use zbus::message::{Message, Sequence};
 use zbus::{ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
 
@@ -246,10 +247,13 @@ impl Manager {
 
 impl From<zbus::Error> for CallError {
     fn from(error: zbus::Error) -> Self {
-        let zbus::Error::MethodError(name, text, _) = &error else {
-            return CallError::Lost(error.to_string());
+        let (name, text) = match &error {
+            zbus::Error::MethodError(name, text, _) => (name.to_string(), text.clone()),
+            // zbus has an error of its own for each of D-Bus's names.
+            zbus::Error::FDO(fdo) => (fdo.name().to_string(), fdo.description().map(Into::into)),
+            _ => return CallError::Lost(error.to_string()),
         };
-        let text = text.clone().unwrap_or_else(|| name.to_string());
+        let text = text.unwrap_or_else(|| name.clone());
         match name.as_str() {
             "org.freedesktop.systemd1.NoSuchUnit" => CallError::NoSuchUnit(text),
             // It passes when what is under way is done.
@@ -259,8 +263,12 @@ impl From<zbus::Error> for CallError {
             "org.freedesktop.DBus.Error.Disconnected"
             | "org.freedesktop.DBus.Error.NameHasNoOwner"
             | "org.freedesktop.DBus.Error.ServiceUnknown" => CallError::Lost(text),
+            // polkit would let somebody who can type a password.
+            "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
+            | "org.freedesktop.DBus.Error.AccessDenied" => {
+                CallError::Permanent(format!("{text}: {MAY_NOT}"))
+            }
             "org.freedesktop.DBus.Error.InvalidArgs"
-            | "org.freedesktop.DBus.Error.AccessDenied"
             | "org.freedesktop.DBus.Error.NotSupported"
             | "org.freedesktop.DBus.Error.FileExists" => CallError::Permanent(text),
             "org.freedesktop.systemd1.BadUnitSetting" => CallError::BadUnit(text),
@@ -269,6 +277,10 @@ impl From<zbus::Error> for CallError {
         }
     }
 }
+
+/// What to do when systemd refuses who asks.
+const MAY_NOT: &str = "fleetd may not manage units as the user that it runs as: let it run as root, \
+    or let polkitd run with the rule 50-fleet.rules, which is for the user fleet";
 
 /// The object path of a unit.
 pub(crate) fn unit_object(unit: &str) -> String {
@@ -373,6 +385,31 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_are_no_lost_connections() {
+        use zbus::fdo::Error as Fdo;
+        let of = |error: Fdo| CallError::from(zbus::Error::from(error));
+        for error in [
+            Fdo::InteractiveAuthorizationRequired("no".into()),
+            Fdo::AccessDenied("no".into()),
+        ] {
+            let refused = of(error);
+            assert!(matches!(refused, CallError::Permanent(_)), "{refused:?}");
+            assert!(refused.to_string().contains("50-fleet.rules"), "{refused}");
+        }
+        for error in [Fdo::InvalidArgs("no".into()), Fdo::FileExists("no".into())] {
+            let refused = of(error);
+            assert!(matches!(refused, CallError::Permanent(_)), "{refused:?}");
+        }
+        for error in [
+            Fdo::ServiceUnknown("no".into()),
+            Fdo::Disconnected("no".into()),
+        ] {
+            let lost = of(error);
+            assert!(matches!(lost, CallError::Lost(_)), "{lost:?}");
+        }
+    }
 
     #[test]
     fn object_paths_are_escaped_as_systemd_does() {

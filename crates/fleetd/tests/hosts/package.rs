@@ -179,6 +179,26 @@ fn as_the_user_fleet_units_are_managed_over_the_system_bus() {
     let description = sh(&host, "systemctl show -P Description a.service");
     assert_eq!(description, "Changed");
 
+    // Without the rule systemd refuses, and the user is told why and what to do.
+    sh(
+        &host,
+        "mv /usr/share/polkit-1/rules.d/50-fleet.rules /root/; systemctl restart polkit.service",
+    );
+    let forbidden = cluster.file("forbidden.service", &sleeper(""));
+    let refused = cluster.fleetctl(&["start", &forbidden]);
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.stderr.contains("50-fleet.rules"),
+        "{}",
+        refused.stderr
+    );
+    sh(
+        &host,
+        "mv /root/50-fleet.rules /usr/share/polkit-1/rules.d/; systemctl restart polkit.service",
+    );
+    cluster.ok(&["start", "forbidden.service"]);
+    cluster.ok(&["destroy", "forbidden.service"]);
+
     // And back.
     let running = cluster.invocations(&["root.service", "a.service"]);
     let back = "rm /etc/systemd/system/fleet.service.d/run-as-fleet.conf; \
