@@ -136,7 +136,7 @@ fn as_the_user_fleet_units_are_managed_over_the_system_bus() {
     };
     let host = cluster.host(0);
     // polkitd's package would do this.
-    let polkitd = "systemd-sysusers polkitd.conf; mkdir -p /etc/polkit-1/rules.d; \
+    let polkitd = "systemd-sysusers polkitd.conf; mkdir -p /etc/polkit-1/rules.d /usr/share/polkit-1/rules.d; \
         chown polkitd /usr/share/polkit-1/rules.d /etc/polkit-1/rules.d; systemctl reload dbus";
     sh(&host, polkitd);
     sh(&host, ALLOW);
