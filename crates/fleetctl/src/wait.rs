@@ -283,6 +283,12 @@ impl Waits {
             });
             self.open.remove(&progress.name);
         } else {
+            // A machine that cannot confirm it, since it is lost.
+            let is_off = matches!(goal, Goal::Inactive | Goal::Destroyed);
+            if is_off && progress.machine.is_some() && !progress.reason.is_empty() {
+                let text = format!("Unit {}: {}", progress.name, progress.reason);
+                events.push(Event::Note(text));
+            }
             events.push(self.reach(&progress.name, goal, progress.machine.clone()));
         }
         events

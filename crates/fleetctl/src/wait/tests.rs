@@ -139,6 +139,24 @@ fn a_refusal_is_told_and_the_wait_goes_on() {
 }
 
 #[test]
+fn a_lost_machine_that_cannot_confirm_the_stop_is_told() {
+    let awaited = Awaited::new("a.service", 1, Goal::Destroyed, false);
+    let mut waits = Waits::new(vec![awaited], BOUNDS, now());
+    let last = Progress {
+        reason: "machine m1 is lost".into(),
+        machine: Some(MachineRef {
+            id: "m1".into(),
+            primary_ip: String::new(),
+        }),
+        ..line("a.service", "destroyed", true)
+    };
+    assert_eq!(
+        said(waits.progress(&last, now())),
+        ["Unit a.service: machine m1 is lost", "a.service destroyed"]
+    );
+}
+
+#[test]
 fn a_wish_that_somebody_else_has_changed() {
     let mut waits = Waits::new(vec![start("a.service")], BOUNDS, now());
     assert_eq!(

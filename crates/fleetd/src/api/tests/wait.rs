@@ -347,6 +347,55 @@ async fn a_stop_an_unload_and_a_destroy() {
 }
 
 #[tokio::test]
+async fn a_machine_that_is_lost_keeps_nobody_waiting_for_its_confirmation() {
+    let cluster = Cluster::new();
+    for (unit, desired, end) in [
+        ("a.service", None, "destroyed m1!"),
+        (
+            "b.service",
+            Some(r#"{"desiredState":"inactive"}"#),
+            "inactive m1!",
+        ),
+    ] {
+        cluster.member("m1", MemberStatus::Suspect).await;
+        cluster.put(unit, LAUNCHED).await;
+        let decision = cluster.place(unit, Some("m1")).await;
+        let running = state(decision, Reached::Launched, "loaded/active/running");
+        cluster.report(unit, "m1", running).await;
+        match desired {
+            Some(wish) => cluster.put(unit, wish).await,
+            None => {
+                cluster
+                    .call("DELETE", &format!("/fleet/v1/units/{unit}"), &[], "")
+                    .await
+            }
+        };
+        let leaving = PlacementRecord {
+            decision: Decision {
+                generation: cluster.generation(unit).await,
+                seq: decision.seq + 100,
+            },
+            leaving: Some(MachineId::new("m1")),
+            ..placement(None)
+        };
+        cluster.write(keys::placement(unit), leaving.encode()).await;
+        let mut lines = Lines::of(&cluster, &[unit]).await;
+        assert_eq!(lines.brief().await, "working m1");
+        cluster.member("m1", MemberStatus::Lost).await;
+        let line = lines.next().await.unwrap();
+        assert_eq!(brief(&line), end);
+        assert_eq!(
+            line.reason,
+            "machine m1 is lost: what still runs of it there is stopped at the return"
+        );
+        // Whoever asks later is told the same at once.
+        let mut lines = Lines::of(&cluster, &[unit]).await;
+        assert_eq!(lines.brief().await, "working m1");
+        assert_eq!(lines.brief().await, end);
+    }
+}
+
+#[tokio::test]
 async fn an_unloaded_unit_is_inactive_when_its_placement_is_removed() {
     let cluster = Cluster::new();
     cluster.put("a.service", LAUNCHED).await;

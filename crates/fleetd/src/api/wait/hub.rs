@@ -193,10 +193,16 @@ impl Shared {
                 }
             };
             let unit = match keys::parse(&key) {
-                Key::Unit(unit) | Key::Placement(unit) | Key::State(unit, _) => unit,
+                Key::Unit(unit) | Key::Placement(unit) | Key::State(unit, _) => Some(unit),
+                // Rare, and whoever waits for that machine must know.
+                Key::Member(_) => None,
                 _ => continue,
             };
-            for inbox in waits.by_unit.get(unit).into_iter().flatten() {
+            let inboxes: Vec<&Arc<Inbox>> = match unit {
+                Some(unit) => waits.by_unit.get(unit).into_iter().flatten().collect(),
+                None => waits.by_unit.values().flatten().collect(),
+            };
+            for inbox in inboxes {
                 let mut changes = lock(&inbox.changes);
                 changes.by_key.insert(key.clone(), change.clone());
                 if changes.by_key.len() > MAX_INBOX {

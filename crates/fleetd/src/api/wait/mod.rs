@@ -27,7 +27,7 @@ mod hub;
 mod unit;
 
 pub(crate) use hub::Hub;
-use hub::Registration;
+use hub::{Changes, Registration};
 use unit::Waited;
 
 /// Waits at the same time; each holds what it knows of its units in memory.
@@ -108,10 +108,13 @@ impl Wait {
     /// The next lines; None when all units are final, or fleetd stops.
     async fn next(&mut self) -> Option<Bytes> {
         while self.n_open > 0 {
+            // Naming the machines of the last lines has told something new about them.
+            let has_news = self.units.values().any(Waited::is_dirty);
             // Only here may a wait be interrupted: what it has taken is then dealt with.
             let changes = tokio::select! {
                 biased;
                 () = stop(&mut self.shutdown) => return None,
+                () = std::future::ready(()), if has_news => Changes::default(),
                 changes = self.registration.changes() => changes,
                 () = sleep(HEARTBEAT) => return Some(EMPTY_LINE),
             };
@@ -235,6 +238,7 @@ impl Wait {
         *seen = revision;
         let name = match keys::parse(key) {
             Key::Unit(name) | Key::Placement(name) | Key::State(name, _) => name,
+            Key::Member(_) => return self.note_member(entry),
             _ => return,
         };
         if let Some(unit) = self.units.get_mut(name) {
@@ -271,6 +275,20 @@ impl Wait {
         }
     }
 
+    /// Tells the units what the cluster thinks of a machine.
+    fn note_member(&mut self, entry: Option<&Entry>) {
+        let Some(entry) = entry else { return };
+        // A record that cannot be read says nothing.
+        if let (Key::Member(id), Ok(record)) = (
+            keys::parse(&entry.key),
+            MemberRecord::decode(&entry.key, &entry.value),
+        ) {
+            for unit in self.units.values_mut() {
+                unit.machine_is(id, record.status);
+            }
+        }
+    }
+
     /// Presence comes before membership in the order of the keys, and counts more.
     fn note_address(&mut self, entry: &Entry) {
         match keys::parse(&entry.key) {
@@ -285,6 +303,7 @@ impl Wait {
                         .entry(id.to_owned())
                         .or_insert(record.public_ip);
                 }
+                self.note_member(Some(entry));
             }
             _ => {}
         }

@@ -1,11 +1,11 @@
 //! The waiting rule: from what the store says of a unit to lines of progress. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fleet_api::v2::{MachineRef, Progress};
 use fleet_core::records::{
-    DesiredState, MachineId, PlacementRecord, Reached, StateRecord, UnitRecord,
+    DesiredState, MachineId, MemberStatus, PlacementRecord, Reached, StateRecord, UnitRecord,
 };
 use fleet_core::unit_file::UnitFile;
 
@@ -32,6 +32,8 @@ pub(crate) struct Waited {
     is_known: bool,
     is_dirty: bool,
     is_final: bool,
+    /// Machines that are given up: nobody waits for their confirmation.
+    lost: BTreeSet<String>,
     /// The last line about each machine, and about the unit as such.
     said: BTreeMap<Option<String>, Progress>,
 }
@@ -57,8 +59,18 @@ impl Waited {
             is_known: false,
             is_dirty: false,
             is_final: false,
+            lost: BTreeSet::new(),
             said: BTreeMap::new(),
         }
+    }
+
+    /// What the cluster thinks of a machine has become known.
+    pub(crate) fn machine_is(&mut self, machine: &str, status: MemberStatus) {
+        let is_lost = matches!(status, MemberStatus::Lost | MemberStatus::Retired);
+        self.is_dirty |= match is_lost {
+            true => self.lost.insert(machine.to_owned()),
+            false => self.lost.remove(machine),
+        };
     }
 
     /// Waits for this generation, or a later one.
@@ -161,7 +173,8 @@ impl Waited {
         }
         match (wish.desired, wish.global) {
             (DesiredState::Destroyed, _) => {
-                self.leaving("waiting until every machine has stopped it")
+                let reason = "waiting until every machine has stopped it";
+                self.leaving(wish, "destroyed", reason)
             }
             (DesiredState::Inactive, _) => self.inactive(wish),
             (DesiredState::Loaded | DesiredState::Launched, true) => self.on_all_machines(wish),
@@ -187,21 +200,37 @@ impl Waited {
         if placement.machine.is_none() && placement.leaving.is_none() && placement.assigned == 0 {
             return vec![self.ended("inactive", &placement.reason)];
         }
-        self.leaving(&placement.reason)
+        self.leaving(wish, "inactive", &placement.reason)
     }
 
-    /// A line for each machine that still has it.
-    fn leaving(&self, reason: &str) -> Vec<Progress> {
-        let lines: Vec<Progress> = self
+    /// A line for each machine that still has it. When only machines that are given up have it,
+    /// the wait ends as `phase`: they stop it when they are back.
+    fn leaving(&self, wish: Wish, phase: &str, reason: &str) -> Vec<Progress> {
+        let left: BTreeSet<&str> = self
             .states
             .iter()
             .filter(|(_, state)| !matches!(state.reached, Reached::Gone | Reached::Refused))
-            .map(|(machine, state)| self.on("working", reason, machine, Some(state)))
+            .map(|(machine, _)| machine.as_str())
             .collect();
-        match lines.is_empty() {
-            true => vec![self.line("working", reason)],
-            false => lines,
+        if left.is_empty() {
+            return vec![self.line("working", reason)];
         }
+        let is_decided = self.placement.is_none() || self.decided(wish).is_some();
+        if is_decided && left.iter().all(|machine| self.lost.contains(*machine)) {
+            let machines: Vec<&str> = left.into_iter().collect();
+            let lost = match machines.as_slice() {
+                [machine] => format!("machine {machine} is lost"),
+                _ => format!("machines {} are lost", machines.join(", ")),
+            };
+            let reason = format!("{lost}: what still runs of it there is stopped at the return");
+            return vec![Progress {
+                is_final: true,
+                ..self.on(phase, &reason, machines[0], None)
+            }];
+        }
+        left.into_iter()
+            .map(|machine| self.on("working", reason, machine, self.states.get(machine)))
+            .collect()
     }
 
     fn placed(&self, wish: Wish) -> Progress {
