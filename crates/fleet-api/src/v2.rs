@@ -12,6 +12,7 @@
 //! | `GET /machines/{id}` | – | [`MachineView`] |
 //! | `POST /machines/{id}` | [`MachineChange`] | [`MachineView`] |
 //! | `GET /machines/{id}/units` | – | [`MachineUnitListing`] |
+//! | `POST /thaw` | – | [`MachineListing`]: those that are given up |
 //! | `GET /openapi.json` | – | [`crate::openapi::DOCUMENT`] |
 
 use serde::{Deserialize, Serialize};
@@ -283,6 +284,9 @@ pub struct MachineView {
     /// Why it has this status, in words; left out while it is present.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// It would have been given up if fewer others were away; `POST /thaw` gives it up.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub frozen: bool,
     /// What is wrong there, so that it takes no new units.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,

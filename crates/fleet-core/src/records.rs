@@ -217,6 +217,19 @@ impl MachineRecord {
     /// What `trouble` says while fleetd is being stopped in order: presence that ends after it
     /// makes the machine unsupervised, not lost, and moves nothing.
     pub const STOPPED_IN_ORDER: &str = "fleetd was stopped in order";
+    /// What `trouble` says while the machine itself goes down, and its units with it: they start
+    /// elsewhere at once.
+    pub const SHUTTING_DOWN: &str = "the machine is shutting down";
+
+    /// The end of this presence is meant.
+    pub fn says_farewell(&self) -> bool {
+        self.trouble.as_deref() == Some(MachineRecord::STOPPED_IN_ORDER) || self.is_shutting_down()
+    }
+
+    /// The machine itself goes down.
+    pub fn is_shutting_down(&self) -> bool {
+        self.trouble.as_deref() == Some(MachineRecord::SHUTTING_DOWN)
+    }
 }
 
 /// `machines/<id>`, written by that machine's agent under its lease: presence. The key's
@@ -294,6 +307,16 @@ pub struct MemberRecord {
     pub metadata: BTreeMap<String, String>,
     /// Why it has this status, in words.
     pub reason: String,
+}
+
+impl MemberRecord {
+    /// How the reason begins while a machine is not given up because too many others are away.
+    pub const FROZEN: &str = "too many machines vanished at once";
+
+    /// It is away for long enough, and not given up because too many others are away.
+    pub fn is_frozen(&self) -> bool {
+        self.status == MemberStatus::Suspect && self.reason.starts_with(MemberRecord::FROZEN)
+    }
 }
 
 /// `machine-wishes/<id>`, written by the API: what users ask of a machine.

@@ -189,7 +189,7 @@ impl Cluster {
         let filters: [Filter; 5] = [has_id, has_metadata, has_peers, no_conflict, not_replaced];
         self.machines.get(id).is_some_and(|machine| {
             machine.damaged.is_empty()
-                && !machine.wish.drain
+                && !machine.is_being_left()
                 && filters
                     .iter()
                     .all(|filter| filter(self, search, id, machine).is_ok())

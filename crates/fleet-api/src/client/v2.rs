@@ -121,6 +121,14 @@ impl Client {
         self.json(Call::with_json(Method::POST, path, change)).await
     }
 
+    /// Gives up the machines that are away though too many vanished at once; answers with them.
+    pub async fn thaw(&self) -> Result<MachineListing, Error> {
+        let path = format!("{BASE}/thaw");
+        let nothing = std::collections::BTreeMap::<String, String>::new();
+        self.json(Call::with_json(Method::POST, path, &nothing))
+            .await
+    }
+
     /// The units that a machine has, or is still to stop.
     pub async fn units_of_machine(&self, id: &str) -> Result<MachineUnitListing, Error> {
         let path = format!("{BASE}/machines/{}/units", escape(id));

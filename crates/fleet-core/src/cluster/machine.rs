@@ -12,6 +12,8 @@ pub(crate) struct Machine {
     pub(crate) presence: Option<MachineRecord>,
     /// The last presence before it went said that fleetd was being stopped in order.
     pub(crate) left_in_order: bool,
+    /// It said that the machine itself was going down.
+    pub(crate) shut_down: bool,
     pub(crate) member: Option<MemberRecord>,
     pub(crate) wish: MachineWish,
     /// Its keys that cannot be read: meanwhile it takes no new units, and none is moved off it
@@ -44,6 +46,7 @@ impl Default for Machine {
         Machine {
             presence: None,
             left_in_order: false,
+            shut_down: false,
             member: None,
             wish: MachineWish::default(),
             damaged: BTreeSet::new(),
@@ -94,6 +97,18 @@ impl Machine {
     /// that is away is a matter of loss.
     pub(crate) fn is_drained(&self) -> bool {
         self.wish.drain && self.status == MemberStatus::Present
+    }
+
+    /// It is there, and goes down in a moment.
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        let presence = self.presence.as_ref();
+        self.status == MemberStatus::Present
+            && presence.is_some_and(MachineRecord::is_shutting_down)
+    }
+
+    /// Units do not come to it, or back to it.
+    pub(crate) fn is_being_left(&self) -> bool {
+        self.wish.drain || self.is_shutting_down()
     }
 
     /// Whether the unit is wanted here.

@@ -30,6 +30,8 @@ use crate::records::{MachineId, MachineRecord, MemberRecord, MemberStatus, Order
 pub struct Settings {
     /// From suspect to lost, unless a unit says `LostAfter=`.
     pub lost_after_ms: u64,
+    /// From an orderly stop of fleetd until its machine is given up.
+    pub unsupervised_grace_ms: u64,
     /// When more machines than this share of the members, and more than one, vanish within
     /// `lost_after_ms`, nothing is moved: more likely it is us who cannot see them.
     pub freeze_percent: u32,
@@ -47,6 +49,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             lost_after_ms: 5_000,
+            unsupervised_grace_ms: 600_000,
             freeze_percent: 34,
             freeze_for_ms: 300_000,
             max_units_per_plan: 4096,
@@ -144,6 +147,18 @@ impl Cluster {
     pub fn reconfigure(&mut self, settings: Settings) {
         self.settings = settings;
         self.mark_all();
+    }
+
+    /// Somebody says that the machines that are away are really gone: a freeze ends.
+    pub fn thaw(&mut self) {
+        if let Some(freeze) = &mut self.freeze {
+            freeze.until = 0;
+            let absent = self
+                .machines
+                .iter()
+                .filter(|(_, machine)| machine.is_absent());
+            self.marks.machines.extend(absent.map(|(id, _)| id.clone()));
+        }
     }
 
     /// Notes that the store has reached a revision: later decisions are numbered above it.
@@ -330,11 +345,10 @@ impl Cluster {
     fn apply_presence(&mut self, id: MachineId, record: Option<MachineRecord>) {
         let machine = self.machines.entry(id.clone()).or_default();
         if record.is_none() {
-            machine.left_in_order = machine
-                .presence
-                .as_ref()
-                .and_then(|presence| presence.trouble.as_deref())
-                .is_some_and(|trouble| trouble == MachineRecord::STOPPED_IN_ORDER);
+            let last = machine.presence.as_ref();
+            machine.shut_down = last.is_some_and(MachineRecord::is_shutting_down);
+            machine.left_in_order =
+                !machine.shut_down && last.is_some_and(MachineRecord::says_farewell);
         }
         machine.presence = record;
         self.marks.machines.insert(id);

@@ -5,6 +5,9 @@ use crate::cluster::{Cluster, Freeze, Timer};
 use crate::records::{MachineId, MemberRecord, MemberStatus};
 use crate::schedule::closed_because;
 
+/// Why a machine is away that said so before.
+const SHUT_DOWN: &str = "it was shut down";
+
 /// How a machine's status came about: the status and the reason for people.
 type Standing = (MemberStatus, String);
 
@@ -77,7 +80,8 @@ impl Planner<'_> {
             return;
         };
         let old_status = std::mem::replace(&mut machine.status, status);
-        let was_drained = std::mem::replace(&mut machine.drained, machine.wish.drain);
+        let is_left = machine.is_being_left();
+        let was_drained = std::mem::replace(&mut machine.drained, is_left);
         let known = machine.presence.as_ref().map(|presence| &presence.metadata);
         let own = known.or(machine.member.as_ref().map(|member| &member.metadata));
         let metadata = own.map(|own| machine.wish.merged(own)).unwrap_or_default();
@@ -189,12 +193,13 @@ impl Planner<'_> {
             return (MemberStatus::Suspect, reason.to_owned());
         }
         match recorded {
-            Some(
-                status @ (MemberStatus::Lost | MemberStatus::Unsupervised | MemberStatus::Retired),
-            ) => return (status, same()),
+            Some(status @ (MemberStatus::Lost | MemberStatus::Retired)) => {
+                return (status, same());
+            }
+            Some(MemberStatus::Unsupervised) => return self.unsupervised(id, same()),
             Some(MemberStatus::Present) | None if machine.left_in_order => {
                 let reason = "fleetd was stopped there in order; its units keep running";
-                return (MemberStatus::Unsupervised, reason.to_owned());
+                return self.unsupervised(id, reason.to_owned());
             }
             _ => {}
         }
@@ -206,9 +211,13 @@ impl Planner<'_> {
                 .insert((due, Timer::Machine(id.clone())));
             let reason = match recorded {
                 Some(MemberStatus::Suspect) => same(),
+                _ if machine.shut_down => SHUT_DOWN.to_owned(),
                 _ => "its lease has ended".to_owned(),
             };
             return (MemberStatus::Suspect, reason);
+        }
+        if machine.shut_down {
+            return (MemberStatus::Lost, SHUT_DOWN.to_owned());
         }
         if let Some(until) = self.frozen_until(vanished_at, missing) {
             self.cluster
@@ -216,8 +225,8 @@ impl Planner<'_> {
                 .insert((until, Timer::Machine(id.clone())));
             // Without numbers: they change with each machine that comes or goes.
             let reason = format!(
-                "too many machines vanished at once: nothing is moved until they are back, for \
-                 at most {} s",
+                "{}: nothing is moved until they are back, for at most {} s",
+                MemberRecord::FROZEN,
                 self.cluster.settings.freeze_for_ms / 1000
             );
             return (MemberStatus::Suspect, reason);
@@ -227,6 +236,24 @@ impl Planner<'_> {
             MemberStatus::Lost,
             format!("no sign of life for {seconds} s"),
         )
+    }
+
+    /// fleetd was stopped there in order; its units run on, and stay placed there for a while.
+    fn unsupervised(&mut self, id: &MachineId, reason: String) -> Standing {
+        let now_ms = self.now.monotonic_ms;
+        let grace_ms = self.cluster.settings.unsupervised_grace_ms;
+        let vanished_at = self.cluster.machines.get(id).and_then(|m| m.vanished_at);
+        let due = vanished_at.unwrap_or(now_ms).saturating_add(grace_ms);
+        if now_ms < due {
+            self.cluster
+                .timers
+                .insert((due, Timer::Machine(id.clone())));
+            return (MemberStatus::Unsupervised, reason);
+        }
+        let seconds = grace_ms / 1000;
+        let reason =
+            format!("fleetd was stopped there in order, and is not back after {seconds} s");
+        (MemberStatus::Lost, reason)
     }
 
     fn write_member(&mut self, id: &MachineId, status: MemberStatus, reason: String) {
@@ -290,7 +317,9 @@ impl Missing {
                 recorded,
                 Some(MemberStatus::Retired | MemberStatus::Unsupervised)
             );
-            if gone || machine.was_never_seen() || machine.left_in_order && machine.is_absent() {
+            // Who said goodbye has not vanished.
+            let left = machine.is_absent() && (machine.left_in_order || machine.shut_down);
+            if gone || left || machine.was_never_seen() {
                 continue;
             }
             members += 1;

@@ -24,6 +24,8 @@ mod ordinary;
 pub use moves::DEFAULT_DRAIN_PARALLEL;
 
 #[cfg(test)]
+mod farewell_fixtures;
+#[cfg(test)]
 mod fixtures;
 #[cfg(test)]
 mod model;

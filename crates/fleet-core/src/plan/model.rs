@@ -313,6 +313,14 @@ pub(crate) fn run(script: &str) -> String {
                 model.set_presence(&id(), None);
                 false
             }
+            "shut-down" => {
+                let record = MachineRecord {
+                    trouble: Some(MachineRecord::SHUTTING_DOWN.to_owned()),
+                    ..MachineRecord::default()
+                };
+                model.set_presence(&id(), Some(record));
+                false
+            }
             "stop" => {
                 let record = MachineRecord {
                     trouble: Some(MachineRecord::STOPPED_IN_ORDER.to_owned()),
@@ -362,6 +370,10 @@ pub(crate) fn run(script: &str) -> String {
             "restarting" => {
                 let (unit, id) = (name(rest[0]), MachineId::new(rest[1]));
                 model.report_as(&unit, &id, Reached::Launched, "activating", None);
+                false
+            }
+            "thaw" => {
+                model.cluster.thaw();
                 false
             }
             "damage" => {

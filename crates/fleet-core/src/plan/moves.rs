@@ -3,7 +3,7 @@
 //! at the old one, unless the unit is exclusive.
 
 use super::{Planner, Whereabouts};
-use crate::cluster::{Cluster, Timer, Unit, Wish};
+use crate::cluster::{Cluster, Machine, Timer, Unit, Wish};
 use crate::name::UnitName;
 use crate::records::{Decision, MachineId, MemberStatus, Order};
 use crate::schedule::No;
@@ -23,6 +23,7 @@ pub(crate) struct Move {
 pub(crate) enum Cause {
     Lost,
     Drained,
+    ShutDown,
     ReplacedBy(UnitName),
     /// Its machine has changed, or the unit that it follows has moved. The unit itself is as it
     /// was.
@@ -35,6 +36,7 @@ impl Move {
         match &self.cause {
             Cause::Lost => format!("{from} is lost"),
             Cause::Drained => format!("{from} is being drained"),
+            Cause::ShutDown => format!("{from} is shutting down"),
             Cause::ReplacedBy(unit) => format!("{unit} replaces it on {from}"),
             Cause::Unfit(no) => format!("it may not stay on {from}: {no}"),
         }
@@ -64,6 +66,9 @@ impl Planner<'_> {
             return Some(Cause::Lost);
         }
         let machine = self.cluster.machines.get(home)?;
+        if machine.is_shutting_down() {
+            return Some(Cause::ShutDown);
+        }
         if machine.is_drained() {
             return Some(Cause::Drained);
         }
@@ -247,7 +252,10 @@ impl Planner<'_> {
             return false;
         };
         let failed = |id: &MachineId| unit.states.get(id).is_some_and(|state| state.failed);
-        self.cluster.status(other) == MemberStatus::Present
+        let stays_up = |machine: &Machine| {
+            machine.status == MemberStatus::Present && !machine.is_shutting_down()
+        };
+        self.cluster.machines.get(other).is_some_and(stays_up)
             && new.order == Order::Launched
             && unit.has_reached(home, new.decision, new.order)
             && failed(home)
@@ -273,7 +281,7 @@ impl Planner<'_> {
         };
         let needs = &wish.requirements;
         machine.status == MemberStatus::Present
-            && !machine.wish.drain
+            && !machine.is_being_left()
             && unit.has_reached(id, decision, order)
             && self.cluster.replacer(name, needs, machine).is_none()
             && self

@@ -70,7 +70,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => machine.clone().prop_map(Step::Agent),
         1 => (unit.clone(), machine.clone()).prop_map(|(u, m)| Step::Refuse(u, m)),
         1 => (unit, machine).prop_map(|(u, m)| Step::Fail(u, m)),
-        2 => (0..8_u64).prop_map(Step::Wait),
+        2 => prop_oneof![8 => 0..8_u64, 1 => Just(700_u64)].prop_map(Step::Wait),
     ];
     proptest::collection::vec((step, any::<bool>()), 1..60).prop_map(|steps| {
         // Several things may happen before the next plan: a wait of nothing stands for it.
@@ -111,7 +111,12 @@ fn act(model: &mut Model, step: &Step) -> bool {
         Step::Present(m, meta) => {
             let record = MachineRecord {
                 metadata: metadata(*meta),
-                trouble: (*m == 4 && *meta == 0).then(|| "no systemd".to_owned()),
+                trouble: match (*m, *meta) {
+                    (4, 0) => Some("no systemd".to_owned()),
+                    (3, 0) => Some(MachineRecord::SHUTTING_DOWN.to_owned()),
+                    (2, 0) => Some(MachineRecord::STOPPED_IN_ORDER.to_owned()),
+                    _ => None,
+                },
                 ..MachineRecord::default()
             };
             model.set_presence(&MachineId::new(MACHINES[*m]), Some(record));

@@ -138,6 +138,15 @@ fn tell_absent(context: &Context<'_>, absent: &[MachineView]) {
         text.push_str(&format!(" and {} more", absent.len() - MAX_NAMED));
     }
     context.ui.note(&text);
+    if absent.iter().any(|machine| machine.frozen) {
+        context.ui.warning(
+            "too many machines vanished at once: their units are not moved, since more likely \
+             nobody can see them",
+        );
+        context
+            .ui
+            .hint("if they are really gone, fleetctl thaw has their units started elsewhere");
+    }
 }
 
 fn failed(error: Error) -> CommandError {

@@ -34,6 +34,7 @@ mod start;
 mod status;
 mod stop;
 mod submit;
+mod thaw;
 mod uncordon;
 mod unload;
 mod verify;
@@ -72,6 +73,7 @@ pub(crate) enum Command {
     Status(status::Args),
     Stop(stop::Args),
     Submit(submit::Args),
+    Thaw(thaw::Args),
     Uncordon(uncordon::Args),
     Unload(unload::Args),
     Verify(verify::Args),
@@ -115,6 +117,7 @@ impl Command {
             Command::Status(args) => status::run(args, context).await,
             Command::Stop(args) => stop::run(args, context).await,
             Command::Submit(args) => submit::run(args, context).await,
+            Command::Thaw(args) => thaw::run(args, context).await,
             Command::Uncordon(args) => uncordon::run(args, context).await,
             Command::Unload(args) => unload::run(args, context).await,
             Command::FdForward(args) => fd_forward::run(args),

@@ -37,6 +37,7 @@ Commands:
   status           Show what systemd says of units, where they are
   stop             Stop units, and wait until they have stopped
   submit           Hand units to the cluster without running them
+  thaw             Give up the machines that are away, though too many vanished at once
   uncordon         Let machines take units again
   unload           Take units off their machines, and wait until they are gone
   verify           DEPRECATED - No longer works

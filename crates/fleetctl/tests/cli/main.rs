@@ -30,6 +30,7 @@ mod status;
 mod stop;
 mod submit;
 mod terminal;
+mod thaw;
 mod tls;
 mod transcripts;
 mod uncordon;

@@ -176,6 +176,7 @@ impl Agent {
             record: record.subscribe(),
             standing: self.standing,
             registered: None,
+            manager: Arc::clone(&self.manager),
         };
         let mut presence = tokio::spawn(presence.run(shutdown.clone()));
         let identity = Identity {

@@ -23,6 +23,7 @@ use crate::reload;
 use crate::shutdown::{Shutdown, stopped};
 use crate::store::codec::Document;
 use crate::store::{Compare, Entry, Error, LeaseId, Op, Revision, Store, Txn, keys};
+use crate::units::UnitManager;
 
 /// Two keepalives may be lost before the lease is.
 const KEEPALIVES_PER_TTL: u32 = 3;
@@ -92,6 +93,8 @@ pub(crate) struct Presence {
     pub(crate) standing: watch::Sender<Standing>,
     /// What stands in the store, while registered.
     pub(crate) registered: Option<Registered>,
+    /// Who knows whether the machine itself goes down.
+    pub(crate) manager: Arc<dyn UnitManager>,
 }
 
 #[derive(Clone, Debug)]
@@ -123,14 +126,22 @@ impl Presence {
         Ok(())
     }
 
-    /// Tells the cluster that this end is meant: the machine will be unsupervised, not lost, and
-    /// its units stay placed here. The next fleetd takes it back.
+    /// Tells the cluster that this end is meant. If only fleetd stops, the machine will be
+    /// unsupervised, not lost, and its units stay placed here; the next fleetd takes it back. If
+    /// the machine itself goes down, its units are stopping already, and start elsewhere at once.
     async fn say_that_it_stops(&mut self) {
         let Some(registered) = &self.registered else {
             return;
         };
         let mut record = registered.published.clone();
-        record.trouble = Some(MachineRecord::STOPPED_IN_ORDER.to_owned());
+        let asked = self.manager.is_shutting_down();
+        let shuts_down = tokio::time::timeout(STOP_TIMEOUT, asked).await;
+        let farewell = match shuts_down {
+            Ok(true) => MachineRecord::SHUTTING_DOWN,
+            _ => MachineRecord::STOPPED_IN_ORDER,
+        };
+        info!(reason = farewell, "the cluster is told");
+        record.trouble = Some(farewell.to_owned());
         let txn = self.put(&record, registered.epoch, registered.lease);
         match tokio::time::timeout(STOP_TIMEOUT, self.store.commit(txn)).await {
             Ok(Ok(_)) => {}
@@ -253,8 +264,7 @@ impl Presence {
     /// Whether a presence key is left from a process that is no more: of this boot, or one that
     /// said itself that it stops.
     fn is_own_past(&self, other: &MachineRecord) -> bool {
-        let stopped = other.trouble.as_deref() == Some(MachineRecord::STOPPED_IN_ORDER);
-        stopped || other.boot_id == self.record.borrow().boot_id
+        other.says_farewell() || other.boot_id == self.record.borrow().boot_id
     }
 
     /// Somebody else's key ends by itself when they are dead: this machine before it lost its

@@ -39,6 +39,7 @@ pub(crate) enum V2 {
     Units,
     Unit(String),
     Wait,
+    Thaw,
     OpenApi,
 }
 
@@ -98,6 +99,7 @@ fn v2_route(rest: &str) -> Route {
         ("machines", _) => V2::Machines,
         ("units", _) => V2::Units,
         ("wait", _) => V2::Wait,
+        ("thaw", _) => V2::Thaw,
         ("openapi.json", _) => V2::OpenApi,
         (_, Some(("units", name))) if is_name(name) => V2::Unit(name.to_owned()),
         (_, Some(("machines", id))) if is_name(id) => V2::Machine(id.to_owned()),
@@ -207,6 +209,7 @@ mod tests {
             ("/fleet/v2/machines/m1/x", Route::NoV2),
             ("/fleet/v2/machines/", Route::NoV2),
             ("/fleet/v2/wait", Route::V2(V2::Wait)),
+            ("/fleet/v2/thaw", Route::V2(V2::Thaw)),
             ("/fleet/v2/openapi.json", Route::V2(V2::OpenApi)),
             ("/fleet/v2", Route::NoV2),
             ("/fleet/v2/", Route::NoV2),

@@ -239,6 +239,33 @@ pub const KEYS: &[Key] = &[
         show_duration
     ),
     key!(
+        unsupervised_grace,
+        Duration,
+        Live,
+        "how long units stay placed on a machine whose fleetd was stopped in order",
+        |c, v| duration(v)?,
+        show_duration
+    ),
+    key!(
+        freeze_share,
+        Number,
+        Live,
+        "when more than this percentage of the machines vanish at once, nothing is moved",
+        |c, v| match v.strip_suffix('%').unwrap_or(v).parse() {
+            Ok(share @ 1..=100) => share,
+            _ => return Err(ignore("not a percentage from 1 to 100")),
+        },
+        ToString::to_string
+    ),
+    key!(
+        freeze_for,
+        Duration,
+        Live,
+        "how long nothing is moved then, at most",
+        |c, v| duration(v)?,
+        show_duration
+    ),
+    key!(
         units_directory,
         Path,
         Restart,

@@ -68,6 +68,13 @@ pub struct Config {
     pub agent_ttl: Duration,
     /// Time from suspect to lost.
     pub lost_after: Duration,
+    /// Time from an orderly stop of fleetd until its machine is given up.
+    pub unsupervised_grace: Duration,
+    /// When more than this share of the machines (in percent), and more than one, vanish at once,
+    /// nothing is moved.
+    pub freeze_share: u32,
+    /// How long nothing is moved then, at most.
+    pub freeze_for: Duration,
     /// Where unit files are written.
     pub units_directory: PathBuf,
     /// What must outlive fleetd and end with the boot (`/run/fleet`).
@@ -109,6 +116,9 @@ impl Config {
             metadata: BTreeMap::new(),
             agent_ttl: DEFAULT_AGENT_TTL,
             lost_after: DEFAULT_LOST_AFTER,
+            unsupervised_grace: DEFAULT_UNSUPERVISED_GRACE,
+            freeze_share: DEFAULT_FREEZE_SHARE,
+            freeze_for: DEFAULT_FREEZE_FOR,
             units_directory: PathBuf::from("/run/fleet/units"),
             run_directory: PathBuf::from("/run/fleet"),
             state_directory: PathBuf::from("/var/lib/fleet"),
@@ -143,3 +153,13 @@ pub const DEFAULT_AGENT_TTL: Duration = Duration::from_secs(3);
 
 /// Time that a machine is suspect before it is given up.
 pub const DEFAULT_LOST_AFTER: Duration = Duration::from_secs(1);
+
+/// Long enough for an upgrade of fleetd on a slow machine, and for a person to look after one that
+/// did not come back.
+pub const DEFAULT_UNSUPERVISED_GRACE: Duration = Duration::from_secs(600);
+
+/// A third of the machines does not fail in one moment: it is the network, or us.
+pub const DEFAULT_FREEZE_SHARE: u32 = 34;
+
+/// A switch or a rack is back by then, or somebody has looked.
+pub const DEFAULT_FREEZE_FOR: Duration = Duration::from_secs(300);

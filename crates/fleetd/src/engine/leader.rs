@@ -19,7 +19,9 @@ use crate::backoff::Backoff;
 use crate::clock;
 use crate::reload;
 use crate::store::codec::{ClusterRecord, Document, FORMAT};
-use crate::store::{Compare, Error, Op, Range, Revision, Store, Txn, Watch, WatchBatch, keys};
+use crate::store::{
+    Compare, Error, Event, Op, Range, Revision, Store, Txn, Watch, WatchBatch, keys,
+};
 
 /// Batches that are waiting are taken in together, up to so many, before planning: one plan for
 /// a storm instead of many.
@@ -149,6 +151,13 @@ impl<'a> Leader<'a> {
         self.cluster.observe(batch.revision);
         self.compactor.note(batch.revision);
         for event in &batch.events {
+            // What was asked before this engine led was about another freeze.
+            if let Event::Put(entry) = event
+                && entry.key == keys::THAW
+            {
+                info!("the machines that are away are given up: somebody said so");
+                self.cluster.thaw();
+            }
             if let Some(fact) = self.intake.event(event) {
                 self.cluster.apply(fact);
             }
@@ -186,8 +195,12 @@ impl<'a> Leader<'a> {
 }
 
 fn settings(config: &EngineConfig) -> Settings {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     Settings {
-        lost_after_ms: u64::try_from(config.lost_after.as_millis()).unwrap_or(u64::MAX),
+        lost_after_ms: ms(config.lost_after),
+        unsupervised_grace_ms: ms(config.unsupervised_grace),
+        freeze_percent: config.freeze_share,
+        freeze_for_ms: ms(config.freeze_for),
         ..Settings::default()
     }
 }

@@ -55,6 +55,12 @@ pub struct EngineConfig {
     pub enabled: bool,
     /// From suspect to lost, in monotonic time.
     pub lost_after: Duration,
+    /// From an orderly stop of fleetd until its machine is given up.
+    pub unsupervised_grace: Duration,
+    /// The share of the machines, in percent, that may vanish at once.
+    pub freeze_share: u32,
+    /// How long nothing is moved when more vanish.
+    pub freeze_for: Duration,
     /// Look at everything again this often though nothing happened; None: never.
     pub safety_tick: Option<Duration>,
 }
@@ -67,6 +73,9 @@ impl EngineConfig {
             version: ENGINE_VERSION,
             enabled: !config.disable_engine,
             lost_after: config.lost_after,
+            unsupervised_grace: config.unsupervised_grace,
+            freeze_share: config.freeze_share,
+            freeze_for: config.freeze_for,
             safety_tick: (!config.disable_safety_ticks).then_some(config.engine_reconcile_interval),
         }
     }

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{ENGINE_VERSION, Engine, EngineConfig, EngineMetrics, EngineStatus, Role};
 use crate::agent::Standing;
+use crate::config::Config;
 use crate::store::codec::{ClusterRecord, Document, LeaderRecord};
 use crate::store::memory::MemoryStore;
 use crate::store::{LeaseId, Op, Range, Store, Txn, keys};
@@ -42,11 +43,9 @@ fn start(store: &Arc<MemoryStore>, machine: &str) -> Running {
 
 fn config(machine: &str, version: u32) -> EngineConfig {
     EngineConfig {
-        machine: MachineId::new(machine),
         version,
-        enabled: true,
-        lost_after: Duration::from_secs(1),
         safety_tick: None,
+        ..EngineConfig::from_config(&Config::for_system(), MachineId::new(machine))
     }
 }
 

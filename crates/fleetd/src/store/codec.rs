@@ -54,6 +54,15 @@ pub struct LeaderRecord {
     pub since_ms: u64,
 }
 
+/// `thaw`, written by the API: the machines that are away are really gone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ThawRecord {
+    /// Who said so, as far as is known.
+    pub by: String,
+    /// When.
+    pub at_ms: u64,
+}
+
 /// `cluster`, written once by whoever comes first, and again by an engine that raises its version:
 /// which cluster this store holds.
 #[derive(Clone, PartialEq, Eq, Debug)]

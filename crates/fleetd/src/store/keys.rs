@@ -7,6 +7,8 @@
 pub const CLUSTER: &str = "cluster";
 /// Who leads; its create-revision is the engine's fence.
 pub const LEADER: &str = "leader";
+/// The last time that somebody asked to end a freeze.
+pub const THAW: &str = "thaw";
 /// Wishes.
 pub const UNITS: &str = "units/";
 /// Where units are, for people.
@@ -74,6 +76,8 @@ pub enum Key<'a> {
     Cluster,
     /// The leader.
     Leader,
+    /// The end of a freeze.
+    Thaw,
     /// A wish: the unit.
     Unit(&'a str),
     /// A placement: the unit.
@@ -98,6 +102,7 @@ pub fn parse(key: &str) -> Key<'_> {
         return match key {
             CLUSTER => Key::Cluster,
             LEADER => Key::Leader,
+            THAW => Key::Thaw,
             _ => Key::Unknown(key),
         };
     };
@@ -122,6 +127,7 @@ mod tests {
         for (spelled, key) in [
             (CLUSTER.to_owned(), Key::Cluster),
             (LEADER.to_owned(), Key::Leader),
+            (THAW.to_owned(), Key::Thaw),
             (unit("a@1.service"), Key::Unit("a@1.service")),
             (placement("a.service"), Key::Placement("a.service")),
             (

@@ -189,6 +189,11 @@ impl Manager {
             .map_err(|_| CallError::Transient(format!("systemd's {name} is of an unknown type")))
     }
 
+    /// `running`, `degraded`, `stopping`, …
+    pub(crate) async fn system_state(&self) -> Result<String, CallError> {
+        self.property(MANAGER_PATH, MANAGER, "SystemState").await
+    }
+
     /// All properties of an object's interface.
     pub(crate) async fn properties(
         &self,

@@ -53,6 +53,9 @@ pub trait UnitManager: Send + Sync + 'static {
     /// observed is certain.
     fn trouble(&self) -> Option<String>;
 
+    /// Whether the machine itself is going down, and all units with it.
+    async fn is_shutting_down(&self) -> bool;
+
     /// Waits until something has changed. One caller; it may be dropped at any time.
     async fn changed(&self) -> Changes;
 }

@@ -104,6 +104,9 @@ impl SystemdConfig {
     }
 }
 
+/// systemd's SystemState once `shutdown.target` is on its way: poweroff, reboot, halt, kexec.
+const STOPPING: &str = "stopping";
+
 /// Runs units with systemd. Dropping it leaves all units as they are.
 #[derive(Debug)]
 pub struct Systemd {
@@ -168,6 +171,17 @@ impl UnitManager for Systemd {
 
     fn trouble(&self) -> Option<String> {
         self.driver.shared.lock().trouble.clone()
+    }
+
+    async fn is_shutting_down(&self) -> bool {
+        let manager = self.driver.shared.lock().manager.clone();
+        match manager {
+            Some(manager) => manager
+                .system_state()
+                .await
+                .is_ok_and(|state| state == STOPPING),
+            None => false,
+        }
     }
 
     async fn changed(&self) -> Changes {

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use fleet_core::agent::{Observed, Task};
+use fleet_core::name::UnitName;
 use futures_util::{FutureExt, StreamExt};
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::store::memory::MemoryStore;
 use crate::store::{Event, Range};
+use crate::units::Changes;
 
 const MACHINE: &str = "148a18ff6e954cd892dac9de9bb90d5a";
 const TTL: Duration = Duration::from_secs(3);
@@ -31,12 +34,52 @@ fn record(boot: &str, ip: &str) -> MachineRecord {
     }
 }
 
+/// A systemd that runs nothing.
+struct Idle {
+    goes_down: bool,
+}
+
+#[async_trait::async_trait]
+impl UnitManager for Idle {
+    fn observe(&self, _: &UnitName) -> Observed {
+        Observed::default()
+    }
+
+    fn observe_all(&self) -> BTreeMap<UnitName, Observed> {
+        BTreeMap::new()
+    }
+
+    fn apply(&self, _: Vec<Task>) {}
+
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    async fn is_shutting_down(&self) -> bool {
+        self.goes_down
+    }
+
+    async fn changed(&self) -> Changes {
+        std::future::pending().await
+    }
+}
+
 /// A fleetd whose lease is remembered in a directory.
 fn start(
     store: &Arc<MemoryStore>,
     dir: &std::path::Path,
     ttl: Duration,
     record: MachineRecord,
+) -> Running {
+    start_over(store, dir, ttl, record, Idle { goes_down: false })
+}
+
+fn start_over(
+    store: &Arc<MemoryStore>,
+    dir: &std::path::Path,
+    ttl: Duration,
+    record: MachineRecord,
+    manager: Idle,
 ) -> Running {
     let config = watch::Sender::new(AgentConfig {
         machine: MachineId::new(MACHINE),
@@ -56,6 +99,7 @@ fn start(
         record: record.subscribe(),
         standing: standing_tx,
         registered: None,
+        manager: Arc::new(manager),
     };
     let task = tokio::spawn(presence.run(shutdown));
     Running {
@@ -242,4 +286,31 @@ async fn a_process_of_the_same_boot_registers_at_once_though_its_lease_was_forgo
     let mut after = start(&store, dir.path(), long, record("b1", "10.0.0.1"));
     after.registered().await;
     assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_goes_down_is_told_apart_from_a_fleetd_that_stops() {
+    for (goes_down, said) in [
+        (false, MachineRecord::STOPPED_IN_ORDER),
+        (true, MachineRecord::SHUTTING_DOWN),
+    ] {
+        let store = MemoryStore::new();
+        let dir = tempfile::tempdir().unwrap();
+        let own = record("boot", "10.0.0.1");
+        let mut running = start_over(&store, dir.path(), TTL, own, Idle { goes_down });
+        running.registered().await;
+        running.stop.send_replace(true);
+        running.task.await.unwrap().unwrap();
+        let entry = store.read_keys(&[keys::machine(MACHINE)]).await.unwrap();
+        let entry = &entry.entries[0];
+        let record = MachineRecord::decode(&entry.key, &entry.value).unwrap();
+        assert_eq!(record.trouble.as_deref(), Some(said));
+        // The next one of this machine takes it over, also in a new boot, at once.
+        let mut next = start(&store, dir.path(), TTL, record_of_next_boot());
+        tokio::time::timeout(TTL, next.registered()).await.unwrap();
+    }
+}
+
+fn record_of_next_boot() -> MachineRecord {
+    record("another boot", "10.0.0.1")
 }

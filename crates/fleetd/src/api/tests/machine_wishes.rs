@@ -1,9 +1,10 @@
 //! `/fleet/v2/machines/{id}`: cordon, drain, and what becomes of the units.
 
-use fleet_api::v2::{MachineUnitListing, MachineView};
+use fleet_api::v2::{MachineListing, MachineUnitListing, MachineView};
 use fleet_core::records::{AssignmentRecord, Order};
 
 use super::*;
+use crate::store::ThawRecord;
 
 async fn change(cluster: &Cluster, body: &str) -> MachineView {
     let got = cluster.post("/fleet/v2/machines/m1", body).await;
@@ -181,5 +182,52 @@ async fn the_units_of_a_machine_and_where_they_go() {
                 1
             ),
         ]
+    );
+}
+
+#[tokio::test]
+async fn a_thaw_is_asked_for_only_when_something_is_frozen() {
+    let cluster = Cluster::new();
+    cluster.machine("m1", &[]).await;
+    cluster.member("lost", MemberStatus::Lost).await;
+    cluster.member("suspect", MemberStatus::Suspect).await;
+    let thaw = async || -> Vec<String> {
+        let got = cluster.post("/fleet/v2/thaw", "").await;
+        assert_eq!(got.status, 200, "{}", got.body);
+        let listing: MachineListing = serde_json::from_str(&got.body).unwrap();
+        listing
+            .machines
+            .into_iter()
+            .map(|machine| machine.id)
+            .collect()
+    };
+    assert!(thaw().await.is_empty());
+    assert!(
+        cluster
+            .read::<ThawRecord>(keys::THAW.to_owned())
+            .await
+            .is_none()
+    );
+    let frozen = MemberRecord {
+        status: MemberStatus::Suspect,
+        since_ms: 0,
+        first_seen_ms: 0,
+        public_ip: "10.9.9.9".into(),
+        metadata: map(&[]),
+        reason: format!("{}: nothing is moved", MemberRecord::FROZEN),
+    };
+    cluster.write(keys::member("frozen"), frozen.encode()).await;
+    let (_, body) = cluster.shown("/fleet/v2/machines/frozen").await;
+    let view: MachineView = serde_json::from_str(&body).unwrap();
+    assert!(
+        view.frozen && view.reason.starts_with(MemberRecord::FROZEN),
+        "{body}"
+    );
+    assert_eq!(thaw().await, ["frozen"]);
+    assert!(
+        cluster
+            .read::<ThawRecord>(keys::THAW.to_owned())
+            .await
+            .is_some()
     );
 }

@@ -108,6 +108,10 @@ impl UnitManager for AtOnce {
         None
     }
 
+    async fn is_shutting_down(&self) -> bool {
+        false
+    }
+
     async fn changed(&self) -> Changes {
         loop {
             let changes = std::mem::take(&mut *self.0.changes.lock().unwrap());

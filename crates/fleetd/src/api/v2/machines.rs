@@ -13,10 +13,11 @@ use super::{json, refusals};
 use crate::api::Api;
 use crate::api::failure::Failure;
 use crate::api::read::Reading;
-use crate::api::request::{Answer, MAX_V2_BODY, Reply, RequestBody};
+use crate::api::request::{Answer, Call, MAX_V2_BODY, Reply, RequestBody};
+use crate::clock;
 use crate::store::codec::Document;
 use crate::store::keys::{self, Key};
-use crate::store::{self, Compare, Op, Revision, Txn};
+use crate::store::{self, Compare, Op, Revision, ThawRecord, Txn};
 
 /// Others may change the same machine at the same time so often; then the client is told.
 const MAX_ATTEMPTS: usize = 8;
@@ -159,6 +160,33 @@ pub(super) async fn units(state: &Api, id: &str) -> Answer {
     Ok(Reply::json(&MachineUnitListing { units }).with_warnings(reading.into_warnings()))
 }
 
+/// Ends a freeze: the machines that are away are given up. Answers with them.
+pub(super) async fn thaw(state: &Api, call: &Call) -> Answer {
+    let mut reading = Reading::new(&*state.store);
+    let members = Members::read(&mut reading, None).await?;
+    let frozen = members
+        .known
+        .iter()
+        .filter(|(_, member)| member.is_frozen());
+    let machines: Vec<MachineView> = frozen.map(|(id, _)| members.view(id, None)).collect();
+    if !machines.is_empty() {
+        let record = ThawRecord {
+            by: call.changed_by.clone(),
+            at_ms: clock::unix_ms(),
+        };
+        let txn = Txn {
+            ops: vec![Op::Put {
+                key: keys::THAW.to_owned(),
+                value: record.encode(),
+                lease: None,
+            }],
+            ..Txn::default()
+        };
+        state.store.commit(txn).await?;
+    }
+    Ok(Reply::json(&MachineListing { machines }).with_warnings(reading.into_warnings()))
+}
+
 fn unknown(id: &str) -> Failure {
     Failure::new(
         404,
@@ -241,6 +269,7 @@ impl Members {
             },
             status: self.status(id).as_str().to_owned(),
             reason,
+            frozen: present.is_none() && known.is_some_and(MemberRecord::is_frozen),
             trouble,
             cordoned: asked.cordon || asked.drain,
             draining: asked.drain,

@@ -13,7 +13,8 @@ use fleet_core::records::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClusterRecord, FORMAT, LeaderRecord, Shape, base64, document, read, write, write_over,
+    ClusterRecord, FORMAT, LeaderRecord, Shape, ThawRecord, base64, document, read, write,
+    write_over,
 };
 
 /// What a document without its texts takes at most.
@@ -388,6 +389,26 @@ shape! {
             version: doc.version.into_owned(),
             engine: doc.engine,
             since_ms: doc.since,
+        })
+    }
+}
+
+shape! {
+    ThawDoc<'a> for ThawRecord {
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        by: Cow<'a, str>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        at: u64,
+    }
+    of(record) {
+        by: (&*record.by).into(),
+        at: record.at_ms
+    }
+    text { record.by.len() }
+    record(doc) {
+        Ok(ThawRecord {
+            by: doc.by.into_owned(),
+            at_ms: doc.at,
         })
     }
 }

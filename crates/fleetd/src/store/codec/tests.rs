@@ -6,7 +6,7 @@ use fleet_core::records::*;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{ClusterRecord, Document, LeaderRecord};
+use super::{ClusterRecord, Document, LeaderRecord, ThawRecord};
 use crate::store::Error;
 
 const ID: &str = "148a18ff6e954cd892dac9de9bb90d5a";
@@ -125,6 +125,13 @@ fn leader() -> LeaderRecord {
     }
 }
 
+fn thaw() -> ThawRecord {
+    ThawRecord {
+        by: "uid 0".to_owned(),
+        at_ms: 9,
+    }
+}
+
 fn cluster() -> ClusterRecord {
     ClusterRecord {
         id: "c".to_owned(),
@@ -145,6 +152,7 @@ macro_rules! for_each_record {
         $check(state());
         $check(leader());
         $check(cluster());
+        $check(thaw());
     };
 }
 
@@ -205,6 +213,7 @@ fn the_format_is_as_it_was_first_written() {
         text(&state()),
         text(&leader()),
         text(&cluster()),
+        text(&thaw()),
     ];
     let expected = [
         r#"{"v":1,"desired":"launched","hash":"Ny6gjKsz5xwCxlHbyDpHTTLGduo","restarts":3,"request":"req-1","by":"uid 0","changed":1700000000123,"text":"[Service]\nExecStart=/bin/echo \"é\"\n"}"#,
@@ -217,6 +226,7 @@ fn the_format_is_as_it_was_first_written() {
         r#"{"v":1,"load":"bad-setting","is":"failed/failed","hash":"Ny6gjKsz5xwCxlHbyDpHTTLGduo","at":[999999998,999999999],"did":"refused","id":"FIoY_26VTNiS2snem7kNWg","desc":"Hello \"World\"","why":"exit status 1","log":["a\tline",""]}"#,
         r#"{"v":1,"machine":"148a18ff6e954cd892dac9de9bb90d5a","version":"1.0.0","engine":1,"since":7}"#,
         r#"{"v":1,"id":"c","format":1,"engine":1}"#,
+        r#"{"v":1,"by":"uid 0","at":9}"#,
     ];
     assert_eq!(written, expected);
 }
@@ -343,6 +353,14 @@ fn a_new_reader_takes_what_an_older_writer_left_out() {
         ClusterRecord {
             engine: 0,
             ..cluster()
+        },
+    );
+    check(
+        &[],
+        thaw(),
+        ThawRecord {
+            by: empty(),
+            at_ms: 0,
         },
     );
 }
