@@ -148,7 +148,7 @@ impl Drain {
         let units = fleet.units_of_machine(&self.machine.id).await?;
         let now = by_name(units);
         let before = self.left.clone();
-        let departed: Vec<String> = before
+        let mut departed: Vec<String> = before
             .keys()
             .filter(|name| !now.contains_key(*name))
             .cloned()
@@ -156,6 +156,8 @@ impl Drain {
         if !departed.is_empty() {
             let known = fleet.lookup(&departed).await?;
             let machines = fleet.machines().await?;
+            // Global units stop last, and are told last.
+            departed.sort_by_key(|name| before.get(name).is_some_and(|unit| unit.global));
             for name in &departed {
                 let was_global = before.get(name).is_some_and(|unit| unit.global);
                 self.tell_departed(report, name, was_global, known.get(name), &machines);

@@ -83,8 +83,8 @@ Machine 6a97c281.../172.30.1.3 open
 $ fleetctl drain --max-parallel=1 63d2
 Machine 63d22e36.../172.30.1.2 draining
 Unit a.service moved to 6a97c281.../172.30.1.3
-Unit log.service stopped on 63d22e36.../172.30.1.2
 Unit side.service moved to 6a97c281.../172.30.1.3
+Unit log.service stopped on 63d22e36.../172.30.1.2
 Machine 63d22e36.../172.30.1.2 drained
 $ fleetctl list-units --fields=unit,machine
 UNIT\t\tMACHINE

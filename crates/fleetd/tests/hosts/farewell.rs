@@ -62,6 +62,7 @@ fn an_orderly_stop_of_fleetd_keeps_its_units_for_the_grace_and_no_longer() {
         }
     })
     .unwrap();
+    println!("after an orderly stop of fleetd the unit was active elsewhere after {moved:?}");
     assert!(moved >= GRACE, "it moved after {moved:?}");
     let there = |running: &crate::cluster::Running| running.host == 2;
     let now = cluster.invocations(&[unit]);
