@@ -13,6 +13,7 @@
 //! | `POST /machines/{id}` | [`MachineChange`] | [`MachineView`] |
 //! | `GET /machines/{id}/units` | – | [`MachineUnitListing`] |
 //! | `POST /thaw` | – | [`MachineListing`]: those that are given up |
+//! | `POST /accept-store` | – | – |
 //! | `GET /openapi.json` | – | [`crate::openapi::DOCUMENT`] |
 
 use serde::{Deserialize, Serialize};

@@ -112,10 +112,8 @@ fn failed(error: Error) -> CommandError {
 
 /// An original fleetd knows of no drain.
 pub(crate) fn original() -> CommandError {
-    CommandError::new(
-        "This fleetd is an original fleet 1.0, which knows nothing of cordon, drain or thaw.",
-    )
-    .hint("upgrade fleetd there, or stop fleetd on a machine to have its units moved")
+    CommandError::new("This fleetd is an original fleet 1.0, which knows no such command.")
+        .hint("upgrade fleetd there, or stop fleetd on a machine to have its units moved")
 }
 
 #[cfg(test)]

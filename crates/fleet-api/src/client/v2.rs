@@ -129,6 +129,14 @@ impl Client {
             .await
     }
 
+    /// Has machines believe this store.
+    pub async fn accept_store(&self) -> Result<(), Error> {
+        let path = format!("{BASE}/accept-store");
+        let nothing = std::collections::BTreeMap::<String, String>::new();
+        let call = Call::with_json(Method::POST, path, &nothing);
+        self.status(call).await.map(|_| ())
+    }
+
     /// The units that a machine has, or is still to stop.
     pub async fn units_of_machine(&self, id: &str) -> Result<MachineUnitListing, Error> {
         let path = format!("{BASE}/machines/{}/units", escape(id));

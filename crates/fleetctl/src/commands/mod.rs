@@ -10,6 +10,7 @@ use crate::global::Settings;
 use crate::ssh::Options;
 use crate::ui::Ui;
 
+mod accept_store;
 mod cat;
 mod complete;
 mod cordon;
@@ -54,6 +55,7 @@ pub(crate) struct Context<'a> {
 /// The table of commands. They stand in alphabetical order; those for programs come last.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    AcceptStore(accept_store::Args),
     Cat(cat::Args),
     Cordon(cordon::Args),
     Destroy(destroy::Args),
@@ -101,6 +103,7 @@ impl Command {
     /// Runs what needs a cluster.
     pub(crate) async fn run(self, context: &Context<'_>) -> Outcome {
         match self {
+            Command::AcceptStore(args) => accept_store::run(args, context).await,
             Command::Cat(args) => cat::run(args, context).await,
             Command::Cordon(args) => cordon::run(args, context).await,
             Command::Destroy(args) => destroy::run(args, context).await,

@@ -168,11 +168,11 @@ fn an_original_fleetd_has_no_drain() {
         .shows(
             "
 $ fleetctl drain 63d2
-2> This fleetd is an original fleet 1.0, which knows nothing of cordon, drain or thaw.
+2> This fleetd is an original fleet 1.0, which knows no such command.
 2> hint: upgrade fleetd there, or stop fleetd on a machine to have its units moved
 rc=1
 $ fleetctl cordon 63d2
-2> This fleetd is an original fleet 1.0, which knows nothing of cordon, drain or thaw.
+2> This fleetd is an original fleet 1.0, which knows no such command.
 2> hint: upgrade fleetd there, or stop fleetd on a machine to have its units moved
 rc=1
 ",

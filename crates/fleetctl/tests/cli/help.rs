@@ -18,6 +18,7 @@ fleet: systemd for a whole cluster
 Usage: fleetctl [global flags] COMMAND [flags] [arguments]
 
 Commands:
+  accept-store     Have machines believe this store, though their units came from another one
   cat              Print a unit's file as fleet has it
   cordon           Let machines take no new units
   destroy          Stop units, take them off their machines, and forget them

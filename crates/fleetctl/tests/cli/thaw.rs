@@ -13,7 +13,7 @@ $ fleetctl thaw
     session.run("fleetctl thaw").shows(
         "
 $ fleetctl thaw
-2> This fleetd is an original fleet 1.0, which knows nothing of cordon, drain or thaw.
+2> This fleetd is an original fleet 1.0, which knows no such command.
 2> hint: upgrade fleetd there, or stop fleetd on a machine to have its units moved
 rc=1
 ",

@@ -16,6 +16,8 @@ pub(crate) struct Hold {
     cluster: Option<String>,
     revision: Revision,
     holding: bool,
+    /// The revision of the store that is not believed, as it was first seen.
+    held_at: Revision,
 }
 
 impl Hold {
@@ -29,6 +31,7 @@ impl Hold {
                 .unwrap_or(0),
             file,
             holding: false,
+            held_at: 0,
         }
     }
 
@@ -49,12 +52,15 @@ impl Hold {
                 revision,
                 "the store is not the one that this machine's units came from, or an older copy \
                  of it: no unit is stopped on its word. Bring the right store back; or, if this \
-                 one is to be believed, remove the file and restart fleetd"
+                 one is to be believed, say so: fleetctl accept-store"
             );
             error!(file = %self.file.display(), "the file that remembers the store");
         }
         if !holding && self.holding {
             info!("the store is again the one that this machine's units came from");
+        }
+        if holding && (!self.holding || revision < self.held_at) {
+            self.held_at = revision;
         }
         self.holding = holding;
         if !holding
@@ -65,6 +71,23 @@ impl Hold {
             self.revision = revision;
             self.write();
         }
+    }
+
+    /// Somebody has said, at a revision of this store, that it is to be believed. What was said
+    /// before this store came into view was about another one, or is part of an old copy.
+    pub(crate) fn accept(&mut self, said_at: Revision, cluster: Option<&str>) -> bool {
+        if !self.holding || said_at <= self.held_at {
+            return false;
+        }
+        warn!(
+            cluster,
+            "this store is believed from now on: somebody said so"
+        );
+        self.holding = false;
+        self.cluster = cluster.map(str::to_owned);
+        self.revision = said_at;
+        self.write();
+        true
     }
 
     /// Remembers that everything up to a revision was acted on.
@@ -113,5 +136,28 @@ mod tests {
             hold.judge(cluster, revision);
             assert_eq!(hold.is_holding(), holding, "{cluster:?} at {revision}");
         }
+    }
+
+    #[test]
+    fn another_store_is_believed_when_somebody_says_so_after_it_was_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cluster");
+        let mut hold = Hold::open(file.clone());
+        hold.judge(Some("a"), 10);
+        assert!(!hold.accept(11, Some("a")), "there is nothing to accept");
+        hold.judge(Some("b"), 30);
+        assert!(
+            !hold.accept(30, Some("b")),
+            "that was said of an older copy"
+        );
+        assert!(hold.is_holding());
+        assert!(hold.accept(31, Some("b")));
+        assert!(!hold.is_holding());
+        // It lasts, and the one before is a foreign one now.
+        let mut hold = Hold::open(file);
+        hold.judge(Some("b"), 32);
+        assert!(!hold.is_holding());
+        hold.judge(Some("a"), 40);
+        assert!(hold.is_holding());
     }
 }

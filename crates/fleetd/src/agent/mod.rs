@@ -47,6 +47,9 @@ use publisher::{Batch, Publisher};
 /// States that are still to be said when fleetd stops are given this long.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// A machine that does not believe its store looks this often whether it shall.
+const WORD_EVERY: Duration = Duration::from_secs(2);
+
 /// What the agent is told; `ttl` and `record` may change while it runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AgentConfig {
@@ -348,6 +351,8 @@ impl Worker {
     }
 
     async fn work(&mut self, epoch: Revision, mut revision: Revision, mut watch: Watch) -> Left {
+        let mut word = tokio::time::interval(WORD_EVERY);
+        word.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.step(epoch);
             self.hold.acted_on(revision);
@@ -388,8 +393,27 @@ impl Worker {
                         }
                     }
                 }
+                _ = word.tick(), if self.hold.is_holding() => self.look_for_a_word().await,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
+        }
+    }
+
+    /// While this store is not believed: has somebody said that it is to be?
+    async fn look_for_a_word(&mut self) {
+        let wanted = [keys::ACCEPT_STORE.to_owned(), keys::CLUSTER.to_owned()];
+        let Ok(read) = self.store.read_keys(&wanted).await else {
+            return;
+        };
+        let found = |key: &str| read.entries.iter().find(|entry| entry.key == key);
+        let cluster = found(keys::CLUSTER)
+            .and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok());
+        let id = cluster.as_ref().map(|cluster| cluster.id.as_str());
+        if let Some(said) = found(keys::ACCEPT_STORE)
+            && self.hold.accept(said.mod_revision, id)
+        {
+            self.dirty.extend(self.desired.keys().cloned());
+            self.dirty.extend(self.manager.observe_all().into_keys());
         }
     }
 

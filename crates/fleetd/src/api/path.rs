@@ -40,6 +40,7 @@ pub(crate) enum V2 {
     Unit(String),
     Wait,
     Thaw,
+    AcceptStore,
     OpenApi,
 }
 
@@ -100,6 +101,7 @@ fn v2_route(rest: &str) -> Route {
         ("units", _) => V2::Units,
         ("wait", _) => V2::Wait,
         ("thaw", _) => V2::Thaw,
+        ("accept-store", _) => V2::AcceptStore,
         ("openapi.json", _) => V2::OpenApi,
         (_, Some(("units", name))) if is_name(name) => V2::Unit(name.to_owned()),
         (_, Some(("machines", id))) if is_name(id) => V2::Machine(id.to_owned()),
@@ -210,6 +212,7 @@ mod tests {
             ("/fleet/v2/machines/", Route::NoV2),
             ("/fleet/v2/wait", Route::V2(V2::Wait)),
             ("/fleet/v2/thaw", Route::V2(V2::Thaw)),
+            ("/fleet/v2/accept-store", Route::V2(V2::AcceptStore)),
             ("/fleet/v2/openapi.json", Route::V2(V2::OpenApi)),
             ("/fleet/v2", Route::NoV2),
             ("/fleet/v2/", Route::NoV2),

@@ -37,6 +37,7 @@ pub(crate) async fn serve(
         (V2::Machine(id), Method::POST) => machines::change(state, &id, body).await,
         (V2::UnitsOfMachine(id), Method::GET) => machines::units(state, &id).await,
         (V2::Thaw, Method::POST) => machines::thaw(state, call).await,
+        (V2::AcceptStore, Method::POST) => machines::accept_store(state, call).await,
         (V2::Wait, Method::POST) => wait::start(state, body).await,
         (V2::OpenApi, Method::GET) => Ok(Reply::text(
             "application/json",
@@ -44,7 +45,7 @@ pub(crate) async fn serve(
         )),
         (V2::Units | V2::Machine(_), _) => not_allowed("GET and POST"),
         (V2::Unit(_) | V2::Machines | V2::UnitsOfMachine(_) | V2::OpenApi, _) => not_allowed("GET"),
-        (V2::Wait | V2::Thaw, _) => not_allowed("POST"),
+        (V2::Wait | V2::Thaw | V2::AcceptStore, _) => not_allowed("POST"),
     }
 }
 

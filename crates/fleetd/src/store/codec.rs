@@ -54,9 +54,9 @@ pub struct LeaderRecord {
     pub since_ms: u64,
 }
 
-/// `thaw`, written by the API: the machines that are away are really gone.
+/// `thaw` and `accept-store`, written by the API: somebody has asked for it; the event counts.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ThawRecord {
+pub struct AskedRecord {
     /// Who said so, as far as is known.
     pub by: String,
     /// When.

@@ -9,6 +9,8 @@ pub const CLUSTER: &str = "cluster";
 pub const LEADER: &str = "leader";
 /// The last time that somebody asked to end a freeze.
 pub const THAW: &str = "thaw";
+/// The last time that somebody said that machines shall believe this store.
+pub const ACCEPT_STORE: &str = "accept-store";
 /// Wishes.
 pub const UNITS: &str = "units/";
 /// Where units are, for people.
@@ -78,6 +80,8 @@ pub enum Key<'a> {
     Leader,
     /// The end of a freeze.
     Thaw,
+    /// This store is to be believed.
+    AcceptStore,
     /// A wish: the unit.
     Unit(&'a str),
     /// A placement: the unit.
@@ -103,6 +107,7 @@ pub fn parse(key: &str) -> Key<'_> {
             CLUSTER => Key::Cluster,
             LEADER => Key::Leader,
             THAW => Key::Thaw,
+            ACCEPT_STORE => Key::AcceptStore,
             _ => Key::Unknown(key),
         };
     };
@@ -128,6 +133,7 @@ mod tests {
             (CLUSTER.to_owned(), Key::Cluster),
             (LEADER.to_owned(), Key::Leader),
             (THAW.to_owned(), Key::Thaw),
+            (ACCEPT_STORE.to_owned(), Key::AcceptStore),
             (unit("a@1.service"), Key::Unit("a@1.service")),
             (placement("a.service"), Key::Placement("a.service")),
             (

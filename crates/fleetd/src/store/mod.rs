@@ -22,7 +22,7 @@ pub mod measured;
 pub mod memory;
 mod model;
 
-pub use codec::{ClusterRecord, Document, LeaderRecord, ThawRecord};
+pub use codec::{AskedRecord, ClusterRecord, Document, LeaderRecord};
 
 /// A point in the store's history. Every transaction that writes makes the next one.
 pub type Revision = u64;

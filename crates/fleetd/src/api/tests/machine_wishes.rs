@@ -4,7 +4,7 @@ use fleet_api::v2::{MachineListing, MachineUnitListing, MachineView};
 use fleet_core::records::{AssignmentRecord, Order};
 
 use super::*;
-use crate::store::ThawRecord;
+use crate::store::AskedRecord;
 
 async fn change(cluster: &Cluster, body: &str) -> MachineView {
     let got = cluster.post("/fleet/v2/machines/m1", body).await;
@@ -204,7 +204,7 @@ async fn a_thaw_is_asked_for_only_when_something_is_frozen() {
     assert!(thaw().await.is_empty());
     assert!(
         cluster
-            .read::<ThawRecord>(keys::THAW.to_owned())
+            .read::<AskedRecord>(keys::THAW.to_owned())
             .await
             .is_none()
     );
@@ -226,8 +226,19 @@ async fn a_thaw_is_asked_for_only_when_something_is_frozen() {
     assert_eq!(thaw().await, ["frozen"]);
     assert!(
         cluster
-            .read::<ThawRecord>(keys::THAW.to_owned())
+            .read::<AskedRecord>(keys::THAW.to_owned())
             .await
             .is_some()
     );
+}
+
+#[tokio::test]
+async fn who_has_a_store_believed_is_written_down() {
+    let cluster = Cluster::new();
+    let said =
+        async || -> Option<AskedRecord> { cluster.read(keys::ACCEPT_STORE.to_owned()).await };
+    assert!(said().await.is_none());
+    let got = cluster.post("/fleet/v2/accept-store", "").await;
+    assert_eq!((got.status, got.body.as_str()), (204, ""));
+    assert!(said().await.is_some());
 }

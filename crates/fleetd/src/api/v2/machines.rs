@@ -9,6 +9,8 @@ use fleet_core::records::{
     AssignmentRecord, MachineRecord, MachineWish, MemberRecord, MemberStatus,
 };
 
+use hyper::StatusCode;
+
 use super::{json, refusals};
 use crate::api::Api;
 use crate::api::failure::Failure;
@@ -17,7 +19,7 @@ use crate::api::request::{Answer, Call, MAX_V2_BODY, Reply, RequestBody};
 use crate::clock;
 use crate::store::codec::Document;
 use crate::store::keys::{self, Key};
-use crate::store::{self, Compare, Op, Revision, ThawRecord, Txn};
+use crate::store::{self, AskedRecord, Compare, Op, Revision, Txn};
 
 /// Others may change the same machine at the same time so often; then the client is told.
 const MAX_ATTEMPTS: usize = 8;
@@ -170,21 +172,33 @@ pub(super) async fn thaw(state: &Api, call: &Call) -> Answer {
         .filter(|(_, member)| member.is_frozen());
     let machines: Vec<MachineView> = frozen.map(|(id, _)| members.view(id, None)).collect();
     if !machines.is_empty() {
-        let record = ThawRecord {
-            by: call.changed_by.clone(),
-            at_ms: clock::unix_ms(),
-        };
-        let txn = Txn {
-            ops: vec![Op::Put {
-                key: keys::THAW.to_owned(),
-                value: record.encode(),
-                lease: None,
-            }],
-            ..Txn::default()
-        };
-        state.store.commit(txn).await?;
+        ask(state, call, keys::THAW).await?;
     }
     Ok(Reply::json(&MachineListing { machines }).with_warnings(reading.into_warnings()))
+}
+
+/// Machines that do not believe this store are told to.
+pub(super) async fn accept_store(state: &Api, call: &Call) -> Answer {
+    ask(state, call, keys::ACCEPT_STORE).await?;
+    Ok(Reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// Writes down that somebody asks for something, who, and when.
+async fn ask(state: &Api, call: &Call, key: &str) -> Result<(), Failure> {
+    let record = AskedRecord {
+        by: call.changed_by.clone(),
+        at_ms: clock::unix_ms(),
+    };
+    let txn = Txn {
+        ops: vec![Op::Put {
+            key: key.to_owned(),
+            value: record.encode(),
+            lease: None,
+        }],
+        ..Txn::default()
+    };
+    state.store.commit(txn).await?;
+    Ok(())
 }
 
 fn unknown(id: &str) -> Failure {

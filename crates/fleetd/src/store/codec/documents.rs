@@ -13,7 +13,7 @@ use fleet_core::records::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClusterRecord, FORMAT, LeaderRecord, Shape, ThawRecord, base64, document, read, write,
+    AskedRecord, ClusterRecord, FORMAT, LeaderRecord, Shape, base64, document, read, write,
     write_over,
 };
 
@@ -394,7 +394,7 @@ shape! {
 }
 
 shape! {
-    ThawDoc<'a> for ThawRecord {
+    AskedDoc<'a> for AskedRecord {
         #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
         by: Cow<'a, str>,
         #[serde(default, skip_serializing_if = "is_zero")]
@@ -406,7 +406,7 @@ shape! {
     }
     text { record.by.len() }
     record(doc) {
-        Ok(ThawRecord {
+        Ok(AskedRecord {
             by: doc.by.into_owned(),
             at_ms: doc.at,
         })

@@ -6,7 +6,7 @@ use fleet_core::records::*;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{ClusterRecord, Document, LeaderRecord, ThawRecord};
+use super::{AskedRecord, ClusterRecord, Document, LeaderRecord};
 use crate::store::Error;
 
 const ID: &str = "148a18ff6e954cd892dac9de9bb90d5a";
@@ -125,8 +125,8 @@ fn leader() -> LeaderRecord {
     }
 }
 
-fn thaw() -> ThawRecord {
-    ThawRecord {
+fn thaw() -> AskedRecord {
+    AskedRecord {
         by: "uid 0".to_owned(),
         at_ms: 9,
     }
@@ -358,7 +358,7 @@ fn a_new_reader_takes_what_an_older_writer_left_out() {
     check(
         &[],
         thaw(),
-        ThawRecord {
+        AskedRecord {
             by: empty(),
             at_ms: 0,
         },
