@@ -172,6 +172,8 @@ impl Presence {
                 Ok(Attempt::Duplicate(duplicate)) => return duplicate,
                 Err(error) => {
                     warn!(%error, "this machine is not registered; trying again");
+                    // A store that was away gives each lease its whole time anew.
+                    foreign = None;
                     backoff.pause().await;
                 }
             }
@@ -194,8 +196,15 @@ impl Presence {
             match self.store.keep_alive(lease).await {
                 Ok(ttl) => {
                     let key = keys::machine(self.machine.as_str());
-                    let entry = self.store.read_keys(std::slice::from_ref(&key)).await;
-                    let entry = entry.ok()?.entries.into_iter().next()?;
+                    let read = match self.store.read_keys(std::slice::from_ref(&key)).await {
+                        Ok(read) => read,
+                        Err(error) => {
+                            warn!(%error, "this machine's presence is not read yet; trying again");
+                            backoff.pause().await;
+                            continue;
+                        }
+                    };
+                    let entry = read.entries.into_iter().next()?;
                     if entry.lease != Some(lease) || entry.create_revision != epoch {
                         return None;
                     }
@@ -335,7 +344,12 @@ impl Presence {
 
     /// Keeps the lease alive and the record current; returns when the lease is lost.
     async fn keep(&mut self, mut registered: Registered) {
-        let mut next = registered.ttl / KEEPALIVES_PER_TTL;
+        // The fleetd before has said other things: that it stops, or what was configured then.
+        let is_current = *self.record.borrow_and_update() == registered.published;
+        let mut next = match is_current {
+            true => registered.ttl / KEEPALIVES_PER_TTL,
+            false => Duration::ZERO,
+        };
         loop {
             tokio::select! {
                 () = tokio::time::sleep(next) => {}

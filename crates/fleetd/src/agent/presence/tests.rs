@@ -1,7 +1,9 @@
 //! Presence over a store in memory, with the clock paused.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_trait::async_trait;
 use fleet_core::agent::{Observed, Task};
 use fleet_core::name::UnitName;
 use futures_util::{FutureExt, StreamExt};
@@ -9,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::store::memory::MemoryStore;
-use crate::store::{Event, Range};
+use crate::store::{Event, Range, Snapshot, Watch};
 use crate::units::Changes;
 
 const MACHINE: &str = "148a18ff6e954cd892dac9de9bb90d5a";
@@ -39,7 +41,7 @@ struct Idle {
     goes_down: bool,
 }
 
-#[async_trait::async_trait]
+#[async_trait]
 impl UnitManager for Idle {
     fn observe(&self, _: &UnitName) -> Observed {
         Observed::default()
@@ -66,7 +68,7 @@ impl UnitManager for Idle {
 
 /// A fleetd whose lease is remembered in a directory.
 fn start(
-    store: &Arc<MemoryStore>,
+    store: &Arc<impl Store + 'static>,
     dir: &std::path::Path,
     ttl: Duration,
     record: MachineRecord,
@@ -75,7 +77,7 @@ fn start(
 }
 
 fn start_over(
-    store: &Arc<MemoryStore>,
+    store: &Arc<impl Store + 'static>,
     dir: &std::path::Path,
     ttl: Duration,
     record: MachineRecord,
@@ -125,13 +127,13 @@ impl Running {
     }
 }
 
-async fn entry(store: &MemoryStore) -> Option<Entry> {
+async fn entry(store: &dyn Store) -> Option<Entry> {
     let key = keys::machine(MACHINE);
     store.read_keys(&[key]).await.unwrap().entries.pop()
 }
 
 /// Waits, in simulated time, until the presence key is as it should be.
-async fn until(store: &MemoryStore, what: &str, is_so: impl Fn(&Entry) -> bool) -> Entry {
+async fn until(store: &dyn Store, what: &str, is_so: impl Fn(&Entry) -> bool) -> Entry {
     let look = async {
         loop {
             match entry(store).await {
@@ -149,7 +151,7 @@ async fn another_agent_ttl_takes_another_lease_without_a_blink() {
     let (store, dir) = (MemoryStore::new(), tempfile::tempdir().unwrap());
     let mut fleetd = start(&store, dir.path(), TTL, record("b1", "10.0.0.1"));
     let epoch = fleetd.registered().await;
-    let before = entry(&store).await.unwrap();
+    let before = entry(&*store).await.unwrap();
     let mut watch = store
         .watch(&keys::machine(MACHINE), before.mod_revision)
         .await
@@ -158,7 +160,7 @@ async fn another_agent_ttl_takes_another_lease_without_a_blink() {
     fleetd
         .config
         .send_modify(|config| config.ttl = Duration::from_secs(30));
-    let after = until(&store, "a new lease", |entry| entry.lease != before.lease).await;
+    let after = until(&*store, "a new lease", |entry| entry.lease != before.lease).await;
     assert_eq!(
         (after.create_revision, &after.value),
         (epoch, &before.value)
@@ -173,7 +175,7 @@ async fn another_agent_ttl_takes_another_lease_without_a_blink() {
         .await
         .expect("the old lease ends");
     tokio::time::sleep(Duration::from_secs(100)).await;
-    assert_eq!(entry(&store).await.unwrap(), after);
+    assert_eq!(entry(&*store).await.unwrap(), after);
     assert_eq!(fleetd.standing.borrow().epoch, Some(epoch));
 
     // Nobody ever saw it go.
@@ -189,12 +191,12 @@ async fn another_agent_ttl_takes_another_lease_without_a_blink() {
     fleetd.die().await;
     let mut next = start(&store, dir.path(), TTL, record("b1", "10.0.0.1"));
     assert_eq!(next.registered().await, epoch);
-    let shorter = until(&store, "the old time", |entry| entry.lease != after.lease).await;
+    let shorter = until(&*store, "the old time", |entry| entry.lease != after.lease).await;
     assert_eq!(shorter.create_revision, epoch);
     next.die().await;
     // It is as short as it says.
     tokio::time::sleep(TTL + Duration::from_millis(100)).await;
-    assert_eq!(entry(&store).await, None);
+    assert_eq!(entry(&*store).await, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +209,7 @@ async fn a_changed_record_is_published_at_once_under_the_same_epoch() {
         .record
         .send_modify(|record| record.metadata = metadata.clone());
     let published = |entry: &Entry| MachineRecord::decode(&entry.key, &entry.value).unwrap();
-    let entry = until(&store, "the metadata", |entry| {
+    let entry = until(&*store, "the metadata", |entry| {
         published(entry).metadata == metadata
     })
     .await;
@@ -220,7 +222,7 @@ async fn a_clone_of_a_living_machine_ends_and_disturbs_it_not() {
     let (first_dir, second_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut first = start(&store, first_dir.path(), TTL, record("b1", "10.0.2.15"));
     let epoch = first.registered().await;
-    let before = entry(&store).await.unwrap();
+    let before = entry(&*store).await.unwrap();
     // The same address proves nothing: behind two routers both may be right.
     let second = start(&store, second_dir.path(), TTL, record("b2", "10.0.2.15"));
     let outcome = tokio::time::timeout(BOUND, second.task)
@@ -235,7 +237,7 @@ async fn a_clone_of_a_living_machine_ends_and_disturbs_it_not() {
         assert!(message.contains(part), "{message}");
     }
     assert_eq!(
-        entry(&store).await.unwrap(),
+        entry(&*store).await.unwrap(),
         before,
         "the first was not touched"
     );
@@ -313,4 +315,105 @@ async fn a_machine_that_goes_down_is_told_apart_from_a_fleetd_that_stops() {
 
 fn record_of_next_boot() -> MachineRecord {
     record("another boot", "10.0.0.1")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_after_an_orderly_stop_is_told_at_once() {
+    let (store, dir) = (MemoryStore::new(), tempfile::tempdir().unwrap());
+    let long = Duration::from_secs(3_600);
+    let mut before = start(&store, dir.path(), long, record("b1", "10.0.0.1"));
+    let epoch = before.registered().await;
+    before.stop.send_replace(true);
+    assert_eq!(before.task.await.unwrap(), Ok(()));
+    let started = Instant::now();
+    let mut after = start(&store, dir.path(), long, record("b1", "10.0.0.1"));
+    assert_eq!(after.registered().await, epoch);
+    let entry = until(&*store, "the word that it is back", |entry| {
+        let record = MachineRecord::decode(&entry.key, &entry.value).unwrap();
+        record.trouble.is_none()
+    })
+    .await;
+    assert_eq!(entry.create_revision, epoch);
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_makes_no_clone_of_a_machine_that_lost_its_power() {
+    let (store, dir) = (Flaky::new(), tempfile::tempdir().unwrap());
+    let mut before = start(&store, dir.path(), TTL, record("b1", "10.0.0.1"));
+    let epoch = before.registered().await;
+    // The lease lives while its store is away, as etcd's do over a restart.
+    let run = tempfile::tempdir().unwrap();
+    let mut after = start(&store, run.path(), TTL, record("b2", "10.0.0.1"));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    store.away.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    store.away.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!after.task.is_finished(), "it has not waited anew");
+    before.die().await;
+    assert!(after.registered().await > epoch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn presence_goes_on_though_the_store_answers_only_half() {
+    let (store, dir) = (Flaky::new(), tempfile::tempdir().unwrap());
+    let mut before = start(&store, dir.path(), TTL, record("b1", "10.0.0.1"));
+    let epoch = before.registered().await;
+    before.die().await;
+    store.away.store(true, Ordering::Relaxed);
+    let mut after = start(&store, dir.path(), TTL, record("b1", "10.0.0.1"));
+    tokio::time::sleep(TTL * 2).await;
+    assert_eq!(after.standing.borrow().epoch, None);
+    store.away.store(false, Ordering::Relaxed);
+    assert_eq!(after.registered().await, epoch);
+}
+
+/// Keeps leases alive, and reads no keys while it is away.
+struct Flaky {
+    store: Arc<MemoryStore>,
+    away: AtomicBool,
+}
+
+impl Flaky {
+    fn new() -> Arc<Flaky> {
+        Arc::new(Flaky {
+            store: MemoryStore::new(),
+            away: AtomicBool::new(false),
+        })
+    }
+}
+
+#[async_trait]
+impl Store for Flaky {
+    async fn read(&self, range: Range) -> Result<Snapshot, Error> {
+        self.store.read(range).await
+    }
+    async fn read_keys(&self, keys: &[String]) -> Result<Snapshot, Error> {
+        match self.away.load(Ordering::Relaxed) {
+            true => Err(Error::Unavailable("away".to_owned())),
+            false => self.store.read_keys(keys).await,
+        }
+    }
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, Error> {
+        self.store.watch(prefix, after).await
+    }
+    async fn commit(&self, txn: Txn) -> Result<Revision, Error> {
+        self.store.commit(txn).await
+    }
+    async fn grant(&self, ttl: Duration) -> Result<(LeaseId, Duration), Error> {
+        self.store.grant(ttl).await
+    }
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, Error> {
+        self.store.keep_alive(lease).await
+    }
+    async fn revoke(&self, lease: LeaseId) -> Result<(), Error> {
+        self.store.revoke(lease).await
+    }
+    async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        self.store.compact(revision).await
+    }
+    fn describe(&self) -> String {
+        self.store.describe()
+    }
 }
