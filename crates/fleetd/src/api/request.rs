@@ -144,7 +144,9 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
     let found = route(path);
     let is_v2 = matches!(found, Route::V2(_) | Route::NoV2);
     let handler = metrics::handler(&found);
-    let received = head_size as u64 + body.length.unwrap_or(0);
+    // What a client says that it will send is not yet sent: no more counts than is ever read.
+    let claimed = body.length.unwrap_or(0).min(MAX_DISCARDED as u64);
+    let received = head_size as u64 + claimed;
     let answer = match found {
         _ if head_size > MAX_HEAD => Err(Failure::new(
             431,

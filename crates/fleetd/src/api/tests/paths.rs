@@ -291,3 +291,24 @@ async fn requests_are_counted_by_what_they_ask_for() {
     );
     assert!(text.contains(&sizes), "{sizes} in\n{text}");
 }
+
+#[tokio::test]
+async fn a_length_that_is_only_claimed_spoils_no_counter() {
+    let cluster = Cluster::new();
+    let most = u64::MAX.to_string();
+    for _ in 0..2 {
+        let length = [("Content-Length", most.as_str())];
+        let got = cluster
+            .call("PUT", "/fleet/v1/units/a.service", &length, "")
+            .await;
+        assert_eq!(got.status, 415);
+    }
+    let mut metrics = crate::metrics::Metrics::default();
+    metrics.add(cluster.state.counters());
+    let text = metrics.render();
+    let sum = text
+        .lines()
+        .find_map(|line| line.strip_prefix("http_request_size_bytes_sum{handler=\"units\"} "));
+    let sum: f64 = sum.expect(&text).parse().unwrap();
+    assert!(sum < 1e9, "{sum}");
+}
