@@ -38,7 +38,8 @@ struct Shared {
 #[derive(Default)]
 struct Waits {
     by_unit: HashMap<Arc<str>, Vec<Arc<Inbox>>>,
-    n_waits: usize,
+    /// Each wait's inbox, by its id.
+    all: HashMap<u64, Arc<Inbox>>,
     next_id: u64,
     watch: Option<AbortHandle>,
     /// The watch runs and misses nothing.
@@ -86,7 +87,7 @@ impl Hub {
 
     /// How many waits there are.
     pub(crate) fn n_waiters(&self) -> usize {
-        self.shared.lock().n_waits
+        self.shared.lock().all.len()
     }
 
     /// A new wait for these units. It is told to read as soon as the watch runs.
@@ -102,7 +103,7 @@ impl Hub {
             changed: Notify::new(),
         });
         waits.next_id += 1;
-        waits.n_waits += 1;
+        waits.all.insert(inbox.id, Arc::clone(&inbox));
         for unit in &units {
             let inboxes = waits.by_unit.entry(Arc::clone(unit)).or_default();
             inboxes.push(Arc::clone(&inbox));
@@ -151,8 +152,8 @@ impl Drop for Registration {
                 }
             }
         }
-        waits.n_waits -= 1;
-        if waits.n_waits == 0 {
+        waits.all.remove(&self.inbox.id);
+        if waits.all.is_empty() {
             waits.is_watching = false;
             if let Some(watch) = waits.watch.take() {
                 watch.abort();
@@ -170,7 +171,7 @@ impl Shared {
     fn read_anew(&self) {
         let mut waits = self.lock();
         waits.is_watching = true;
-        for inbox in waits.by_unit.values().flatten() {
+        for inbox in waits.all.values() {
             lock(&inbox.changes).read_anew = true;
             inbox.changed.notify_one();
         }
@@ -200,7 +201,7 @@ impl Shared {
             };
             let inboxes: Vec<&Arc<Inbox>> = match unit {
                 Some(unit) => waits.by_unit.get(unit).into_iter().flatten().collect(),
-                None => waits.by_unit.values().flatten().collect(),
+                None => waits.all.values().collect(),
             };
             for inbox in inboxes {
                 let mut changes = lock(&inbox.changes);

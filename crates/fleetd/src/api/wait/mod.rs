@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use fleet_api::v2::{HEARTBEAT, MAX_WAIT, MachineRef, Progress, WaitRequest};
-use fleet_core::records::{MachineRecord, MemberRecord};
+use fleet_core::records::{MachineRecord, MemberRecord, MemberStatus};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::sleep;
 
@@ -80,6 +80,8 @@ struct Wait {
     n_open: usize,
     /// The newest revision seen of each key.
     seen: BTreeMap<String, store::Revision>,
+    /// Machines that are given up, as far as it has been told.
+    lost: BTreeSet<String>,
     /// Addresses of machines that were named before.
     addresses: BTreeMap<String, String>,
 }
@@ -99,6 +101,7 @@ impl Wait {
             n_open: units.len(),
             units,
             seen: BTreeMap::new(),
+            lost: BTreeSet::new(),
             addresses: BTreeMap::new(),
             shutdown: state.shutdown.clone(),
             state: Arc::clone(state),
@@ -132,7 +135,7 @@ impl Wait {
             }
             let mut lines = Vec::new();
             for unit in self.units.values_mut().filter(|unit| unit.is_dirty()) {
-                unit.look(&mut lines);
+                unit.look(&self.lost, &mut lines);
                 self.n_open -= usize::from(unit.is_final());
             }
             if !lines.is_empty() {
@@ -283,8 +286,12 @@ impl Wait {
             keys::parse(&entry.key),
             MemberRecord::decode(&entry.key, &entry.value),
         ) {
-            for unit in self.units.values_mut() {
-                unit.machine_is(id, record.status);
+            let is_new = match record.status {
+                MemberStatus::Lost | MemberStatus::Retired => self.lost.insert(id.to_owned()),
+                _ => self.lost.remove(id),
+            };
+            for unit in self.units.values_mut().filter(|_| is_new) {
+                unit.machine_changed(id);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fleet_api::v2::{MachineRef, Progress};
 use fleet_core::records::{
-    DesiredState, MachineId, MemberStatus, PlacementRecord, Reached, StateRecord, UnitRecord,
+    DesiredState, MachineId, PlacementRecord, Reached, StateRecord, UnitRecord,
 };
 use fleet_core::unit_file::UnitFile;
 
@@ -32,8 +32,6 @@ pub(crate) struct Waited {
     is_known: bool,
     is_dirty: bool,
     is_final: bool,
-    /// Machines that are given up: nobody waits for their confirmation.
-    lost: BTreeSet<String>,
     /// The last line about each machine, and about the unit as such.
     said: BTreeMap<Option<String>, Progress>,
 }
@@ -59,18 +57,13 @@ impl Waited {
             is_known: false,
             is_dirty: false,
             is_final: false,
-            lost: BTreeSet::new(),
             said: BTreeMap::new(),
         }
     }
 
-    /// What the cluster thinks of a machine has become known.
-    pub(crate) fn machine_is(&mut self, machine: &str, status: MemberStatus) {
-        let is_lost = matches!(status, MemberStatus::Lost | MemberStatus::Retired);
-        self.is_dirty |= match is_lost {
-            true => self.lost.insert(machine.to_owned()),
-            false => self.lost.remove(machine),
-        };
+    /// A machine was given up, or is back.
+    pub(crate) fn machine_changed(&mut self, machine: &str) {
+        self.is_dirty |= self.states.contains_key(machine);
     }
 
     /// Waits for this generation, or a later one.
@@ -146,10 +139,10 @@ impl Waited {
         }
     }
 
-    /// Says what is new.
-    pub(crate) fn look(&mut self, lines: &mut Vec<Progress>) {
+    /// Says what is new. Nobody waits for the confirmation of a machine that is lost.
+    pub(crate) fn look(&mut self, lost: &BTreeSet<String>, lines: &mut Vec<Progress>) {
         self.is_dirty = false;
-        for line in self.lines() {
+        for line in self.lines(lost) {
             let about = line.machine.as_ref().map(|machine| machine.id.clone());
             // One machine at a time carries a unit, so that its lines replace each other.
             let about = about.filter(|_| self.wish.is_some_and(|wish| wish.global));
@@ -161,7 +154,7 @@ impl Waited {
         }
     }
 
-    fn lines(&self) -> Vec<Progress> {
+    fn lines(&self, lost: &BTreeSet<String>) -> Vec<Progress> {
         if let Some(damage) = &self.damage {
             return vec![self.ended(FAILED, damage)];
         }
@@ -174,9 +167,9 @@ impl Waited {
         match (wish.desired, wish.global) {
             (DesiredState::Destroyed, _) => {
                 let reason = "waiting until every machine has stopped it";
-                self.leaving(wish, "destroyed", reason)
+                self.leaving(wish, "destroyed", reason, lost)
             }
-            (DesiredState::Inactive, _) => self.inactive(wish),
+            (DesiredState::Inactive, _) => self.inactive(wish, lost),
             (DesiredState::Loaded | DesiredState::Launched, true) => self.on_all_machines(wish),
             (DesiredState::Loaded | DesiredState::Launched, false) => vec![self.placed(wish)],
         }
@@ -189,7 +182,7 @@ impl Waited {
             .filter(|placement| placement.decision.generation >= wish.generation)
     }
 
-    fn inactive(&self, wish: Wish) -> Vec<Progress> {
+    fn inactive(&self, wish: Wish, lost: &BTreeSet<String>) -> Vec<Progress> {
         let Some(placement) = &self.placement else {
             return vec![self.ended("inactive", "")];
         };
@@ -200,12 +193,18 @@ impl Waited {
         if placement.machine.is_none() && placement.leaving.is_none() && placement.assigned == 0 {
             return vec![self.ended("inactive", &placement.reason)];
         }
-        self.leaving(wish, "inactive", &placement.reason)
+        self.leaving(wish, "inactive", &placement.reason, lost)
     }
 
     /// A line for each machine that still has it. When only machines that are given up have it,
     /// the wait ends as `phase`: they stop it when they are back.
-    fn leaving(&self, wish: Wish, phase: &str, reason: &str) -> Vec<Progress> {
+    fn leaving(
+        &self,
+        wish: Wish,
+        phase: &str,
+        reason: &str,
+        lost: &BTreeSet<String>,
+    ) -> Vec<Progress> {
         let left: BTreeSet<&str> = self
             .states
             .iter()
@@ -216,7 +215,7 @@ impl Waited {
             return vec![self.line("working", reason)];
         }
         let is_decided = self.placement.is_none() || self.decided(wish).is_some();
-        if is_decided && left.iter().all(|machine| self.lost.contains(*machine)) {
+        if is_decided && left.iter().all(|machine| lost.contains(*machine)) {
             let machines: Vec<&str> = left.into_iter().collect();
             let lost = match machines.as_slice() {
                 [machine] => format!("machine {machine} is lost"),
