@@ -228,10 +228,15 @@ impl Driver {
                 .shared
                 .update(&load.unit, |entry| entry.observed.load.clone());
             if matches!(state.as_str(), "bad-setting" | "error" | "masked") {
-                let answer = format!("systemd cannot load it ({state})");
-                let why = failure::not_loaded(&load.unit, &answer, self.user).await;
-                self.refuse(manager, &load.unit, load.id, &load.record, why)
-                    .await;
+                // The journal may take seconds to say why, and the next batch waits for this one.
+                let (driver, manager) = (Arc::clone(self), manager.clone());
+                tokio::spawn(async move {
+                    let answer = format!("systemd cannot load it ({state})");
+                    let why = failure::not_loaded(&load.unit, &answer, driver.user).await;
+                    driver
+                        .refuse(&manager, &load.unit, load.id, &load.record, why)
+                        .await;
+                });
             } else {
                 self.shared
                     .finish(&load.unit, load.id, Entry::attempts_over);

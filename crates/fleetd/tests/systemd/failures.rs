@@ -117,6 +117,26 @@ fn what_systemd_cannot_load_is_refused_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn many_that_systemd_cannot_load_delay_nobody() {
+    run(async {
+        let manager = Manager::boot();
+        let mut machine = Machine::on(&manager).await;
+        let broken: Vec<String> = (0..60).map(|n| format!("broken-{n}.service")).collect();
+        for unit in &broken {
+            machine.assign(unit, Order::Loaded, "[Service]\nType=simple\n");
+        }
+        machine.launch("well.service", &service("/bin/sleep infinity"));
+        assert_eq!(
+            machine.settled("well.service").await,
+            (Reached::Launched, None)
+        );
+        // For each the journal is asked, which takes a while.
+        let is_open = |unit: &String| machine.reached(unit).is_none();
+        assert!(broken.iter().any(is_open));
+    });
+}
+
+#[test]
 fn a_unit_that_takes_long_to_stop_delays_nobody() {
     run(async {
         let manager = Manager::boot();
