@@ -16,7 +16,7 @@ use fleet_core::records::{AssignmentRecord, Decision, Order, Reached};
 use fleetd::units::{Systemd, SystemdConfig, UnitManager};
 
 /// Nothing here takes longer, however busy the computer is; a wait ends as soon as it can.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 static N_MANAGERS: AtomicU32 = AtomicU32::new(0);
 

@@ -369,6 +369,24 @@ async fn presence_goes_on_though_the_store_answers_only_half() {
     assert_eq!(after.registered().await, epoch);
 }
 
+/// A fleetd that dies at once each time must not keep its machine busy, and one that crashes once
+/// is back while its lease lives.
+#[test]
+fn systemd_restarts_fleetd_before_its_lease_ends_and_without_haste() {
+    const SERVICE: &str = include_str!("../../../../../contrib/systemd/fleet.service");
+    let pause = SERVICE
+        .lines()
+        .find_map(|line| line.strip_prefix("RestartSec="))
+        .and_then(fleet_core::requirements::time_span)
+        .expect("a pause");
+    let ttl = crate::config::Config::for_system().agent_ttl;
+    let left = ttl - ttl / KEEPALIVES_PER_TTL;
+    // systemd's work and ours, on a slow computer.
+    let start = Duration::from_secs(1);
+    assert!(pause + start < left, "{pause:?} of {left:?}");
+    assert!(pause >= Duration::from_millis(500), "{pause:?}");
+}
+
 /// Keeps leases alive, and reads no keys while it is away.
 struct Flaky {
     store: Arc<MemoryStore>,
