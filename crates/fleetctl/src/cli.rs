@@ -1,9 +1,10 @@
 //! The command line: what was typed becomes a [`Parsed`], or what to print instead.
 //!
 //! Flags and arguments may be mixed, `--` ends flags, commands may be abbreviated to a unique
-//! prefix, and the flags of one letter may have one dash or two.
+//! prefix, and the flags of one letter may have one dash or two. Of a flag that is given several
+//! times the last one counts: aliases and scripts put theirs in front of a person's.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -22,6 +23,7 @@ use crate::suggest::suggestions;
     disable_help_subcommand = true,
     disable_version_flag = true,
     infer_subcommands = true,
+    args_override_self = true,
     subcommand_value_name = "COMMAND",
     subcommand_help_heading = "Commands",
     override_usage = "fleetctl [global flags] COMMAND [flags] [arguments]",
@@ -137,41 +139,52 @@ pub(crate) fn clap_command() -> clap::Command {
     })
 }
 
-/// The flags that are on or off, with their dashes.
-fn switches(command: &clap::Command) -> BTreeSet<String> {
+/// The flags that are on or off: each spelling, with its dashes, and the flag that it means.
+fn switches(command: &clap::Command) -> BTreeMap<String, String> {
     let subcommands = command.get_subcommands();
     let all = std::iter::once(command).chain(subcommands);
     let switches = all
         .flat_map(clap::Command::get_arguments)
         .filter(|arg| matches!(arg.get_action(), ArgAction::SetTrue));
-    let mut names = BTreeSet::new();
+    let mut names = BTreeMap::new();
     for arg in switches {
-        names.extend(arg.get_short().map(|short| format!("-{short}")));
+        let id = arg.get_id().to_string();
+        let short = arg.get_short().map(|short| format!("-{short}"));
         let longs = arg
             .get_long()
             .into_iter()
             .chain(arg.get_all_aliases().unwrap_or_default());
-        names.extend(longs.map(|long| format!("--{long}")));
+        let longs = longs.map(|long| format!("--{long}"));
+        names.extend(
+            short
+                .into_iter()
+                .chain(longs)
+                .map(|name| (name, id.clone())),
+        );
     }
     names
 }
 
-/// Go's switches may have a value: `--no-block=true` is `--no-block`, and `--no-block=false` is
-/// nothing.
+/// Go's switches may have a value: `--no-block=true` is `--no-block`, and `--no-block=false` takes
+/// back what was said before.
 fn without_bool_values(
     args: impl IntoIterator<Item = OsString>,
-    switches: &BTreeSet<String>,
+    switches: &BTreeMap<String, String>,
 ) -> Result<Vec<OsString>, UsageError> {
-    let mut kept = Vec::new();
+    let mut kept: Vec<OsString> = Vec::new();
     let mut are_flags_over = false;
     for arg in args {
         are_flags_over |= arg == "--";
         let valued = arg.to_str().and_then(|arg| arg.split_once('='));
-        match valued.filter(|(name, _)| !are_flags_over && switches.contains(*name)) {
+        match valued.filter(|(name, _)| !are_flags_over && switches.contains_key(*name)) {
             None => kept.push(arg),
             Some((name, value)) => match go_bool(value) {
                 Ok(true) => kept.push(name.into()),
-                Ok(false) => {}
+                Ok(false) => {
+                    let id = switches.get(name);
+                    let is_same = |arg: &OsString| arg.to_str().and_then(|arg| switches.get(arg));
+                    kept.retain(|arg| is_same(arg) != id);
+                }
                 Err(reason) => {
                     return Err(UsageError(format!(
                         "Error: invalid argument \"{value}\" for \"{name}\" flag: {reason}"

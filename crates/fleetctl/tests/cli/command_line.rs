@@ -64,6 +64,27 @@ rc=2
 }
 
 #[test]
+fn of_a_flag_that_is_given_several_times_the_last_one_counts() {
+    let mut session = Session::new();
+    session.unit("a.service", HELLO, "launched");
+    session
+        .run("fleetctl --endpoint=http://127.0.0.1:1 --endpoint=unix://DIR/fleet.sock list-unit-files --fields=unit --fields=unit,dstate --no-legend --no-legend")
+        .run("fleetctl list-unit-files --no-legend --fields=unit --no-legend=false")
+        .run("fleetctl list-unit-files --l --full=false --fields=unit,hash --no-legend=false --no-legend=1")
+        .shows(
+            "
+$ fleetctl --endpoint=http://127.0.0.1:1 --endpoint=unix://DIR/fleet.sock list-unit-files --fields=unit --fields=unit,dstate --no-legend --no-legend
+a.service\tlaunched
+$ fleetctl list-unit-files --no-legend --fields=unit --no-legend=false
+UNIT
+a.service
+$ fleetctl list-unit-files --l --full=false --fields=unit,hash --no-legend=false --no-legend=1
+a.service\t3141db9
+",
+        );
+}
+
+#[test]
 fn flags_and_arguments_are_mixed_until_two_dashes() {
     let mut session = Session::new();
     session
