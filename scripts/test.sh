@@ -11,5 +11,7 @@ step "lints"
 cargo clippy --workspace --all-targets --locked -- -D warnings
 step "binaries for the hosts"
 cargo build --release --locked --bins
+step "simulator"
+scripts/sim.sh
 step "tests"
 cargo test --workspace --locked

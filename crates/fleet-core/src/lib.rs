@@ -5,6 +5,21 @@
 //! outside world (the time, the store's contents, what systemd says) is an argument, and equal
 //! input gives equal output.
 
+/// Whether a bug that is planted for the simulator is alive; never so in what is shipped.
+#[macro_export]
+macro_rules! planted {
+    ($bug:literal) => {{
+        #[cfg(fleet_sim)]
+        {
+            $crate::planted::is_alive($bug)
+        }
+        #[cfg(not(fleet_sim))]
+        {
+            false
+        }
+    }};
+}
+
 pub mod agent;
 pub mod check;
 pub mod cluster;
@@ -12,6 +27,8 @@ pub mod glob;
 pub mod hash;
 pub mod name;
 pub mod plan;
+#[cfg(fleet_sim)]
+pub mod planted;
 pub mod records;
 pub mod requirements;
 pub mod unit_file;

@@ -19,6 +19,8 @@ pub mod notify;
 pub mod reload;
 pub mod server;
 pub mod shutdown;
+#[cfg(fleet_sim)]
+pub mod sim;
 mod stall;
 pub mod store;
 pub mod units;

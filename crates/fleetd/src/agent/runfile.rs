@@ -5,16 +5,14 @@ use std::io;
 use std::path::Path;
 
 /// A fact is a handful of short lines.
+#[cfg(not(fleet_sim))]
 const MAX_BYTES: u64 = 4_096;
 
 /// The lines of the file; none when there is no such file, or it cannot be understood.
 pub(crate) fn read(path: &Path) -> Vec<(String, String)> {
-    match std::fs::metadata(path) {
-        Ok(about) if about.len() <= MAX_BYTES => {}
-        _ => return Vec::new(),
-    }
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines()
+    text(path)
+        .unwrap_or_default()
+        .lines()
         .filter_map(|line| line.split_once('='))
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect()
@@ -37,6 +35,23 @@ pub(crate) fn write(path: &Path, lines: &[(&str, &str)]) -> io::Result<()> {
         text.push_str(value);
         text.push('\n');
     }
+    replace(path, text)
+}
+
+#[cfg(fleet_sim)]
+use crate::sim::{replace_file as replace, text_of_file as text};
+
+/// The text of a file that is not too large to be one of these.
+#[cfg(not(fleet_sim))]
+fn text(path: &Path) -> io::Result<String> {
+    if std::fs::metadata(path)?.len() > MAX_BYTES {
+        return Err(io::Error::other("too large"));
+    }
+    std::fs::read_to_string(path)
+}
+
+#[cfg(not(fleet_sim))]
+fn replace(path: &Path, text: String) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }

@@ -34,6 +34,8 @@ use crate::config::Config;
 use crate::reload;
 use crate::shutdown::{Shutdown, stopped};
 use crate::store::{Error, Revision, Store};
+#[cfg(fleet_sim)]
+pub(crate) use intake::Intake;
 use leadership::{Campaign, Leadership};
 
 /// The leader's lease. A leader that dies is replaced when it ends; one that is stopped in order
@@ -157,6 +159,12 @@ impl Engine {
             standing: Some(standing),
             ..self
         }
+    }
+
+    /// As fleetd's server wires it.
+    #[cfg(fleet_sim)]
+    pub fn beside(self, agent: &crate::agent::Agent) -> Engine {
+        self.while_registered(agent.standing())
     }
 
     /// What it is.

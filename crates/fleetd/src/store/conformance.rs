@@ -16,19 +16,38 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 mod leases;
 mod watches;
 
+/// A test by its name.
+#[cfg(fleet_sim)]
+pub type Test = (&'static str, futures_util::future::BoxFuture<'static, ()>);
+
+/// The whole suite, for a store that is simulated.
+#[cfg(fleet_sim)]
+pub fn suite(store: &dyn Fn() -> Arc<dyn Store>) -> Vec<Test> {
+    let parts = [part(store), leases::part(store), watches::part(store)];
+    parts.into_iter().flatten().collect()
+}
+
 macro_rules! conformance {
     ($($name:ident,)*) => {
+        /// The tests of this part, each with a store of its own.
+        #[cfg(fleet_sim)]
+        pub(super) fn part(store: &dyn Fn() -> std::sync::Arc<dyn crate::store::Store>) -> Vec<crate::store::conformance::Test> {
+            vec![$((stringify!($name), Box::pin($name(store())) as _),)*]
+        }
+        #[cfg(test)]
         mod memory {
             $(#[tokio::test] async fn $name() {
                 super::$name(crate::store::memory::MemoryStore::new()).await;
             })*
         }
+        #[cfg(test)]
         mod embedded {
             $(#[tokio::test] async fn $name() {
                 let dir = tempfile::tempdir().unwrap();
                 super::$name(crate::store::embedded::EmbeddedStore::open(dir.path().join("store.redb")).unwrap()).await;
             })*
         }
+        #[cfg(test)]
         mod etcd {
             $(#[tokio::test] async fn $name() {
                 let server = crate::store::etcd::server::Server::start().await;

@@ -13,8 +13,8 @@ use futures_util::stream::BoxStream;
 
 pub mod choice;
 pub mod codec;
-#[cfg(test)]
-mod conformance;
+#[cfg(any(test, fleet_sim))]
+pub mod conformance;
 pub mod embedded;
 pub mod etcd;
 pub mod keys;

@@ -1,0 +1,441 @@
+//! What must hold at every step: at each transaction in the store, and at each job that a
+//! simulated systemd is asked for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fleet_core::hash::UnitHash;
+use fleet_core::records::{
+    AssignmentRecord, Decision, DesiredState, MachineId, MemberRecord, MemberStatus, Order,
+    PlacementRecord, UnitRecord,
+};
+use fleetd::store::codec::{Document, LeaderRecord};
+use fleetd::store::keys::{self, Key};
+use fleetd::store::{Entry, Event, Op, Revision, Txn};
+use tokio::time::Instant;
+
+use crate::chance::{Sim, lock};
+
+/// A start that was decided while presence was certain may reach systemd so much later.
+const START_SLACK: Duration = Duration::from_millis(500);
+
+/// News of a machine's return may reach the leader so much later.
+const NEWS: Duration = Duration::from_secs(4);
+
+/// Who writes, as it stood when the transaction arrived.
+pub struct Writer {
+    machine: String,
+    leads: bool,
+    is_present: bool,
+}
+
+impl Writer {
+    /// `before`: the leader's key and the writer's own presence, as far as they were there.
+    pub fn of(machine: &str, before: &[Entry]) -> Writer {
+        let leads = before.iter().any(|entry| {
+            entry.key == keys::LEADER
+                && LeaderRecord::decode(&entry.key, &entry.value)
+                    .is_ok_and(|leader| leader.machine.as_str() == machine)
+        });
+        Writer {
+            machine: machine.to_owned(),
+            leads,
+            is_present: before.iter().any(|entry| entry.key != keys::LEADER),
+        }
+    }
+}
+
+/// A unit that runs, as it was started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Running {
+    pub since: Instant,
+    pub decision: Decision,
+    pub hash: UnitHash,
+    pub restarts: u64,
+    /// It was wanted elsewhere, too: a handover.
+    pub is_superseded: bool,
+}
+
+/// The witness.
+pub struct Audit {
+    sim: Arc<Sim>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Every version of every assignment, by machine and unit.
+    assigned: BTreeMap<(String, String), Vec<AssignmentRecord>>,
+    /// The assignments that stand, by unit and machine.
+    standing: BTreeMap<String, BTreeMap<String, AssignmentRecord>>,
+    placements: BTreeMap<String, PlacementRecord>,
+    wishes: BTreeMap<String, Vec<(Revision, UnitRecord)>>,
+    members: BTreeMap<String, MemberRecord>,
+    /// When each machine's presence ended; None: it is present.
+    absent_since: BTreeMap<String, Option<Instant>>,
+    /// When it came back.
+    back_since: BTreeMap<String, Instant>,
+    /// When a machine was last given up, or its wish changed.
+    upset: BTreeMap<String, Instant>,
+    /// Machines that believe until then that they are present, since nature took no part in the
+    /// end of their lease.
+    deceived_until: BTreeMap<String, Instant>,
+    /// The newest revision at which anything but presence was written.
+    last_write: Revision,
+}
+
+impl Audit {
+    pub fn new(sim: &Arc<Sim>) -> Audit {
+        Audit {
+            sim: Arc::clone(sim),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// The newest revision at which anything but presence was written.
+    pub fn last_write(&self) -> Revision {
+        lock(&self.seen).last_write
+    }
+
+    /// The machine's lease is ended though it was kept alive, or it is kept alive in another store.
+    pub fn deceives(&self, machine: &str) {
+        let until = Instant::now() + fleetd::config::DEFAULT_AGENT_TTL;
+        lock(&self.seen)
+            .deceived_until
+            .insert(machine.to_owned(), until);
+    }
+
+    /// As [`Audit::deceives`], for all machines.
+    pub fn deceives_all(&self) {
+        let machines: Vec<String> = lock(&self.seen).members.keys().cloned().collect();
+        for machine in machines {
+            self.deceives(&machine);
+        }
+    }
+
+    /// A transaction was carried out.
+    pub fn committed(&self, writer: &Writer, txn: &Txn, revision: Revision) {
+        let mut seen = lock(&self.seen);
+        let mut touched = Vec::new();
+        for op in &txn.ops {
+            let (key, value) = match op {
+                Op::Put { key, value, .. } => (key, Some(value)),
+                Op::Delete { key } => (key, None),
+            };
+            let parsed = keys::parse(key);
+            let by = writer.machine.get(..8).unwrap_or_default();
+            let fence = match parsed {
+                Key::Placement(_) | Key::Assignment(..) | Key::Member(_) => writer.leads,
+                Key::Unit(_) if value.is_none() => writer.leads,
+                // With its assignment.
+                Key::State(..) if value.is_none() && writer.leads => true,
+                Key::State(_, machine) => writer.is_present && machine == writer.machine,
+                _ => true,
+            };
+            if !fence {
+                self.sim.fail(format!("{by} wrote {key} at {revision}, which was not its to write: it was deposed, or absent"));
+            }
+            if !matches!(parsed, Key::Machine(_) | Key::Leader) {
+                seen.last_write = revision;
+            }
+            let what = match value {
+                Some(value) => String::from_utf8_lossy(value).into_owned(),
+                None => "removed".to_owned(),
+            };
+            self.sim
+                .note("commit", format_args!("@{revision} {by} {key} {what}"));
+            match (parsed, value) {
+                (Key::Assignment(machine, unit), value) => {
+                    touched.push(unit.to_owned());
+                    let record = value.and_then(|v| AssignmentRecord::decode(key, v).ok());
+                    self.assigned(&mut seen, machine, unit, record);
+                }
+                (Key::Placement(unit), Some(value)) => {
+                    touched.push(unit.to_owned());
+                    if let Ok(record) = PlacementRecord::decode(key, value) {
+                        seen.placements.insert(unit.to_owned(), record);
+                    }
+                }
+                (Key::Placement(unit), None) => {
+                    seen.placements.remove(unit);
+                }
+                (Key::Unit(unit), Some(value)) => {
+                    if let Ok(record) = UnitRecord::decode(key, value) {
+                        let wishes = seen.wishes.entry(unit.to_owned()).or_default();
+                        wishes.push((revision, record));
+                    }
+                }
+                (Key::Member(machine), Some(value)) => {
+                    if let Ok(record) = MemberRecord::decode(key, value) {
+                        self.member(&mut seen, machine, record);
+                    }
+                }
+                (Key::MachineWish(machine), _) => {
+                    seen.upset.insert(machine.to_owned(), Instant::now());
+                }
+                _ => {}
+            }
+        }
+        for unit in touched {
+            self.check_copies(&seen, &unit);
+        }
+    }
+
+    fn assigned(
+        &self,
+        seen: &mut Seen,
+        machine: &str,
+        unit: &str,
+        record: Option<AssignmentRecord>,
+    ) {
+        let standing = seen.standing.entry(unit.to_owned()).or_default();
+        let Some(record) = record else {
+            standing.remove(machine);
+            return;
+        };
+        let versions = seen
+            .assigned
+            .entry((machine.to_owned(), unit.to_owned()))
+            .or_default();
+        if let Some(newest) = versions.iter().map(|version| version.decision).max()
+            && record.decision < newest
+        {
+            self.sim.fail(format!(
+                "{unit} on {}: decision {} after {newest}",
+                short(machine),
+                record.decision
+            ));
+        }
+        versions.push(record.clone());
+        standing.insert(machine.to_owned(), record);
+    }
+
+    /// At most one machine wants an ordinary unit, or two while it is handed over.
+    fn check_copies(&self, seen: &Seen, unit: &str) {
+        if is_global(unit) {
+            return;
+        }
+        let Some(standing) = seen.standing.get(unit) else {
+            return;
+        };
+        let wanted: Vec<&String> = standing
+            .iter()
+            .filter(|(_, record)| record.order != Order::Gone)
+            .map(|(machine, _)| machine)
+            .collect();
+        let leaving = seen
+            .placements
+            .get(unit)
+            .and_then(|placement| placement.leaving.as_ref())
+            .map(MachineId::as_str);
+        let handed_over = wanted.len() == 2
+            && wanted
+                .iter()
+                .any(|machine| Some(machine.as_str()) == leaving);
+        if wanted.len() > 1 && !handed_over {
+            self.sim
+                .fail(format!("{unit} is wanted on {wanted:?} at once"));
+        }
+    }
+
+    fn member(&self, seen: &mut Seen, machine: &str, record: MemberRecord) {
+        let before = seen.members.get(machine).map(|before| before.status);
+        if record.status == MemberStatus::Lost && before != Some(MemberStatus::Lost) {
+            self.sim
+                .note("machine-lost", format_args!("{}", short(machine)));
+            seen.upset.insert(machine.to_owned(), Instant::now());
+            self.check_loss(seen, machine);
+        }
+        seen.members.insert(machine.to_owned(), record);
+    }
+
+    /// A machine is given up only after its grace, and not when too many are away with it.
+    fn check_loss(&self, seen: &Seen, machine: &str) {
+        let now = Instant::now();
+        let Some(Some(since)) = seen.absent_since.get(machine).copied() else {
+            // The news may have been on its way.
+            let back = seen.back_since.get(machine);
+            if back.is_some_and(|back| now - *back < NEWS) {
+                return;
+            }
+            self.sim.fail(format!(
+                "{} was given up while it was present",
+                short(machine)
+            ));
+            return;
+        };
+        let grace = fleetd::config::DEFAULT_LOST_AFTER;
+        if now - since < grace {
+            self.sim.fail(format!(
+                "{} was given up {:?} after its lease had ended",
+                short(machine),
+                now - since
+            ));
+        }
+        let known = |status: MemberStatus| {
+            !matches!(
+                status,
+                MemberStatus::Lost | MemberStatus::Retired | MemberStatus::Unsupervised
+            )
+        };
+        // Who vanished about the same time, and has not been given up before.
+        let with_it = seen.absent_since.iter().filter(|(other, gone)| {
+            let status = seen.members.get(*other).map(|member| member.status);
+            gone.is_some_and(|gone| gone.max(since) - gone.min(since) < grace / 2)
+                && status.is_some_and(known)
+        });
+        let n_with_it = with_it.count();
+        let n_members = seen.members.len();
+        let freeze_for = Duration::from_secs(300);
+        if n_with_it > (n_members * 34 / 100).max(1) && now - since < freeze_for {
+            self.sim.fail(format!(
+                "{} was given up although {n_with_it} of {n_members} vanished with it",
+                short(machine)
+            ));
+        }
+    }
+
+    /// What there is, when the news of it was lost.
+    pub fn presence(&self, entries: &[Entry]) {
+        let mut seen = lock(&self.seen);
+        let is_there = |machine: &str| {
+            let key = keys::machine(machine);
+            entries.iter().any(|entry| entry.key == key)
+        };
+        for (machine, absent_since) in &mut seen.absent_since {
+            match is_there(machine) {
+                true => *absent_since = None,
+                false => {
+                    absent_since.get_or_insert_with(Instant::now);
+                }
+            }
+        }
+    }
+
+    /// What the store tells everybody.
+    pub fn events(&self, events: &[Event]) {
+        let mut seen = lock(&self.seen);
+        for event in events {
+            let (Event::Put(Entry { key, .. }) | Event::Delete { key, .. }) = event;
+            let Key::Machine(machine) = keys::parse(key) else {
+                continue;
+            };
+            let machine = machine.to_owned();
+            match event {
+                Event::Put(_) => {
+                    seen.back_since.insert(machine.clone(), Instant::now());
+                    seen.absent_since.insert(machine, None)
+                }
+                Event::Delete { .. } => {
+                    self.sim.note("absent", format_args!("{}", short(&machine)));
+                    seen.absent_since.insert(machine, Some(Instant::now()))
+                }
+            };
+        }
+    }
+
+    /// A systemd is asked to start a unit. Returns whether it is wanted elsewhere, too.
+    pub fn starts(&self, machine: &str, unit: &str, decision: Decision) -> bool {
+        let seen = lock(&self.seen);
+        let gone = seen.absent_since.get(machine).copied().flatten();
+        let deceived = seen.deceived_until.get(machine).copied();
+        let gone = gone.max(deceived.filter(|_| gone.is_some()));
+        if gone.is_some_and(|gone| gone + START_SLACK < Instant::now()) {
+            self.sim.fail(format!(
+                "{unit} was started on {} at {decision} though its lease had ended",
+                short(machine)
+            ));
+        }
+        let key = (machine.to_owned(), unit.to_owned());
+        let ordered = seen.assigned.get(&key).is_some_and(|versions| {
+            versions
+                .iter()
+                .any(|v| v.decision == decision && v.order == Order::Launched)
+        });
+        if !ordered {
+            self.sim.fail(format!(
+                "{unit} was started on {} at {decision}, which nobody ordered",
+                short(machine)
+            ));
+        }
+        let standing = seen.standing.get(unit).into_iter().flatten();
+        standing
+            .filter(|(at, _)| *at != machine)
+            .any(|(_, record)| record.order != Order::Gone || record.decision > decision)
+    }
+
+    /// A systemd is asked to stop or restart what runs.
+    pub fn stops(&self, machine: &str, unit: &str, decision: Decision, running: &Running) {
+        let seen = lock(&self.seen);
+        let key = (machine.to_owned(), unit.to_owned());
+        let versions = seen
+            .assigned
+            .get(&key)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let ordered = versions.iter().any(|version| {
+            version.decision == decision
+                && (version.order != Order::Launched
+                    || version.hash != running.hash
+                    || version.restarts > running.restarts)
+        });
+        let at = short(machine);
+        if !ordered {
+            self.sim.fail(format!(
+                "{unit} was stopped on {at} at {decision} without a positive record"
+            ));
+            return;
+        }
+        if is_plain(unit) && !self.is_asked_for(&seen, machine, unit, decision, running) {
+            self.sim.fail(format!(
+                "{unit} was stopped on {at} at {decision} though nobody had asked for that, and \
+                 its machine had not been given up"
+            ));
+        }
+    }
+
+    /// Whether a user changed what a plain unit is to be, or something happened to its machine.
+    fn is_asked_for(
+        &self,
+        seen: &Seen,
+        machine: &str,
+        unit: &str,
+        decision: Decision,
+        running: &Running,
+    ) -> bool {
+        let wishes = seen.wishes.get(unit).map(Vec::as_slice).unwrap_or_default();
+        let by_wish = wishes.iter().any(|(generation, wish)| {
+            *generation > running.decision.generation
+                && *generation <= decision.generation
+                && (wish.desired != DesiredState::Launched
+                    || wish.hash != running.hash
+                    || wish.restarts > running.restarts)
+        });
+        let upset = seen.upset.get(machine);
+        by_wish || running.is_superseded || upset.is_some_and(|at| *at >= running.since)
+    }
+
+    /// A file is removed or replaced while the unit runs.
+    pub fn orphans(&self, machine: &str, unit: &str) {
+        self.sim.fail(format!(
+            "the file of {unit} was removed on {} while it ran",
+            short(machine)
+        ));
+    }
+}
+
+/// The first characters of a machine's id.
+pub fn short(machine: &str) -> &str {
+    machine.get(..8).unwrap_or(machine)
+}
+
+/// Units without any requirement are called so.
+pub fn is_plain(unit: &str) -> bool {
+    unit.starts_with("plain")
+}
+
+/// Global units are called so.
+pub fn is_global(unit: &str) -> bool {
+    unit.starts_with("global")
+}
