@@ -26,6 +26,9 @@ pub enum Phase {
     /// systemd's job of the start is done. What became of the process is systemd's matter: the
     /// unit is not started again for the same generation.
     Launched,
+    /// A stop was about to be asked for: whatever started it before, it does not run any more, or
+    /// will not. If it is wanted again it is started again.
+    Stopping,
     /// Stopped and removed on order; kept until the cluster has forgotten the assignment.
     Gone,
 }
@@ -37,15 +40,22 @@ impl Phase {
             Phase::Loaded => "loaded",
             Phase::Starting => "starting",
             Phase::Launched => "launched",
+            Phase::Stopping => "stopping",
             Phase::Gone => "gone",
         }
     }
 
     /// The reverse of [`Phase::as_str`].
     pub fn parse(word: &str) -> Option<Self> {
-        [Phase::Loaded, Phase::Starting, Phase::Launched, Phase::Gone]
-            .into_iter()
-            .find(|phase| phase.as_str() == word)
+        [
+            Phase::Loaded,
+            Phase::Starting,
+            Phase::Launched,
+            Phase::Stopping,
+            Phase::Gone,
+        ]
+        .into_iter()
+        .find(|phase| phase.as_str() == word)
     }
 }
 
@@ -155,8 +165,8 @@ pub struct Task {
 /// What to do. The order of the variants is the order in which tasks of different units are done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TaskKind {
-    /// Stop it and wait until it is down, on this decision.
-    Stop(Decision),
+    /// Remember the intent, stop it and wait until it is down.
+    Stop(LaunchRecord),
     /// It is down: remove its file, links and failed state, and remember that.
     Unload(LaunchRecord),
     /// It is down: write its file and remember that.
@@ -285,6 +295,21 @@ pub fn plan_unit(
         return UnitPlan::default();
     }
     let Some(assignment) = assignment else {
+        if planted!("a vanished assignment is a stop")
+            && let Some(record) = &observed.record
+            && !observed.is_down()
+            && observed.working.is_none()
+        {
+            let task = Task {
+                unit: name.clone(),
+                kind: TaskKind::Stop(record.clone()),
+                reason: String::new(),
+            };
+            return UnitPlan {
+                tasks: vec![task],
+                ..UnitPlan::default()
+            };
+        }
         return without_assignment(observed);
     };
     if let Some(record) = &observed.record
@@ -373,7 +398,7 @@ fn without_assignment(observed: &Observed) -> UnitPlan {
 fn report_kept(record: &LaunchRecord, observed: &Observed) -> Report {
     let reached = match record.phase {
         Phase::Loaded => Reached::Loaded,
-        Phase::Starting => Reached::Working,
+        Phase::Starting | Phase::Stopping => Reached::Working,
         Phase::Launched => Reached::Launched,
         Phase::Gone => Reached::Gone,
     };
@@ -457,16 +482,13 @@ impl Planner<'_> {
         if self.refuse_to_stop("the order is to remove it") {
             return Reached::Working;
         }
-        if self.is_idle_and_down() {
+        if self.is_idle_and_down() || planted!("a running unit is unloaded") {
             self.task(
                 TaskKind::Unload(self.record(Phase::Gone)),
                 "unit loaded but not scheduled here",
             );
         } else {
-            self.task(
-                TaskKind::Stop(self.assignment.decision),
-                "unit running but not scheduled here",
-            );
+            self.stop("unit running but not scheduled here");
         }
         Reached::Working
     }
@@ -474,13 +496,13 @@ impl Planner<'_> {
     fn loaded(&mut self) -> Reached {
         let observed = self.observed;
         let started = observed.working == Some(Working::Starting)
-            || matches!(observed.phase(), Some(Phase::Starting | Phase::Launched));
+            || matches!(
+                observed.phase(),
+                Some(Phase::Starting | Phase::Launched | Phase::Stopping)
+            );
         if started && !self.is_idle_and_down() {
             if !self.refuse_to_stop("the order is to load it only") {
-                self.task(
-                    TaskKind::Stop(self.assignment.decision),
-                    "unit currently launched but desired state is loaded",
-                );
+                self.stop("unit currently launched but desired state is loaded");
             }
             return Reached::Working;
         }
@@ -554,6 +576,11 @@ impl Planner<'_> {
                 if assignment.decision.generation > record.decision.generation {
                     return self.start_or_adopt("a start was asked for again");
                 }
+                if planted!("adopted units are restarted") && assignment.decision != record.decision
+                {
+                    self.task(TaskKind::Restart(self.record(Phase::Starting)), "");
+                    return Reached::Working;
+                }
                 if assignment.decision != record.decision {
                     self.adopt("same wish, newer placement");
                     return Reached::Working;
@@ -566,6 +593,10 @@ impl Planner<'_> {
                 let ran = observed.active == "failed"
                     || (!observed.invocation_id.is_empty()
                         && observed.invocation_id != record.invocation_id);
+                let is_newer = assignment.decision.generation > record.decision.generation;
+                if is_newer && observed.is_down() {
+                    return self.start_or_adopt("a start was asked for again");
+                }
                 if ran || !observed.is_down() {
                     self.adopt("the start had happened");
                 } else if self.may_start() {
@@ -573,7 +604,8 @@ impl Planner<'_> {
                 }
                 Reached::Working
             }
-            Phase::Loaded | Phase::Gone => {
+            // What fleet has stopped is started again, also for the same wish.
+            Phase::Loaded | Phase::Stopping | Phase::Gone => {
                 self.start_or_adopt("unit currently loaded but desired state is launched")
             }
         }
@@ -598,6 +630,19 @@ impl Planner<'_> {
         self.task(TaskKind::Start(self.record(Phase::Starting)), reason);
     }
 
+    /// The record tells of the stop and, until there is something new, of what was there.
+    fn stop(&mut self, reason: &str) {
+        let mut record = match &self.observed.record {
+            Some(record) => record.clone(),
+            None => self.record(Phase::Stopping),
+        };
+        record.decision = self.assignment.decision;
+        if !planted!("a stop is not remembered") {
+            record.phase = Phase::Stopping;
+        }
+        self.task(TaskKind::Stop(record), reason);
+    }
+
     fn load(&mut self, phase: Phase, reason: &str) {
         let mut record = self.record(phase);
         if let Some(old) = &self.observed.record
@@ -616,10 +661,7 @@ impl Planner<'_> {
             return true;
         }
         if !self.refuse_to_stop("its contents are to change") {
-            self.task(
-                TaskKind::Stop(self.assignment.decision),
-                "unit loaded but hash differs to expected",
-            );
+            self.stop("unit loaded but hash differs to expected");
         }
         false
     }
@@ -658,13 +700,16 @@ impl Planner<'_> {
 
     fn record(&self, phase: Phase) -> LaunchRecord {
         LaunchRecord {
-            decision: self.assignment.decision,
+            decision: match &self.observed.record {
+                Some(old) if planted!("the generation is forgotten") => old.decision,
+                _ => self.assignment.decision,
+            },
             phase,
             hash: self.assignment.hash,
             restarts: self.assignment.restarts,
             invocation_id: match phase {
                 Phase::Starting | Phase::Launched => self.observed.invocation_id.clone(),
-                Phase::Loaded | Phase::Gone => String::new(),
+                Phase::Loaded | Phase::Stopping | Phase::Gone => String::new(),
             },
         }
     }

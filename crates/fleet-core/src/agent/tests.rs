@@ -190,6 +190,32 @@ fn what_finished_or_was_stopped_by_hand_is_left_until_it_is_asked_for_again() {
 }
 
 #[test]
+fn what_fleet_has_stopped_is_started_again_when_it_is_wanted_again() {
+    check(
+        "
+        launched A @1.3 => file=A inactive stopping=A@1.2
+        launched A @1.3 => file=A active stopping=A@1.2
+        launched A @1.3 => file=A deactivating stopping=A@1.2
+        launched A @2 => file=A inactive starting=A@1 id=new before=old
+        gone A @2 => file=A active stopping=A@2
+        loaded A @2 => file=A active stopping=A@2
+        loaded A @2 => file=A inactive stopping=A@2
+        - => file=A active stopping=A@2
+        ",
+        "
+        start (unit currently loaded but desired state is launched), working?
+        remember (unit already running with these contents), working?
+        start (unit currently loaded but desired state is launched), working?
+        start (a start was asked for again), working?
+        stop (unit running but not scheduled here), working?
+        stop (unit currently launched but desired state is loaded), working?
+        remember (unit already loaded), working?
+        working?, !
+        ",
+    );
+}
+
+#[test]
 fn a_new_agent_goes_on_where_the_last_one_died() {
     check(
         "
@@ -398,7 +424,8 @@ fn all_stops_and_files_come_before_all_starts() {
 /// What a systemd that always succeeds would make of a task.
 fn carry_out(observed: &mut Observed, kind: &TaskKind, invocation: &mut u32) {
     match kind {
-        TaskKind::Stop(_) => {
+        TaskKind::Stop(record) => {
+            observed.record = Some(record.clone());
             "inactive".clone_into(&mut observed.active);
             observed.working = None;
         }

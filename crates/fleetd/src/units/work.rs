@@ -49,8 +49,8 @@ impl Driver {
                 continue;
             }
             match task.kind {
-                TaskKind::Stop(decision) => {
-                    tokio::spawn(Arc::clone(self).stop(manager.clone(), unit, id, decision));
+                TaskKind::Stop(record) => {
+                    tokio::spawn(Arc::clone(self).stop(manager.clone(), unit, id, record));
                 }
                 TaskKind::Unload(record) => unloads.push((unit, id, record)),
                 TaskKind::Load(record, text) => loads.push(super::load::Load {
@@ -94,7 +94,22 @@ impl Driver {
             .finish(unit, id, |entry| entry.observed.record = None);
     }
 
-    async fn stop(self: Arc<Self>, manager: Manager, unit: UnitName, id: u64, decision: Decision) {
+    async fn stop(
+        self: Arc<Self>,
+        manager: Manager,
+        unit: UnitName,
+        id: u64,
+        record: LaunchRecord,
+    ) {
+        // The intent first: if the unit is wanted again before it is down, nobody may take its end
+        // for one of its own.
+        if let Err(error) = self.files.write_record(&unit, &record) {
+            self.attempt_failed(&unit, id, &record, &error.to_string());
+            return;
+        }
+        let decision = record.decision;
+        self.shared
+            .update(&unit, |entry| entry.observed.record = Some(record));
         let result = self.job(&unit, manager.stop_unit(unit.as_str())).await;
         match result {
             Ok(result) => {
