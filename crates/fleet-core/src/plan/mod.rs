@@ -37,8 +37,9 @@ mod properties;
 mod rules_fixtures;
 
 /// Writes of one change at most, so that each change fits one transaction of the store with
-/// room for its guards. Only a global unit has more; each of its machines stands alone.
-pub const MAX_CHANGE_WRITES: usize = 100;
+/// room for its guards, and for the states that go with assignments. Only a global unit has more;
+/// each of its machines stands alone.
+pub const MAX_CHANGE_WRITES: usize = 60;
 
 /// The time of a plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -451,6 +452,7 @@ fn finish(cluster: &Cluster, name: &UnitName, touched: Touched, changes: &mut Ve
         writes.push(Write::Placement(name.clone(), placement.cloned()));
     }
     if let Some(generation) = touched.buried
+        && !planted!("tombstones are left")
         && unit.is_none_or(Unit::has_no_wish)
     {
         if reason.is_empty() {

@@ -39,6 +39,17 @@ impl Hold {
         self.holding
     }
 
+    /// No unit of fleet's is here: any store will do.
+    pub(crate) fn nothing_to_lose(&mut self) {
+        self.cluster = None;
+        self.revision = 0;
+    }
+
+    /// Whether it is the cluster that was seen last.
+    pub(crate) fn is_known(&self, cluster: Option<&str>) -> bool {
+        self.cluster.as_deref() == cluster
+    }
+
     /// Judges a snapshot of the store: its cluster's id, if it has one yet, and its revision.
     pub(crate) fn judge(&mut self, cluster: Option<&str>, revision: Revision) {
         let foreign = self.cluster.is_some() && self.cluster.as_deref() != cluster;

@@ -16,7 +16,7 @@ use fleet_core::name::UnitName;
 use fleet_core::records::{AssignmentRecord, MachineId, MachineRecord, Order, Reached};
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, OptionFuture};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
@@ -171,6 +171,7 @@ impl Agent {
         record.trouble = self.manager.trouble();
         let record = Arc::new(watch::Sender::new(record));
         let standing = self.standing.subscribe();
+        let renew = Arc::new(Notify::new());
         let presence = Presence {
             store: Arc::clone(&self.store),
             machine: config.machine.clone(),
@@ -178,10 +179,13 @@ impl Agent {
             file: config.run_directory.join("lease"),
             record: record.subscribe(),
             standing: self.standing,
+            renew: Arc::clone(&renew),
             registered: None,
             manager: Arc::clone(&self.manager),
         };
-        let mut presence = tokio::spawn(presence.run(shutdown.clone()));
+        // It stays until the last word is said, which its fence lets in.
+        let (leave, left) = watch::channel(false);
+        let mut presence = tokio::spawn(presence.run(left));
         let identity = Identity {
             config: self.config,
             record: Arc::clone(&record),
@@ -197,17 +201,22 @@ impl Agent {
             metrics: self.metrics,
             record,
             standing,
+            renew,
             asked: self.asked,
             was_certain: false,
             desired: BTreeMap::new(),
+            orders: BTreeMap::new(),
             damaged: BTreeSet::new(),
             dirty: BTreeSet::new(),
             remarks: BTreeMap::new(),
             sending: None,
         };
-        let mut work = std::pin::pin!(async { tokio::join!(worker.run(shutdown), identity) });
+        let mut work = std::pin::pin!(async move {
+            tokio::join!(worker.run(shutdown), identity);
+            leave.send_replace(true);
+        });
         tokio::select! {
-            _ = &mut work => {
+            () = &mut work => {
                 // It ends by the same signal; a panic of its own has been logged by the runtime.
                 presence.await.unwrap_or(Ok(()))
             }
@@ -230,11 +239,14 @@ struct Worker {
     metrics: Arc<AgentMetrics>,
     record: Arc<watch::Sender<MachineRecord>>,
     standing: watch::Receiver<Standing>,
+    renew: Arc<Notify>,
     asked: mpsc::Receiver<Question>,
     was_certain: bool,
     hold: Hold,
     publisher: Publisher,
     desired: BTreeMap<UnitName, AssignmentRecord>,
+    /// The revisions of `desired`.
+    orders: BTreeMap<UnitName, Revision>,
     /// Units whose assignment cannot be read: frozen as they are.
     damaged: BTreeSet<UnitName>,
     dirty: BTreeSet<UnitName>,
@@ -248,7 +260,7 @@ struct Worker {
 enum Left {
     /// Told to stop.
     Stopped,
-    /// Presence was lost or is new: read everything again.
+    /// Presence was lost, or its fence is new: read everything again.
     Reregistered,
     /// The store is away, or its history is. A watch can go on after this revision; None:
     /// everything is to be read.
@@ -267,7 +279,7 @@ impl Worker {
             match left {
                 Left::Stopped => break,
                 Left::Reregistered => {
-                    // What is in flight is fenced by the old epoch and cannot arrive any more;
+                    // What is in flight is kept out by the new fence;
                     // everything is said anew after reading.
                     self.sending = None;
                     resume = None;
@@ -286,31 +298,54 @@ impl Worker {
     /// From registration to the next loss: read the assignments (or resume the watch), then work
     /// on what happens.
     async fn round(&mut self, resume: &mut Option<Revision>, backoff: &mut Backoff) -> Left {
-        let epoch = loop {
-            if let Some(epoch) = self.standing.borrow_and_update().epoch {
-                break epoch;
+        let fence = loop {
+            let standing = *self.standing.borrow_and_update();
+            if standing.epoch.is_some() {
+                break standing.fence;
             }
             if self.standing_changed().await.is_err() {
                 return Left::Stopped;
             }
         };
         let read = match *resume {
-            Some(revision) => watch_own(&self.store, &self.machine, revision)
-                .await
-                .map(|watch| (revision, watch)),
+            Some(revision) => match self.resume(revision).await {
+                Ok(Some(watch)) => Ok((revision, watch)),
+                Ok(None) => self.read_all().await,
+                Err(error) => Err(error),
+            },
             None => self.read_all().await,
         };
         match read {
             Ok((revision, watch)) => {
                 *backoff = Backoff::new();
-                self.work(epoch, revision, watch).await
+                self.work(fence, revision, watch).await
             }
             Err(error) => Left::Away(*resume, error),
         }
     }
 
+    /// Watches on from a revision, if it is one of the store that was read: another one may have
+    /// taken its place meanwhile.
+    async fn resume(&mut self, revision: Revision) -> Result<Option<Watch>, Error> {
+        let before = identity(&self.store).await?;
+        let revision = match fleet_core::planted!("a broken watch goes on from now") {
+            true => before.1,
+            false => revision,
+        };
+        let watch = watch_own(&self.store, &self.machine, revision).await?;
+        let after = identity(&self.store).await?;
+        let is_same = |(cluster, newest): &StoreIdentity| {
+            self.hold.is_known(cluster.as_deref()) && *newest >= revision
+        };
+        let same = !self.hold.is_holding() && is_same(&before) && is_same(&after);
+        Ok(same.then_some(watch))
+    }
+
     /// Reads all assignments and what was said of their units, and watches from there.
     async fn read_all(&mut self) -> Result<(Revision, Watch), Error> {
+        // Asked before and after: another store may take its place in between; when it does so
+        // later, the watch breaks.
+        let (cluster, _) = identity(&self.store).await?;
         let prefix = keys::assignments_of(self.machine.as_str());
         let snapshot = self
             .store
@@ -319,47 +354,48 @@ impl Worker {
                 ..Range::default()
             })
             .await?;
-        let cluster = self
-            .store
-            .read_keys(&[keys::CLUSTER.to_owned()])
-            .await?
-            .entries;
-        let cluster = cluster
-            .first()
-            .and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok());
-        self.hold.judge(
-            cluster.as_ref().map(|cluster| cluster.id.as_str()),
-            snapshot.revision,
-        );
+        let watch = watch_own(&self.store, &self.machine, snapshot.revision).await?;
+        let (still, newest) = identity(&self.store).await?;
+        if still != cluster || newest < snapshot.revision {
+            let why = "another store took its place while it was read";
+            return Err(Error::Unavailable(why.to_owned()));
+        }
+        let here = self.manager.observe_all();
+        if here.is_empty() {
+            self.hold.nothing_to_lose();
+        }
+        self.hold.judge(cluster.as_deref(), snapshot.revision);
 
         // A unit that is here but not in the snapshot keeps running: absence is no order.
         self.desired.clear();
+        self.orders.clear();
         self.damaged.clear();
         let revision = snapshot.revision;
         for entry in snapshot.entries {
             self.learn(&Event::Put(entry));
         }
-        let mut units: BTreeSet<UnitName> = self.manager.observe_all().into_keys().collect();
+        let mut units: BTreeSet<UnitName> = here.into_keys().collect();
         units.extend(self.desired.keys().cloned());
         self.publisher
             .learn(units.iter().cloned().collect())
             .await?;
         self.dirty = units;
-        let watch = watch_own(&self.store, &self.machine, revision).await?;
         info!(revision, units = self.desired.len(), "assignments read");
         Ok((revision, watch))
     }
 
-    async fn work(&mut self, epoch: Revision, mut revision: Revision, mut watch: Watch) -> Left {
+    async fn work(&mut self, fence: Revision, mut revision: Revision, mut watch: Watch) -> Left {
         let mut word = tokio::time::interval(WORD_EVERY);
         word.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            self.step(epoch);
+            self.step(fence);
             self.hold.acted_on(revision);
             let due = self.publisher.next_due().filter(|_| self.sending.is_none());
             let manager = Arc::clone(&self.manager);
             tokio::select! {
                 batch = watch.next() => match batch {
+                    // The cluster has got its name meanwhile, by which its store is known again.
+                    Some(Ok(_)) if self.hold.is_known(None) => return Left::Reregistered,
                     Some(Ok(batch)) => {
                         revision = batch.revision;
                         self.take_in(batch);
@@ -377,7 +413,7 @@ impl Worker {
                     if changed.is_err() {
                         return Left::Stopped;
                     }
-                    if standing.epoch != Some(epoch) {
+                    if standing.epoch.is_none() || standing.fence != fence {
                         return Left::Reregistered;
                     }
                 }
@@ -387,8 +423,11 @@ impl Worker {
                         self.sent(batch, &outcome);
                         match outcome {
                             Ok(_) => {}
-                            // The fence: presence was lost. Its task finds out and registers.
-                            Err(Error::Conflict) => return self.wait_for_presence(epoch).await,
+                            // The fence: presence was lost, or written by others. And what may
+                            // still be on its way must not arrive after what is said next.
+                            Err(Error::Conflict | Error::OutcomeUnknown(_)) => {
+                                return self.wait_for_fence(fence).await;
+                            }
                             Err(error) => return Left::Away(Some(revision), error),
                         }
                     }
@@ -417,15 +456,18 @@ impl Worker {
         }
     }
 
-    /// A write was refused by the own fence: nothing can be said until presence is new.
-    async fn wait_for_presence(&mut self, epoch: Revision) -> Left {
-        warn!("this machine's presence was lost: nothing is said until it is registered again");
-        while self.standing.borrow_and_update().epoch == Some(epoch) {
+    /// Nothing can be said until there is another fence, by which everything older is kept out.
+    async fn wait_for_fence(&mut self, old: Revision) -> Left {
+        self.renew.notify_one();
+        loop {
+            let standing = *self.standing.borrow_and_update();
+            if standing.epoch.is_none() || standing.fence != old {
+                return Left::Reregistered;
+            }
             if self.standing_changed().await.is_err() {
                 return Left::Stopped;
             }
         }
-        Left::Reregistered
     }
 
     /// Waits for presence to change, and answers meanwhile.
@@ -457,7 +499,7 @@ impl Worker {
     }
 
     /// Plans what is dirty, hands out the tasks and sends what is due.
-    fn step(&mut self, epoch: Revision) {
+    fn step(&mut self, fence: Revision) {
         let circumstances = Circumstances {
             systemd: self.manager.trouble().is_none(),
             may_start: self.standing.borrow().is_certain(),
@@ -486,7 +528,7 @@ impl Worker {
             .is_some_and(|due| due <= Instant::now());
         if due
             && self.sending.is_none()
-            && let Some(batch) = self.publisher.batch(epoch)
+            && let Some(batch) = self.publisher.batch(fence)
         {
             self.metrics.sent(batch.len());
             self.sending = Some(Box::pin(batch.send(Arc::clone(&self.store))));
@@ -515,7 +557,8 @@ impl Worker {
             Some(report) => {
                 let hash = assignment.map(|assignment| assignment.hash);
                 let state = agent::state_record(&report, &observed, hash);
-                self.publisher.say(unit, state, report.settled);
+                let order = self.orders.get(unit).copied();
+                self.publisher.say(unit, state, report.settled, order);
             }
             None if assignment.is_none() && circumstances.systemd => self.forget(unit, &observed),
             None => {}
@@ -525,6 +568,10 @@ impl Worker {
 
     /// The cluster has forgotten a unit that was reported gone: so is what was said of it.
     fn forget(&mut self, unit: &UnitName, observed: &Observed) {
+        if self.publisher.is_in_flight(unit) {
+            // Looked at again when it has arrived.
+            return;
+        }
         let said_gone = self
             .publisher
             .published(unit)
@@ -551,9 +598,9 @@ impl Worker {
 
     /// Takes in one assignment and returns its unit.
     fn learn(&mut self, event: &Event) -> Option<UnitName> {
-        let (key, value) = match event {
-            Event::Put(entry) => (&entry.key, Some(&entry.value)),
-            Event::Delete { key, .. } => (key, None),
+        let (key, value, revision) = match event {
+            Event::Put(entry) => (&entry.key, Some(&entry.value), entry.mod_revision),
+            Event::Delete { key, revision } => (key, None, *revision),
         };
         let keys::Key::Assignment(_, unit) = keys::parse(key) else {
             return None;
@@ -568,12 +615,14 @@ impl Worker {
         match value.map(|value| AssignmentRecord::decode(key, value)) {
             None => {
                 self.desired.remove(&unit);
+                self.orders.remove(&unit);
                 self.damaged.remove(&unit);
             }
             Some(Ok(assignment)) => {
                 debug!(%unit, decision = %assignment.decision, order = assignment.order.as_str(), reason = assignment.reason, "assigned");
                 self.damaged.remove(&unit);
                 self.desired.insert(unit.clone(), assignment);
+                self.orders.insert(unit.clone(), revision);
             }
             Some(Err(problem)) => {
                 error!(%unit, %problem, "the unit is left as it is until its assignment can be read");
@@ -609,16 +658,17 @@ impl Worker {
             warn!(%error, "states were not written; they will be said again");
         }
         for unit in self.publisher.done(batch, outcome) {
-            // Its state is removed: now what is remembered of it can go.
+            // The assignment may be gone already; when the state is, so is what is remembered.
             self.dirty.insert(unit);
         }
     }
 
     /// Says what is still to be said, if the store is quick about it.
     async fn last_words(&mut self) {
-        let Some(epoch) = self.standing.borrow().epoch else {
+        let Standing { epoch, fence, .. } = *self.standing.borrow();
+        if epoch.is_none() {
             return;
-        };
+        }
         let words = async {
             if let Some(sending) = self.sending.take() {
                 let (batch, outcome) = sending.await;
@@ -627,7 +677,7 @@ impl Worker {
                     return;
                 }
             }
-            while let Some(batch) = self.publisher.batch(epoch) {
+            while let Some(batch) = self.publisher.batch(fence) {
                 let (batch, outcome) = batch.send(Arc::clone(&self.store)).await;
                 self.publisher.done(batch, &outcome);
                 if outcome.is_err() {
@@ -646,6 +696,18 @@ fn forget_task(unit: &UnitName) -> Task {
         kind: TaskKind::Forget,
         reason: "the cluster has forgotten it".to_owned(),
     }
+}
+
+/// The id of the cluster that a store holds, if it has one yet, and the store's revision.
+type StoreIdentity = (Option<String>, Revision);
+
+async fn identity(store: &Arc<dyn Store>) -> Result<StoreIdentity, Error> {
+    let read = store.read_keys(&[keys::CLUSTER.to_owned()]).await?;
+    let cluster = read
+        .entries
+        .first()
+        .and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok());
+    Ok((cluster.map(|cluster| cluster.id), read.revision))
 }
 
 /// Follows the assignments of one machine and nothing else.

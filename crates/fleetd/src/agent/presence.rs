@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_core::records::{MachineId, MachineRecord};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -66,8 +66,11 @@ struct Foreign {
 /// What the agent knows of its own presence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Standing {
-    /// Create-revision of the presence key: the fence of all writes. None while not registered.
+    /// Create-revision of the presence key. None while not registered.
     pub(crate) epoch: Option<Revision>,
+    /// Its mod-revision: the fence of all writes. It is renewed when a write may still be on its
+    /// way, so that nothing late puts an old state over a new one.
+    pub(crate) fence: Revision,
     /// Until then (time since boot) the lease lives for certain.
     pub(crate) certain_until: Duration,
 }
@@ -75,7 +78,8 @@ pub(crate) struct Standing {
 impl Standing {
     /// Whether nobody else can have been given this machine's units: it may start some.
     pub(crate) fn is_certain(&self) -> bool {
-        self.epoch.is_some() && clock::boottime() < self.certain_until
+        fleet_core::planted!("starts without presence")
+            || self.epoch.is_some() && clock::boottime() < self.certain_until
     }
 }
 
@@ -91,6 +95,8 @@ pub(crate) struct Presence {
     pub(crate) record: watch::Receiver<MachineRecord>,
     /// What the agent is told.
     pub(crate) standing: watch::Sender<Standing>,
+    /// The agent wants another fence.
+    pub(crate) renew: Arc<Notify>,
     /// What stands in the store, while registered.
     pub(crate) registered: Option<Registered>,
     /// Who knows whether the machine itself goes down.
@@ -101,6 +107,7 @@ pub(crate) struct Presence {
 pub(crate) struct Registered {
     lease: LeaseId,
     epoch: Revision,
+    fence: Revision,
     published: MachineRecord,
     /// What was asked for; the store may have granted more.
     ttl: Duration,
@@ -195,30 +202,19 @@ impl Presence {
             let sent = clock::boottime();
             match self.store.keep_alive(lease).await {
                 Ok(ttl) => {
-                    let key = keys::machine(self.machine.as_str());
-                    let read = match self.store.read_keys(std::slice::from_ref(&key)).await {
-                        Ok(read) => read,
-                        Err(error) => {
-                            warn!(%error, "this machine's presence is not read yet; trying again");
-                            backoff.pause().await;
-                            continue;
-                        }
-                    };
-                    let entry = read.entries.into_iter().next()?;
-                    if entry.lease != Some(lease) || entry.create_revision != epoch {
-                        return None;
-                    }
-                    let published = MachineRecord::decode(&key, &entry.value).ok()?;
                     let asked = runfile::value(&lines, "ttl_ms").and_then(|ms| ms.parse().ok());
-                    let registered = Registered {
-                        lease,
-                        epoch,
-                        published,
-                        ttl: asked.map_or(ttl, Duration::from_millis),
-                    };
-                    self.tell(&registered, sent, ttl);
-                    info!("presence goes on from the fleetd before");
-                    return Some(registered);
+                    let asked = asked.map_or(ttl, Duration::from_millis);
+                    match self.take_on(lease, epoch, asked).await {
+                        Ok(registered) => {
+                            self.tell(&registered, sent, ttl);
+                            info!("presence goes on from the fleetd before");
+                            return Some(registered);
+                        }
+                        Err(Error::Unavailable(_) | Error::OutcomeUnknown(_)) => {
+                            backoff.pause().await;
+                        }
+                        Err(_) => return None,
+                    }
                 }
                 Err(Error::Unavailable(why) | Error::OutcomeUnknown(why)) => {
                     warn!(why, "the store is awaited to renew this machine's lease");
@@ -227,6 +223,35 @@ impl Presence {
                 Err(_) => return None,
             }
         }
+    }
+
+    /// Makes the presence of the fleetd before this one's: what that one sent and what has not
+    /// arrived yet is fenced off.
+    async fn take_on(
+        &self,
+        lease: LeaseId,
+        epoch: Revision,
+        ttl: Duration,
+    ) -> Result<Registered, Error> {
+        let key = keys::machine(self.machine.as_str());
+        let read = self.store.read_keys(std::slice::from_ref(&key)).await?;
+        let entry = read.entries.into_iter().next().ok_or(Error::LeaseGone)?;
+        if entry.lease != Some(lease) || entry.create_revision != epoch {
+            return Err(Error::Conflict);
+        }
+        MachineRecord::decode(&key, &entry.value)?;
+        let published = self.record.borrow().clone();
+        let mut txn = self.put(&published, epoch, lease);
+        txn.compares
+            .push(Compare::ModRevision(key, entry.mod_revision));
+        let fence = self.store.commit(txn).await?;
+        Ok(Registered {
+            lease,
+            epoch,
+            fence,
+            published,
+            ttl,
+        })
     }
 
     async fn register(&mut self, foreign: &mut Option<Foreign>) -> Result<Attempt, Error> {
@@ -261,6 +286,7 @@ impl Presence {
         let registered = Registered {
             lease,
             epoch,
+            fence: epoch,
             published: record,
             ttl: asked,
         };
@@ -350,8 +376,10 @@ impl Presence {
             true => registered.ttl / KEEPALIVES_PER_TTL,
             false => Duration::ZERO,
         };
+        let mut renew = false;
         loop {
             tokio::select! {
+                () = self.renew.notified() => renew = true,
                 () = tokio::time::sleep(next) => {}
                 () = reload::changed(&mut self.record) => {}
                 () = reload::changed(&mut self.config) => {}
@@ -364,8 +392,8 @@ impl Presence {
                     Err(error) => warn!(%error, "agent_ttl was not changed yet; trying again"),
                 }
             }
-            match self.publish(&mut registered).await {
-                Ok(()) => {}
+            match self.publish(&mut registered, renew).await {
+                Ok(()) => renew = false,
                 Err(Error::Conflict | Error::LeaseGone) => return,
                 Err(error) => warn!(%error, "this machine's record was not updated"),
             }
@@ -387,16 +415,18 @@ impl Presence {
         }
     }
 
-    async fn publish(&mut self, registered: &mut Registered) -> Result<(), Error> {
+    /// Writes what has changed, or, to `renew` the fence, what is there already.
+    async fn publish(&mut self, registered: &mut Registered, renew: bool) -> Result<(), Error> {
         let record = self.record.borrow_and_update().clone();
-        if record == registered.published {
+        if record == registered.published && !renew {
             return Ok(());
         }
-        self.store
-            .commit(self.put(&record, registered.epoch, registered.lease))
-            .await?;
+        let txn = self.put(&record, registered.epoch, registered.lease);
+        registered.fence = self.store.commit(txn).await?;
         registered.published = record;
         self.registered = Some(registered.clone());
+        let fence = registered.fence;
+        self.standing.send_modify(|standing| standing.fence = fence);
         Ok(())
     }
 
@@ -410,7 +440,7 @@ impl Presence {
         let (lease, granted) = self.store.grant(wanted).await?;
         let txn = self.put(&registered.published, registered.epoch, lease);
         match self.store.commit(txn).await {
-            Ok(_) => {}
+            Ok(fence) => registered.fence = fence,
             // Under which of the two leases the key lives is not known: it is made anew.
             Err(Error::OutcomeUnknown(_)) => return Err(Error::LeaseGone),
             Err(error) => {
@@ -444,6 +474,7 @@ impl Presence {
     fn tell(&self, registered: &Registered, sent: Duration, granted: Duration) {
         self.standing.send_replace(Standing {
             epoch: Some(registered.epoch),
+            fence: registered.fence,
             certain_until: sent + granted.min(registered.ttl),
         });
     }

@@ -1,16 +1,16 @@
 //! What the agent says of its units: `states/<unit>/<machine>`, in batches, changes only.
 //!
-//! One transaction is in flight at a time, each fenced by the machine's epoch. When nothing is
+//! One transaction is in flight at a time, each fenced by the machine's presence. When nothing is
 //! under way a change goes out at once; when changes come in numbers they are gathered for a
 //! moment, which makes one transaction of many.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_api::dump;
 use fleet_core::name::UnitName;
-use fleet_core::records::{MachineId, StateRecord};
+use fleet_core::records::{MachineId, Reached, StateRecord};
 use tokio::time::Instant;
 
 use crate::store::codec::Document;
@@ -33,6 +33,9 @@ struct Pending {
     state: Option<StateRecord>,
     /// Not before then.
     due: Instant,
+    /// Only while the assignment is of this revision: that a unit is gone must not be said of one
+    /// that the cluster has forgotten meanwhile, as nobody might take it back.
+    order: Option<Revision>,
 }
 
 /// Remembers what was said and what is to be said.
@@ -42,6 +45,8 @@ pub(crate) struct Publisher {
     /// What the store has, as far as is known. An unknown outcome makes an entry unknown.
     published: BTreeMap<UnitName, StateRecord>,
     pending: BTreeMap<UnitName, Pending>,
+    /// In the transaction whose outcome is awaited.
+    in_flight: BTreeSet<UnitName>,
     /// Keys in the last transaction.
     last_batch: usize,
     last_sent: Option<Instant>,
@@ -50,7 +55,7 @@ pub(crate) struct Publisher {
 /// A transaction ready to be sent.
 pub(crate) struct Batch {
     txn: Txn,
-    units: Vec<(UnitName, Option<StateRecord>)>,
+    units: Vec<(UnitName, Option<StateRecord>, Option<Revision>)>,
 }
 
 impl Batch {
@@ -73,14 +78,18 @@ impl Publisher {
             machine,
             published: BTreeMap::new(),
             pending: BTreeMap::new(),
+            in_flight: BTreeSet::new(),
             last_batch: 0,
             last_sent: None,
         }
     }
 
-    /// Learns what the store has of these units, so that what is there is not said again.
+    /// Learns what the store has of these units, so that what is there is not said again. What was
+    /// to be said is forgotten: it is planned anew.
     pub(crate) async fn learn(&mut self, units: Vec<UnitName>) -> Result<(), Error> {
         self.published.clear();
+        self.pending.clear();
+        self.in_flight.clear();
         for chunk in units.chunks(MAX_TXN_OPS) {
             let keys: Vec<String> = chunk
                 .iter()
@@ -107,12 +116,25 @@ impl Publisher {
         self.published.get(unit)
     }
 
+    /// Whether it is not known what stands in the store of a unit: something is on its way there.
+    pub(crate) fn is_in_flight(&self, unit: &UnitName) -> bool {
+        self.in_flight.contains(unit)
+    }
+
     /// Says how a unit is. A state that is not settled goes out only if it lasts.
-    pub(crate) fn say(&mut self, unit: &UnitName, state: StateRecord, settled: bool) {
+    /// `order`: the revision of the assignment that is answered.
+    pub(crate) fn say(
+        &mut self,
+        unit: &UnitName,
+        state: StateRecord,
+        settled: bool,
+        order: Option<Revision>,
+    ) {
         if self.published.get(unit) == Some(&state) {
             self.pending.remove(unit);
             return;
         }
+        let order = order.filter(|_| state.reached == Reached::Gone);
         let now = Instant::now();
         let due = if settled { now } else { now + PASSING };
         match self.pending.get_mut(unit) {
@@ -120,6 +142,7 @@ impl Publisher {
             Some(pending) => {
                 pending.due = pending.due.min(due);
                 pending.state = Some(state);
+                pending.order = order;
             }
             None => {
                 self.pending.insert(
@@ -127,6 +150,7 @@ impl Publisher {
                     Pending {
                         state: Some(state),
                         due,
+                        order,
                     },
                 );
             }
@@ -141,6 +165,7 @@ impl Publisher {
                 Pending {
                     state: None,
                     due: Instant::now(),
+                    order: None,
                 },
             );
         }
@@ -183,14 +208,17 @@ impl Publisher {
 
     /// Everything that is due, as far as it fits one transaction. It is no longer pending; give
     /// it back with [`Publisher::done`].
-    pub(crate) fn batch(&mut self, epoch: Revision) -> Option<Batch> {
+    pub(crate) fn batch(&mut self, fence: Revision) -> Option<Batch> {
         let now = Instant::now();
         let mut batch = Batch {
             txn: Txn {
-                compares: vec![Compare::CreateRevision(
-                    keys::machine(self.machine.as_str()),
-                    epoch,
-                )],
+                compares: match fleet_core::planted!("states are written without presence") {
+                    true => Vec::new(),
+                    false => vec![Compare::ModRevision(
+                        keys::machine(self.machine.as_str()),
+                        fence,
+                    )],
+                },
                 ops: Vec::new(),
             },
             units: Vec::new(),
@@ -203,12 +231,16 @@ impl Publisher {
             .map(|(unit, _)| unit.clone())
             .collect();
         for unit in due {
-            if batch.units.len() == MAX_TXN_OPS || bytes >= MAX_TXN_BYTES / 2 {
+            if batch.units.len() + 1 == MAX_TXN_OPS || bytes >= MAX_TXN_BYTES / 2 {
                 break;
             }
-            let Some(Pending { state, .. }) = self.pending.remove(&unit) else {
+            let Some(Pending { state, order, .. }) = self.pending.remove(&unit) else {
                 continue;
             };
+            if let Some(order) = order {
+                let key = keys::assignment(self.machine.as_str(), unit.as_str());
+                batch.txn.compares.push(Compare::ModRevision(key, order));
+            }
             let key = keys::state(unit.as_str(), self.machine.as_str());
             batch.txn.ops.push(match &state {
                 Some(state) => {
@@ -222,7 +254,8 @@ impl Publisher {
                 }
                 None => Op::Delete { key },
             });
-            batch.units.push((unit, state));
+            self.in_flight.insert(unit.clone());
+            batch.units.push((unit, state, order));
         }
         if batch.units.is_empty() {
             return None;
@@ -233,32 +266,37 @@ impl Publisher {
     }
 
     /// Takes in what became of a batch. What did not arrive is said again, unless something
-    /// newer is to be said by now. Returns the units whose key is removed.
+    /// newer is to be said by now. Returns the units that are gone, or whose key is removed.
     pub(crate) fn done(
         &mut self,
         batch: Batch,
         outcome: &Result<Revision, Error>,
     ) -> Vec<UnitName> {
-        let mut removed = Vec::new();
-        for (unit, state) in batch.units {
+        let mut gone = Vec::new();
+        for (unit, state, order) in batch.units {
+            self.in_flight.remove(&unit);
             match (outcome, state) {
                 (Ok(_), Some(state)) => {
+                    if state.reached == Reached::Gone {
+                        gone.push(unit.clone());
+                    }
                     self.published.insert(unit, state);
                 }
                 (Ok(_), None) => {
                     self.published.remove(&unit);
-                    removed.push(unit);
+                    gone.push(unit);
                 }
                 (Err(_), state) => {
                     self.published.remove(&unit);
                     let again = Pending {
                         state,
                         due: Instant::now(),
+                        order,
                     };
                     self.pending.entry(unit).or_insert(again);
                 }
             }
         }
-        removed
+        gone
     }
 }

@@ -75,7 +75,10 @@ fn waves(changes: &[Change]) -> Vec<Vec<&Change>> {
 /// Fills transactions up to the store's limits. A change is never divided.
 fn pack(fence: &Compare, changes: Vec<&Change>) -> Vec<Txn> {
     let empty = || Txn {
-        compares: vec![fence.clone()],
+        compares: match fleet_core::planted!("a stale leader commits") {
+            true => Vec::new(),
+            false => vec![fence.clone()],
+        },
         ops: Vec::new(),
     };
     let mut txns = Vec::new();
@@ -103,7 +106,7 @@ fn pack(fence: &Compare, changes: Vec<&Change>) -> Vec<Txn> {
 
 fn writes(change: &Change) -> (Vec<Compare>, Vec<Op>) {
     let mut compares = Vec::new();
-    let ops = change
+    let mut ops: Vec<Op> = change
         .writes
         .iter()
         .map(|write| match write {
@@ -120,13 +123,21 @@ fn writes(change: &Change) -> (Vec<Compare>, Vec<Op>) {
             }
             Write::DeleteUnit(unit, generation) => {
                 let key = keys::unit(unit.as_str());
-                // The declared exception to one writer: only the tombstone that was planned
+                // A declared exception to one writer: only the tombstone that was planned
                 // with, never a unit that was created anew meanwhile.
                 compares.push(Compare::ModRevision(key.clone(), *generation));
                 op(key, None)
             }
         })
         .collect();
+    // What was said of a unit that is gone goes with its assignment (the other declared exception
+    // to one writer): the agent that said it may have lost its memory with its power.
+    ops.extend(change.writes.iter().filter_map(|write| match write {
+        Write::Assignment(machine, unit, None) => {
+            Some(op(keys::state(unit.as_str(), machine.as_str()), None))
+        }
+        _ => None,
+    }));
     (compares, ops)
 }
 

@@ -48,6 +48,14 @@ pub(crate) async fn lead(
         };
         match problem {
             Error::Conflict if !leadership.still_holds().await => return,
+            Error::OutcomeUnknown(_) if fleet_core::planted!("what is late is written") => {}
+            // What was sent may arrive yet, after the cluster was read and decided upon anew, and
+            // would put an old decision over a new one: only another fence keeps it out.
+            Error::OutcomeUnknown(_) => {
+                warn!(%problem, "leadership is given back, so that nothing late is written");
+                metrics.failed();
+                return;
+            }
             Error::NoSpace(_) => error!(%problem, "the store is full: nothing can be decided"),
             _ => warn!(%problem, "the cluster is read anew"),
         }
@@ -172,6 +180,8 @@ impl<'a> Leader<'a> {
         };
         let began = Instant::now();
         let plan = self.cluster.plan(now);
+        #[cfg(fleet_sim)]
+        crate::sim::planned(&self.cluster);
         if !plan.changes.is_empty() {
             for change in &plan.changes {
                 match &change.subject {
@@ -181,9 +191,17 @@ impl<'a> Leader<'a> {
             }
             self.metrics.changes(&plan.changes);
             let fence = self.leadership.compare();
-            let done = commit(self.store, &fence, &plan.changes)
-                .await
-                .inspect_err(|_| self.metrics.not_written(&plan.changes))?;
+            let done = commit(self.store, &fence, &plan.changes).await;
+            #[cfg(fleet_sim)]
+            let done = match done {
+                Err(Error::OutcomeUnknown(_))
+                    if fleet_core::planted!("an unknown write is taken for done") =>
+                {
+                    return Ok(None);
+                }
+                done => done,
+            };
+            let done = done.inspect_err(|_| self.metrics.not_written(&plan.changes))?;
             self.metrics.committed(done.transactions);
             self.cluster.observe(done.revision);
         }
@@ -238,11 +256,10 @@ async fn name_cluster(
         }
         return Ok(());
     }
-    // The kernel's random numbers in the form of a UUID; read each time anew.
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
+    let id = clock::uuid()
         .map_err(|err| Error::Unavailable(format!("no random id for the cluster: {err}")))?;
     let record = ClusterRecord {
-        id: id.trim().to_owned(),
+        id,
         format: FORMAT,
         engine: version,
     };

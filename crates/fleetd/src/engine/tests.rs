@@ -407,6 +407,7 @@ async fn an_engine_whose_machine_is_not_registered_leaves_leadership_alone() {
     // Registered it is m1, and what led before is no more.
     standing.send_replace(Standing {
         epoch: Some(1),
+        fence: 1,
         certain_until: Duration::ZERO,
     });
     until("it takes over", || async {

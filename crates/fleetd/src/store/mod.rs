@@ -14,6 +14,12 @@ use futures_util::stream::BoxStream;
 pub mod choice;
 pub mod codec;
 #[cfg(any(test, fleet_sim))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
 pub mod conformance;
 pub mod embedded;
 pub mod etcd;

@@ -781,6 +781,10 @@ impl UnitManager for Driver {
         lock(&self.state).trouble.clone()
     }
 
+    async fn is_shutting_down(&self) -> bool {
+        false
+    }
+
     async fn changed(&self) -> Changes {
         loop {
             self.life.point().await;

@@ -10,8 +10,8 @@ use fleet_core::records::{
 };
 use fleetd::agent::{Agent, AgentConfig, AgentMetrics};
 use fleetd::api::ApiState;
-use fleetd::config;
-use fleetd::engine::{ENGINE_VERSION, Engine, EngineConfig, EngineMetrics};
+use fleetd::config::{self, Config};
+use fleetd::engine::{Engine, EngineConfig, EngineMetrics};
 use fleetd::store::codec::{Document, FORMAT, LeaderRecord};
 use fleetd::store::keys::{self, Key};
 use fleetd::store::{Range, Store};
@@ -102,7 +102,8 @@ impl World {
             for user in users {
                 // A user who got no answer in a healthy cluster is a failure that settling tells.
                 let failed = sim.failed.notified();
-                let answered = futures_util::future::select(user, std::pin::pin!(failed));
+                futures_util::pin_mut!(failed);
+                let answered = futures_util::future::select(user, failed);
                 let _ = tokio::time::timeout(SETTLE_BOUND, answered).await;
             }
         }
@@ -156,14 +157,7 @@ impl World {
         );
         let engine = Engine::new(
             Arc::clone(&store),
-            watch::Sender::new(EngineConfig {
-                machine: id,
-                version: ENGINE_VERSION,
-                enabled: true,
-                lost_after: config::DEFAULT_LOST_AFTER,
-                safety_tick: Some(Duration::from_secs(30)),
-            })
-            .subscribe(),
+            watch::Sender::new(EngineConfig::from_config(&Config::for_system(), id)).subscribe(),
             Arc::new(EngineMetrics::default()),
         )
         .beside(&agent);

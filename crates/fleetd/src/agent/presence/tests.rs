@@ -100,6 +100,7 @@ fn start_over(
         file: dir.join("lease"),
         record: record.subscribe(),
         standing: standing_tx,
+        renew: Arc::default(),
         registered: None,
         manager: Arc::new(manager),
     };
