@@ -1,23 +1,8 @@
-use crate::session::{HELLO, Session};
-
-/// An ssh that says what it is asked for.
-fn session() -> Session {
-    let mut session = Session::new();
-    session.with_ssh();
-    session
-        .unit("hello.service", HELLO, "launched")
-        .unit("idle.service", HELLO, "inactive");
-    session.unit(
-        "g.service",
-        "[Service]\nExecStart=/bin/a\n[X-Fleet]\nGlobal=true\n",
-        "launched",
-    );
-    session
-}
+use crate::session::Session;
 
 #[test]
 fn journalctl_is_asked_on_the_units_machine() {
-    session()
+    Session::with_units_and_ssh()
         .run("fleetctl journal hello")
         .run("fleetctl journal --lines=3 --f --sudo --output=cat hello")
         .run("fleetctl journal -n 3 -f hello")
@@ -33,7 +18,7 @@ ssh -l core -T 172.30.1.2 journalctl \"--unit\" \"hello.service\" \"--no-pager\"
 
 #[test]
 fn what_has_no_journal() {
-    session()
+    Session::with_units_and_ssh()
         .run("fleetctl journal")
         .run("fleetctl journal a b")
         .run("fleetctl journal nope")
@@ -63,7 +48,7 @@ rc=1
 
 #[test]
 fn journalctls_status_is_ours() {
-    session()
+    Session::with_units_and_ssh()
         .run("fleetctl ssh 63d22e36 -- journalctl --unit g.service")
         .run("SSH_STATUS=1 fleetctl journal hello")
         .run("SSH_STATUS=255 fleetctl journal hello")

@@ -5,14 +5,7 @@ use crate::session::{HELLO, Session};
 #[test]
 fn listings() {
     let mut session = Session::with_original();
-    session
-        .unit("hello.service", HELLO, "launched")
-        .unit("idle.service", HELLO, "inactive");
-    session.unit(
-        "g.service",
-        "[Service]\nExecStart=/bin/a\n[X-Fleet]\nGlobal=true\n",
-        "launched",
-    );
+    session.three_units();
     session
         .run("fleetctl list-machines")
         .run("fleetctl list-units")

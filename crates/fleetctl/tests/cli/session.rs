@@ -66,6 +66,13 @@ impl Session {
         Session::served_by(Cluster::default(), engine::serve)
     }
 
+    /// [`Session::new`] with [`Session::three_units`] and [`Session::with_ssh`].
+    pub(crate) fn with_units_and_ssh() -> Session {
+        let mut session = Session::new();
+        session.with_ssh().three_units();
+        session
+    }
+
     fn start(has_v2: bool) -> Session {
         let metadata = [("zone", "z1"), ("hostname", "h2")];
         let cluster = Cluster {
@@ -134,6 +141,17 @@ impl Session {
         let mode = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(self.dir.path().join("ssh"), mode).unwrap();
         self
+    }
+
+    /// One that is launched, one that is not, and a global one.
+    pub(crate) fn three_units(&self) -> &Session {
+        self.unit("hello.service", HELLO, "launched")
+            .unit("idle.service", HELLO, "inactive")
+            .unit(
+                "g.service",
+                "[Service]\nExecStart=/bin/a\n[X-Fleet]\nGlobal=true\n",
+                "launched",
+            )
     }
 
     /// A unit that the cluster has.

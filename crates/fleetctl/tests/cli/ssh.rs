@@ -1,23 +1,8 @@
-use crate::session::{HELLO, Session};
-
-/// An ssh that says what it is asked for.
-fn session() -> Session {
-    let mut session = Session::new();
-    session.with_ssh();
-    session
-        .unit("hello.service", HELLO, "launched")
-        .unit("idle.service", HELLO, "inactive");
-    session.unit(
-        "g.service",
-        "[Service]\nExecStart=/bin/a\n[X-Fleet]\nGlobal=true\n",
-        "launched",
-    );
-    session
-}
+use crate::session::Session;
 
 #[test]
 fn a_machine_or_a_units_machine() {
-    session()
+    Session::with_units_and_ssh()
         .run("fleetctl ssh 63d2 uptime")
         .run("fleetctl ssh hello uptime")
         .run("fleetctl ssh --machine=6a97 -- ls -l '/tmp'")
@@ -38,7 +23,7 @@ ssh -l core -p 2222 -A -T 172.30.1.2
 
 #[test]
 fn who_is_not_found() {
-    session()
+    Session::with_units_and_ssh()
         .run("fleetctl ssh")
         .run("fleetctl ssh nope")
         .run("fleetctl ssh --machine=nope")
@@ -79,7 +64,7 @@ rc=1
 
 #[test]
 fn the_far_sides_status_is_ours() {
-    session()
+    Session::with_units_and_ssh()
         .run("SSH_STATUS=7 fleetctl ssh hello exit 7")
         .run("SSH_STATUS=5 fleetctl ssh hello")
         .run("SSH_STATUS=255 fleetctl ssh hello true")
@@ -113,7 +98,7 @@ rc=1
 fn flags_and_their_variables() {
     let variables = "SSH_SHOWS=all FLEETCTL_SSH_USERNAME=me FLEETCTL_SSH_TIMEOUT=2.5 \
                      FLEETCTL_STRICT_HOST_KEY_CHECKING=false FLEETCTL_KNOWN_HOSTS_FILE=DIR/a";
-    session()
+    Session::with_units_and_ssh()
         .run("SSH_SHOWS=all HOME=DIR fleetctl ssh hello")
         .run(&format!("{variables} fleetctl ssh hello"))
         .run(&format!("{variables} fleetctl --ssh-username=you --ssh-timeout=7 --strict-host-key-checking --known-hosts-file=DIR/b ssh hello"))

@@ -1,23 +1,8 @@
-use crate::session::{HELLO, Session};
-
-/// An ssh that says what it is asked for.
-fn session() -> Session {
-    let mut session = Session::new();
-    session.with_ssh();
-    session
-        .unit("hello.service", HELLO, "launched")
-        .unit("idle.service", HELLO, "inactive");
-    session.unit(
-        "g.service",
-        "[Service]\nExecStart=/bin/a\n[X-Fleet]\nGlobal=true\n",
-        "launched",
-    );
-    session
-}
+use crate::session::Session;
 
 #[test]
 fn systemctl_is_asked_on_the_units_machines() {
-    session()
+    Session::with_units_and_ssh()
         .run("fleetctl status hello")
         .run("fleetctl status g")
         .run("fleetctl status")
@@ -45,7 +30,7 @@ rc=1
 
 #[test]
 fn the_first_status_that_is_not_0_is_ours() {
-    session()
+    Session::with_units_and_ssh()
         .run("SSH_STATUS=3 fleetctl status hello")
         .run("SSH_STATUS=4 fleetctl status g nope")
         .run("SSH_STATUS=255 fleetctl status --ssh-port=2222 hello g")
