@@ -1,6 +1,4 @@
-//! Where a unit may run: filters over candidates, then the smallest [`Score`].
-//!
-//! Each filter is a small function that lets a machine pass or says why not. A machine that
+//! Where a unit may run: [`filters`] over candidates, then the smallest [`Score`]. A machine that
 //! already has the unit is judged more leniently ([`Cluster::may_stay`]): only what a user has
 //! changed since can make it unfit.
 
@@ -12,8 +10,13 @@ use std::sync::Arc;
 use crate::cluster::{Cluster, Machine, Score, WaitFor, matching};
 use crate::glob::Glob;
 use crate::name::UnitName;
-use crate::records::{MachineId, MemberStatus, Order};
-use crate::requirements::{Requirements, not_loadable};
+use crate::records::{MachineId, Order};
+use crate::requirements::Requirements;
+
+mod filters;
+
+use filters::{FILTERS, FOR_A_RETURN, id_matches};
+pub(crate) use filters::{closed_because, loadable, metadata_matches};
 
 /// A machine is preferred that suits the unit's followers too; beyond so many of them the rest
 /// is not asked, so that one placement stays cheap.
@@ -107,21 +110,6 @@ pub(crate) enum Found {
     },
 }
 
-type Filter = fn(&Cluster, &Search<'_>, &MachineId, &Machine) -> Result<(), No>;
-
-/// In the order in which reasons are given: the first that refuses names it.
-const FILTERS: [Filter; 9] = [
-    is_loadable,
-    takes_new_units,
-    has_id,
-    has_metadata,
-    has_peers,
-    no_conflict,
-    not_replaced,
-    not_backed_off,
-    makes_way,
-];
-
 impl Cluster {
     /// The best machine for a unit.
     pub(crate) fn find(&self, search: &Search<'_>) -> Found {
@@ -186,11 +174,10 @@ impl Cluster {
 
     /// Whether a unit may go back to a machine that has not yet confirmed its stop.
     pub(crate) fn may_return(&self, search: &Search<'_>, id: &MachineId) -> bool {
-        let filters: [Filter; 5] = [has_id, has_metadata, has_peers, no_conflict, not_replaced];
         self.machines.get(id).is_some_and(|machine| {
             machine.damaged.is_empty()
                 && !machine.is_being_left()
-                && filters
+                && FOR_A_RETURN
                     .iter()
                     .all(|filter| filter(self, search, id, machine).is_ok())
         })
@@ -508,173 +495,4 @@ impl Cluster {
         }
         Ok(())
     }
-}
-
-fn is_loadable(_: &Cluster, search: &Search<'_>, _: &MachineId, _: &Machine) -> Result<(), No> {
-    loadable(search.unit)
-}
-
-/// Whether any systemd would load the unit, by its name alone: what no machine can run is tried
-/// on none.
-pub(crate) fn loadable(unit: &UnitName) -> Result<(), No> {
-    not_loadable(unit.unit_type()).map_or(Ok(()), |why| Err(No::NotLoadable(why)))
-}
-
-fn takes_new_units(
-    _: &Cluster,
-    _: &Search<'_>,
-    _: &MachineId,
-    machine: &Machine,
-) -> Result<(), No> {
-    closed_because(machine).map_or(Ok(()), |why| Err(No::Closed(why)))
-}
-
-/// Why a machine takes no new units at present.
-pub(crate) fn closed_because(machine: &Machine) -> Option<String> {
-    if machine.status != MemberStatus::Present {
-        return Some(format!("the machine is {}", machine.status.as_str()));
-    }
-    if machine.wish.drain {
-        return Some("the machine is being drained".to_owned());
-    }
-    if machine.wish.cordon {
-        return Some("the machine is cordoned".to_owned());
-    }
-    if let Some(place) = machine.damaged.first() {
-        return Some(format!(
-            "a record of the machine cannot be read ({place:?})"
-        ));
-    }
-    machine.presence.as_ref()?.trouble.clone()
-}
-
-fn has_id(_: &Cluster, search: &Search<'_>, id: &MachineId, _: &Machine) -> Result<(), No> {
-    id_matches(search.needs, id)
-}
-
-fn id_matches(needs: &Requirements, id: &MachineId) -> Result<(), No> {
-    match &needs.machine_id {
-        Some(text) if text != id.as_str() && text != id.short() => Err(No::MachineId(text.clone())),
-        _ => Ok(()),
-    }
-}
-
-fn has_metadata(
-    _: &Cluster,
-    search: &Search<'_>,
-    _: &MachineId,
-    machine: &Machine,
-) -> Result<(), No> {
-    metadata_matches(search.needs, machine)
-}
-
-pub(crate) fn metadata_matches(needs: &Requirements, machine: &Machine) -> Result<(), No> {
-    for (key, values) in &needs.metadata {
-        let fits = machine
-            .metadata
-            .get(key)
-            .is_some_and(|value| values.contains(value));
-        if !fits {
-            let pairs: Vec<_> = values
-                .iter()
-                .map(|value| format!("{key}={value}"))
-                .collect();
-            return Err(No::Metadata(pairs.join(" or ")));
-        }
-    }
-    Ok(())
-}
-
-fn has_peers(
-    cluster: &Cluster,
-    search: &Search<'_>,
-    id: &MachineId,
-    _: &Machine,
-) -> Result<(), No> {
-    cluster.peers_match(search.needs, id, &[])
-}
-
-fn no_conflict(
-    cluster: &Cluster,
-    search: &Search<'_>,
-    _: &MachineId,
-    machine: &Machine,
-) -> Result<(), No> {
-    if machine.conflicts.is_empty() && search.needs.conflicts.is_empty() {
-        return Ok(());
-    }
-    // A unit whose stop is not confirmed counts as being there.
-    match cluster
-        .conflicting(search.unit, search.needs, machine)
-        .first()
-    {
-        Some(other) => {
-            let stopping = Stopping(!machine.runs(other.as_str()));
-            Err(cluster.conflict_words(search.unit, search.needs, other, stopping))
-        }
-        None => Ok(()),
-    }
-}
-
-fn not_replaced(
-    cluster: &Cluster,
-    search: &Search<'_>,
-    _: &MachineId,
-    machine: &Machine,
-) -> Result<(), No> {
-    cluster
-        .replacer(search.unit, search.needs, machine)
-        .map_or(Ok(()), |unit| Err(No::ReplacedBy(unit)))
-}
-
-fn not_backed_off(
-    cluster: &Cluster,
-    search: &Search<'_>,
-    id: &MachineId,
-    _: &Machine,
-) -> Result<(), No> {
-    let unit = cluster.units.get(search.unit);
-    match unit.and_then(|unit| unit.back_off(id, search.now_ms)) {
-        Some(back_off) if back_off.failed => Err(No::FailedThere(back_off.why.clone())),
-        Some(back_off) => Err(No::RefusedByAgent(back_off.why.clone())),
-        None => Ok(()),
-    }
-}
-
-/// Units that this one replaces must be able to go elsewhere.
-fn makes_way(
-    cluster: &Cluster,
-    search: &Search<'_>,
-    id: &MachineId,
-    machine: &Machine,
-) -> Result<(), No> {
-    for other in cluster.replaced(search.unit, search.needs, machine) {
-        let no = || No::ReplacesFixed(other.clone());
-        let Some(unit) = cluster.units.get(&other) else {
-            continue;
-        };
-        if unit.home() != Some(id) && !unit.is_global() {
-            continue; // It is on its way already.
-        }
-        let Some(wish) = unit.wish.as_ref() else {
-            return Err(no());
-        };
-        if search.makes_room || unit.is_global() || unit.is_frozen() {
-            return Err(no());
-        }
-        let elsewhere = Search {
-            unit: &other,
-            needs: &wish.requirements,
-            prefer: None,
-            except: Some(id),
-            only: None,
-            with_followers: true,
-            makes_room: true,
-            ..*search
-        };
-        if !matches!(cluster.find(&elsewhere), Found::At(_)) {
-            return Err(no());
-        }
-    }
-    Ok(())
 }
