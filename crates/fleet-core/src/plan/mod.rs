@@ -28,6 +28,8 @@ mod farewell_fixtures;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
+mod loss_fixtures;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod moves_fixtures;

@@ -1,0 +1,258 @@
+//! Machines that vanish: who waits how long, what moves, and when it is us and not them.
+
+use insta::assert_snapshot;
+
+use super::model::run;
+
+#[test]
+fn a_lost_machine_moves_its_units_and_a_returning_one_in_time_keeps_them() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        machine m3
+        unit a.service launched
+        unit b.service launched
+        unit c.service launched
+        unit only.service launched MachineID=m3
+        plan
+        agents
+        cut m3
+        plan
+        wait 4s
+        machine m3
+        plan
+        cut m3
+        plan
+        wait 5s
+        agents
+        machine m3
+        agents
+        agents
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      machine m3 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+      b.service on m2: fewest units (0) of the machines that may run it [launched@m2]
+      c.service on m3: fewest units (0) of the machines that may run it [launched@m3]
+      only.service on m3: MachineID names this machine [launched@m3]
+    agents:
+    plan:
+      machine m3 suspect: its lease has ended
+    wait 4s:
+    plan:
+      machine m3 present: it is back, after it was suspect
+    plan:
+      machine m3 suspect: its lease has ended
+    wait 5s:
+      machine m3 lost: no sign of life for 5 s
+      c.service on m1, leaving m3: m3 is lost; fewest units (1) of the machines that may run it [launched@m1]
+      only.service on m3: m3 is lost, and it stays there: no other machine may run it: MachineID m3 [2×MachineID m3]
+    agents:
+      c.service m1 has started it [gone@m3]
+    agents:
+      machine m3 present: it is back, after it was lost
+      c.service on m1: m3 is lost; fewest units (1) of the machines that may run it [-@m3]
+      only.service on m3: it stays on m3
+    agents:
+    ");
+}
+
+#[test]
+fn a_machine_that_is_back_before_the_replacement_has_started_keeps_its_unit() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit a.service launched
+        plan
+        agents
+        cut m1
+        plan
+        wait 6s
+        machine m1
+        plan
+        agents
+        agents
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      machine m1 suspect: its lease has ended
+    wait 6s:
+      machine m1 lost: no sign of life for 6 s
+      a.service on m2, leaving m1: m1 is lost; fewest units (0) of the machines that may run it [launched@m2]
+    plan:
+      machine m1 present: it is back, after it was lost
+      a.service on m1, leaving m2: m1 is back and still has it [launched@m1, gone@m2]
+    agents:
+      a.service on m1: m1 is back and still has it [-@m2]
+    agents:
+    ");
+}
+
+#[test]
+fn a_unit_may_have_its_own_grace() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit fast.service launched MachineMetadata=a=b LostAfter=1s
+        unit slow.service launched MachineMetadata=a=b LostAfter=1min
+        patch m1 a=b
+        plan
+        agents
+        cut m1
+        patch m2 a=b
+        plan
+        wait 2s
+        wait 5s
+        wait 60s
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      fast.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+      slow.service on m1: fewest units (1) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      machine m1 suspect: its lease has ended
+    wait 2s:
+      fast.service on m2, leaving m1: m1 is lost; fewest units (0) of the machines that may run it [launched@m2]
+    wait 5s:
+      machine m1 lost: no sign of life for 7 s
+    wait 60s:
+      slow.service on m2, leaving m1: m1 is lost; fewest units (1) of the machines that may run it [launched@m2]
+    ");
+}
+
+#[test]
+fn when_most_machines_vanish_at_once_nothing_moves() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        machine m3
+        unit a.service launched
+        unit b.service launched
+        plan
+        agents
+        cut m1
+        cut m2
+        plan
+        wait 6s
+        machine m2
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      machine m3 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+      b.service on m2: fewest units (0) of the machines that may run it [launched@m2]
+    agents:
+    plan:
+      machine m1 suspect: its lease has ended
+      machine m2 suspect: its lease has ended
+    wait 6s:
+      machine m1 suspect: too many machines vanished at once: nothing is moved until they are back, for at most 300 s
+      machine m2 suspect: too many machines vanished at once: nothing is moved until they are back, for at most 300 s
+    plan:
+      machine m1 lost: no sign of life for 6 s
+      machine m2 present: it is back, after it was suspect
+      a.service on m3, leaving m1: m1 is lost; fewest units (0) of the machines that may run it [launched@m3]
+    ");
+}
+
+#[test]
+fn a_frozen_cluster_moves_after_a_while() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        machine m3
+        unit a.service launched
+        plan
+        agents
+        cut m1
+        cut m2
+        plan
+        wait 5s
+        wait 300s
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      machine m3 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      machine m1 suspect: its lease has ended
+      machine m2 suspect: its lease has ended
+    wait 5s:
+      machine m1 suspect: too many machines vanished at once: nothing is moved until they are back, for at most 300 s
+      machine m2 suspect: too many machines vanished at once: nothing is moved until they are back, for at most 300 s
+    wait 300s:
+      machine m1 lost: no sign of life for 305 s
+      machine m2 lost: no sign of life for 305 s
+      a.service on m3, leaving m1: m1 is lost; fewest units (0) of the machines that may run it [launched@m3]
+    ");
+}
+
+#[test]
+fn a_new_leader_starts_the_grace_anew() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit a.service launched
+        plan
+        agents
+        cut m1
+        plan
+        wait 4s
+        leader
+        wait 4s
+        wait 1s
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      machine m1 suspect: its lease has ended
+    wait 4s:
+    leader:
+    wait 4s:
+    wait 1s:
+      machine m1 lost: no sign of life for 5 s
+      a.service on m2, leaving m1: m1 is lost; fewest units (0) of the machines that may run it [launched@m2]
+    ");
+}
+
+#[test]
+fn an_orderly_stop_of_fleetd_moves_nothing() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit a.service launched
+        plan
+        agents
+        stop m1
+        plan
+        wait 60s
+        machine m1
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      machine m1 unsupervised: fleetd was stopped there in order; its units keep running
+    wait 60s:
+    plan:
+      machine m1 present: it is back, after it was unsupervised
+    ");
+}
