@@ -8,6 +8,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::records::Order;
 
 #[track_caller]
 fn check(fixture: &str, expected: &str) {

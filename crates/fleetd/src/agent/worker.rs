@@ -1,0 +1,561 @@
+//! The agent's loop.
+//!
+//! It watches `assignments/<me>/` and nothing else. Whatever wakes it (the store, systemd, its
+//! presence, a state that is due) names the units that it is about; each of them is planned by
+//! fleet-core, the tasks are handed to systemd, and what is to be said goes to `states/`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_core::agent::{self, Circumstances, Observed, Phase, Task, TaskKind};
+use fleet_core::name::UnitName;
+use fleet_core::records::{AssignmentRecord, MachineId, MachineRecord, Order, Reached};
+use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, OptionFuture};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::hold::Hold;
+use super::presence::Standing;
+use super::publisher::{Batch, Publisher};
+use super::{AgentMetrics, Memory, Question};
+use crate::backoff::Backoff;
+use crate::shutdown::{Shutdown, stopped};
+use crate::store::codec::{ClusterRecord, Document};
+use crate::store::{Error, Event, Range, Revision, Store, Watch, WatchBatch, keys};
+use crate::units::{Changes, UnitManager};
+
+/// States that are still to be said when fleetd stops are given this long.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A machine that does not believe its store looks this often whether it shall.
+const WORD_EVERY: Duration = Duration::from_secs(2);
+
+/// What the loop works with.
+pub(super) struct Parts {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) manager: Arc<dyn UnitManager>,
+    pub(super) machine: MachineId,
+    pub(super) run_directory: PathBuf,
+    pub(super) metrics: Arc<AgentMetrics>,
+    /// What this machine says of itself: the loop adds its trouble.
+    pub(super) record: Arc<watch::Sender<MachineRecord>>,
+    pub(super) standing: watch::Receiver<Standing>,
+    pub(super) renew: Arc<Notify>,
+    pub(super) asked: mpsc::Receiver<Question>,
+}
+
+/// Everything the loop holds.
+pub(super) struct Worker {
+    store: Arc<dyn Store>,
+    manager: Arc<dyn UnitManager>,
+    machine: MachineId,
+    metrics: Arc<AgentMetrics>,
+    record: Arc<watch::Sender<MachineRecord>>,
+    standing: watch::Receiver<Standing>,
+    renew: Arc<Notify>,
+    asked: mpsc::Receiver<Question>,
+    was_certain: bool,
+    hold: Hold,
+    publisher: Publisher,
+    desired: BTreeMap<UnitName, AssignmentRecord>,
+    /// The revisions of `desired`.
+    orders: BTreeMap<UnitName, Revision>,
+    /// Units whose assignment cannot be read: frozen as they are.
+    damaged: BTreeSet<UnitName>,
+    dirty: BTreeSet<UnitName>,
+    /// The last remark on a unit, so that it is logged once.
+    remarks: BTreeMap<UnitName, String>,
+    /// The one transaction in flight.
+    sending: Option<BoxFuture<'static, (Batch, Result<Revision, Error>)>>,
+}
+
+/// Why the inner loop was left.
+enum Left {
+    /// Told to stop.
+    Stopped,
+    /// Presence was lost, or its fence is new: read everything again.
+    Reregistered,
+    /// The store is away, or its history is. A watch can go on after this revision; None:
+    /// everything is to be read.
+    Away(Option<Revision>, Error),
+}
+
+impl Worker {
+    pub(super) fn new(parts: Parts) -> Worker {
+        Worker {
+            publisher: Publisher::new(Arc::clone(&parts.store), parts.machine.clone()),
+            hold: Hold::open(parts.run_directory.join("cluster")),
+            store: parts.store,
+            manager: parts.manager,
+            machine: parts.machine,
+            metrics: parts.metrics,
+            record: parts.record,
+            standing: parts.standing,
+            renew: parts.renew,
+            asked: parts.asked,
+            was_certain: false,
+            desired: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            remarks: BTreeMap::new(),
+            sending: None,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut shutdown: Shutdown) {
+        let mut backoff = Backoff::new();
+        let mut resume: Option<Revision> = None;
+        loop {
+            let left = tokio::select! {
+                left = self.round(&mut resume, &mut backoff) => left,
+                () = stopped(&mut shutdown) => Left::Stopped,
+            };
+            match left {
+                Left::Stopped => break,
+                Left::Reregistered => {
+                    // What is in flight is kept out by the new fence;
+                    // everything is said anew after reading.
+                    self.sending = None;
+                    resume = None;
+                }
+                Left::Away(_, Error::Compacted(_)) => resume = None,
+                Left::Away(revision, error) => {
+                    warn!(%error, "the store is away: units stay as they are");
+                    resume = revision;
+                    backoff.pause().await;
+                }
+            }
+        }
+        self.last_words().await;
+    }
+
+    /// From registration to the next loss: read the assignments (or resume the watch), then work
+    /// on what happens.
+    async fn round(&mut self, resume: &mut Option<Revision>, backoff: &mut Backoff) -> Left {
+        let fence = loop {
+            let standing = *self.standing.borrow_and_update();
+            if standing.epoch.is_some() {
+                break standing.fence;
+            }
+            if self.standing_changed().await.is_err() {
+                return Left::Stopped;
+            }
+        };
+        let read = match *resume {
+            Some(revision) => match self.resume(revision).await {
+                Ok(Some(watch)) => Ok((revision, watch)),
+                Ok(None) => self.read_all().await,
+                Err(error) => Err(error),
+            },
+            None => self.read_all().await,
+        };
+        match read {
+            Ok((revision, watch)) => {
+                *backoff = Backoff::new();
+                self.work(fence, revision, watch).await
+            }
+            Err(error) => Left::Away(*resume, error),
+        }
+    }
+
+    /// Watches on from a revision, if it is one of the store that was read: another one may have
+    /// taken its place meanwhile.
+    async fn resume(&mut self, revision: Revision) -> Result<Option<Watch>, Error> {
+        let before = identity(&self.store).await?;
+        let revision = match fleet_core::planted!("a broken watch goes on from now") {
+            true => before.1,
+            false => revision,
+        };
+        let watch = watch_own(&self.store, &self.machine, revision).await?;
+        let after = identity(&self.store).await?;
+        let is_same = |(cluster, newest): &StoreIdentity| {
+            self.hold.is_known(cluster.as_deref()) && *newest >= revision
+        };
+        let same = !self.hold.is_holding() && is_same(&before) && is_same(&after);
+        Ok(same.then_some(watch))
+    }
+
+    /// Reads all assignments and what was said of their units, and watches from there.
+    async fn read_all(&mut self) -> Result<(Revision, Watch), Error> {
+        // Asked before and after: another store may take its place in between; when it does so
+        // later, the watch breaks.
+        let (cluster, _) = identity(&self.store).await?;
+        let prefix = keys::assignments_of(self.machine.as_str());
+        let snapshot = self
+            .store
+            .read(Range {
+                prefix,
+                ..Range::default()
+            })
+            .await?;
+        let watch = watch_own(&self.store, &self.machine, snapshot.revision).await?;
+        let (still, newest) = identity(&self.store).await?;
+        if still != cluster || newest < snapshot.revision {
+            let why = "another store took its place while it was read";
+            return Err(Error::Unavailable(why.to_owned()));
+        }
+        let here = self.manager.observe_all();
+        if here.is_empty() {
+            self.hold.nothing_to_lose();
+        }
+        self.hold.judge(cluster.as_deref(), snapshot.revision);
+
+        // A unit that is here but not in the snapshot keeps running: absence is no order.
+        self.desired.clear();
+        self.orders.clear();
+        self.damaged.clear();
+        let revision = snapshot.revision;
+        for entry in snapshot.entries {
+            self.learn(&Event::Put(entry));
+        }
+        let mut units: BTreeSet<UnitName> = here.into_keys().collect();
+        units.extend(self.desired.keys().cloned());
+        self.publisher
+            .learn(units.iter().cloned().collect())
+            .await?;
+        self.dirty = units;
+        info!(revision, units = self.desired.len(), "assignments read");
+        Ok((revision, watch))
+    }
+
+    async fn work(&mut self, fence: Revision, mut revision: Revision, mut watch: Watch) -> Left {
+        let mut word = tokio::time::interval(WORD_EVERY);
+        word.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.step(fence);
+            self.hold.acted_on(revision);
+            let due = self.publisher.next_due().filter(|_| self.sending.is_none());
+            let manager = Arc::clone(&self.manager);
+            tokio::select! {
+                batch = watch.next() => match batch {
+                    // The cluster has got its name meanwhile, by which its store is known again.
+                    Some(Ok(_)) if self.hold.is_known(None) => return Left::Reregistered,
+                    Some(Ok(batch)) => {
+                        revision = batch.revision;
+                        self.take_in(batch);
+                    }
+                    Some(Err(error)) => return Left::Away(Some(revision), error),
+                    None => {
+                        let error = Error::Unavailable("the watch ended".to_owned());
+                        return Left::Away(Some(revision), error);
+                    }
+                },
+                changes = manager.changed() => self.systemd_changed(&changes),
+                Some(question) = self.asked.recv() => self.answer(question),
+                changed = self.standing.changed() => {
+                    let standing = *self.standing.borrow_and_update();
+                    if changed.is_err() {
+                        return Left::Stopped;
+                    }
+                    if standing.epoch.is_none() || standing.fence != fence {
+                        return Left::Reregistered;
+                    }
+                }
+                sent = OptionFuture::from(self.sending.as_mut()), if self.sending.is_some() => {
+                    self.sending = None;
+                    if let Some((batch, outcome)) = sent {
+                        self.sent(batch, &outcome);
+                        match outcome {
+                            Ok(_) => {}
+                            // The fence: presence was lost, or written by others. And what may
+                            // still be on its way must not arrive after what is said next.
+                            Err(Error::Conflict | Error::OutcomeUnknown(_)) => {
+                                return self.wait_for_fence(fence).await;
+                            }
+                            Err(error) => return Left::Away(Some(revision), error),
+                        }
+                    }
+                }
+                _ = word.tick(), if self.hold.is_holding() => self.look_for_a_word().await,
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            }
+        }
+    }
+
+    /// While this store is not believed: has somebody said that it is to be?
+    async fn look_for_a_word(&mut self) {
+        let wanted = [keys::ACCEPT_STORE.to_owned(), keys::CLUSTER.to_owned()];
+        let Ok(read) = self.store.read_keys(&wanted).await else {
+            return;
+        };
+        let found = |key: &str| read.entries.iter().find(|entry| entry.key == key);
+        let cluster = found(keys::CLUSTER)
+            .and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok());
+        let id = cluster.as_ref().map(|cluster| cluster.id.as_str());
+        if let Some(said) = found(keys::ACCEPT_STORE)
+            && self.hold.accept(said.mod_revision, id)
+        {
+            self.dirty.extend(self.desired.keys().cloned());
+            self.dirty.extend(self.manager.observe_all().into_keys());
+        }
+    }
+
+    /// Nothing can be said until there is another fence, by which everything older is kept out.
+    async fn wait_for_fence(&mut self, old: Revision) -> Left {
+        self.renew.notify_one();
+        loop {
+            let standing = *self.standing.borrow_and_update();
+            if standing.epoch.is_none() || standing.fence != old {
+                return Left::Reregistered;
+            }
+            if self.standing_changed().await.is_err() {
+                return Left::Stopped;
+            }
+        }
+    }
+
+    /// Waits for presence to change, and answers meanwhile.
+    async fn standing_changed(&mut self) -> Result<(), watch::error::RecvError> {
+        loop {
+            tokio::select! {
+                changed = self.standing.changed() => return changed,
+                Some(question) = self.asked.recv() => self.answer(question),
+            }
+        }
+    }
+
+    fn answer(&self, question: Question) {
+        let desired = self.desired.iter().map(|(unit, assignment)| {
+            let word = match assignment.order {
+                Order::Gone => "inactive",
+                Order::Loaded => "loaded",
+                Order::Launched => "launched",
+            };
+            (unit.to_string(), word)
+        });
+        let observed = self.manager.observe_all();
+        // Who asked may have given up.
+        let _ = question.send(Memory {
+            target_states: desired.collect(),
+            publisher: self.publisher.dump(),
+            subscribed: observed.keys().map(ToString::to_string).collect(),
+        });
+    }
+
+    /// Plans what is dirty, hands out the tasks and sends what is due.
+    fn step(&mut self, fence: Revision) {
+        let circumstances = Circumstances {
+            systemd: self.manager.trouble().is_none(),
+            may_start: self.standing.borrow().is_certain(),
+            hold: self.hold.is_holding(),
+        };
+        if circumstances.may_start && !self.was_certain {
+            // What could not be started while presence was uncertain is looked at again.
+            self.dirty.extend(self.desired.keys().cloned());
+        }
+        self.was_certain = circumstances.may_start;
+        let mut tasks = Vec::new();
+        for unit in std::mem::take(&mut self.dirty) {
+            tasks.extend(self.plan(&unit, circumstances));
+        }
+        if !tasks.is_empty() {
+            agent::in_order(&mut tasks);
+            for task in &tasks {
+                info!(unit = %task.unit, task = task.kind.as_str(), reason = task.reason, "task");
+                self.metrics.task(&task.kind);
+            }
+            self.manager.apply(tasks);
+        }
+        let due = self
+            .publisher
+            .next_due()
+            .is_some_and(|due| due <= Instant::now());
+        if due
+            && self.sending.is_none()
+            && let Some(batch) = self.publisher.batch(fence)
+        {
+            self.metrics.sent(batch.len());
+            self.sending = Some(Box::pin(batch.send(Arc::clone(&self.store))));
+        }
+    }
+
+    fn plan(&mut self, unit: &UnitName, circumstances: Circumstances) -> Vec<Task> {
+        if self.damaged.contains(unit) {
+            return Vec::new();
+        }
+        let observed = self.manager.observe(unit);
+        let assignment = self.desired.get(unit);
+        let plan = agent::plan_unit(unit, assignment, &observed, circumstances);
+        if plan.remark.as_ref() != self.remarks.get(unit) {
+            match plan.remark {
+                Some(remark) => {
+                    warn!(%unit, "{remark}");
+                    self.remarks.insert(unit.clone(), remark);
+                }
+                None => {
+                    self.remarks.remove(unit);
+                }
+            }
+        }
+        match plan.report {
+            Some(report) => {
+                let hash = assignment.map(|assignment| assignment.hash);
+                let state = agent::state_record(&report, &observed, hash);
+                let order = self.orders.get(unit).copied();
+                self.publisher.say(unit, state, report.settled, order);
+            }
+            None if assignment.is_none() && circumstances.systemd => self.forget(unit, &observed),
+            None => {}
+        }
+        plan.tasks
+    }
+
+    /// The cluster has forgotten a unit that was reported gone: so is what was said of it.
+    fn forget(&mut self, unit: &UnitName, observed: &Observed) {
+        if self.publisher.is_in_flight(unit) {
+            // Looked at again when it has arrived.
+            return;
+        }
+        let said_gone = self
+            .publisher
+            .published(unit)
+            .is_some_and(|state| state.reached == Reached::Gone);
+        let remembered = observed
+            .record
+            .as_ref()
+            .is_some_and(|record| record.phase == Phase::Gone);
+        if said_gone {
+            self.publisher.remove(unit);
+        } else if remembered && observed.working.is_none() {
+            self.manager.apply(vec![forget_task(unit)]);
+        }
+    }
+
+    fn take_in(&mut self, batch: WatchBatch) {
+        self.metrics.woken();
+        for event in &batch.events {
+            if let Some(unit) = self.learn(event) {
+                self.dirty.insert(unit);
+            }
+        }
+    }
+
+    /// Takes in one assignment and returns its unit.
+    fn learn(&mut self, event: &Event) -> Option<UnitName> {
+        let (key, value, revision) = match event {
+            Event::Put(entry) => (&entry.key, Some(&entry.value), entry.mod_revision),
+            Event::Delete { key, revision } => (key, None, *revision),
+        };
+        let keys::Key::Assignment(_, unit) = keys::parse(key) else {
+            return None;
+        };
+        let unit = match UnitName::parse(unit) {
+            Ok(unit) => unit,
+            Err(problem) => {
+                error!(key, %problem, "an assignment with no unit's name is passed over");
+                return None;
+            }
+        };
+        match value.map(|value| AssignmentRecord::decode(key, value)) {
+            None => {
+                self.desired.remove(&unit);
+                self.orders.remove(&unit);
+                self.damaged.remove(&unit);
+            }
+            Some(Ok(assignment)) => {
+                debug!(%unit, decision = %assignment.decision, order = assignment.order.as_str(), reason = assignment.reason, "assigned");
+                self.damaged.remove(&unit);
+                self.desired.insert(unit.clone(), assignment);
+                self.orders.insert(unit.clone(), revision);
+            }
+            Some(Err(problem)) => {
+                error!(%unit, %problem, "the unit is left as it is until its assignment can be read");
+                self.damaged.insert(unit.clone());
+            }
+        }
+        Some(unit)
+    }
+
+    fn systemd_changed(&mut self, changes: &Changes) {
+        self.metrics.systemd_changed();
+        self.dirty.extend(changes.units.iter().cloned());
+        if changes.everything {
+            self.dirty.extend(self.desired.keys().cloned());
+            self.dirty.extend(self.manager.observe_all().into_keys());
+            let trouble = self.manager.trouble();
+            if let Some(trouble) = &trouble {
+                error!(
+                    trouble,
+                    "systemd cannot be reached: this machine takes no new units"
+                );
+            }
+            self.record.send_if_modified(|record| {
+                let changed = record.trouble != trouble;
+                record.trouble = trouble;
+                changed
+            });
+        }
+    }
+
+    fn sent(&mut self, batch: Batch, outcome: &Result<Revision, Error>) {
+        if let Err(error) = outcome {
+            warn!(%error, "states were not written; they will be said again");
+        }
+        for unit in self.publisher.done(batch, outcome) {
+            // The assignment may be gone already; when the state is, so is what is remembered.
+            self.dirty.insert(unit);
+        }
+    }
+
+    /// Says what is still to be said, if the store is quick about it.
+    async fn last_words(&mut self) {
+        let Standing { epoch, fence, .. } = *self.standing.borrow();
+        if epoch.is_none() {
+            return;
+        }
+        let words = async {
+            if let Some(sending) = self.sending.take() {
+                let (batch, outcome) = sending.await;
+                self.publisher.done(batch, &outcome);
+                if outcome.is_err() {
+                    return;
+                }
+            }
+            while let Some(batch) = self.publisher.batch(fence) {
+                let (batch, outcome) = batch.send(Arc::clone(&self.store)).await;
+                self.publisher.done(batch, &outcome);
+                if outcome.is_err() {
+                    return;
+                }
+            }
+        };
+        // What is not said now is said by the next fleetd, which compares before it speaks.
+        let _ = tokio::time::timeout(LAST_WORDS, words).await;
+    }
+}
+
+fn forget_task(unit: &UnitName) -> Task {
+    Task {
+        unit: unit.clone(),
+        kind: TaskKind::Forget,
+        reason: "the cluster has forgotten it".to_owned(),
+    }
+}
+
+/// The id of the cluster that a store holds, if it has one yet, and the store's revision.
+type StoreIdentity = (Option<String>, Revision);
+
+async fn identity(store: &Arc<dyn Store>) -> Result<StoreIdentity, Error> {
+    let read = store.read_keys(&[keys::CLUSTER.to_owned()]).await?;
+    let cluster = read
+        .entries
+        .first()
+        .and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok());
+    Ok((cluster.map(|cluster| cluster.id), read.revision))
+}
+
+/// Follows the assignments of one machine and nothing else.
+async fn watch_own(
+    store: &Arc<dyn Store>,
+    machine: &MachineId,
+    after: Revision,
+) -> Result<Watch, Error> {
+    store
+        .watch(&keys::assignments_of(machine.as_str()), after)
+        .await
+}
