@@ -370,12 +370,7 @@ impl Presence {
 
     /// Keeps the lease alive and the record current; returns when the lease is lost.
     async fn keep(&mut self, mut registered: Registered) {
-        // The fleetd before has said other things: that it stops, or what was configured then.
-        let is_current = *self.record.borrow_and_update() == registered.published;
-        let mut next = match is_current {
-            true => registered.ttl / KEEPALIVES_PER_TTL,
-            false => Duration::ZERO,
-        };
+        let mut next = registered.ttl / KEEPALIVES_PER_TTL;
         let mut renew = false;
         loop {
             tokio::select! {
