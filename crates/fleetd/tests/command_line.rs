@@ -112,7 +112,7 @@ fn the_start_is_told_in_the_originals_words() {
     let stderr = String::from_utf8(out.stderr).unwrap();
     let version = concat!("v", env!("CARGO_PKG_VERSION"));
     let expected = format!(
-        "INFO Starting fleetd version {version} version=\"{version}\"\n\
+        "INFO Starting fleetd version {version}\n\
          INFO Using provided config file {}\n",
         file.display()
     );

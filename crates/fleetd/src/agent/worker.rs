@@ -356,7 +356,7 @@ impl Worker {
         if !tasks.is_empty() {
             agent::in_order(&mut tasks);
             for task in &tasks {
-                info!(unit = %task.unit, task = task.kind.as_str(), reason = task.reason, "task");
+                say(task);
                 self.metrics.task(&task.kind);
             }
             self.manager.apply(tasks);
@@ -558,4 +558,13 @@ async fn watch_own(
     store
         .watch(&keys::assignments_of(machine.as_str()), after)
         .await
+}
+
+/// A task that begins, with the words of the original's log line.
+fn say(task: &Task) {
+    let Task { unit, kind, reason } = task;
+    let kind = kind.as_str();
+    let (first, rest) = kind.split_at(1);
+    let original = format!("{}{rest}Unit", first.to_ascii_uppercase());
+    info!(%unit, task = kind, reason, "AgentReconciler task: type={original} job={unit}");
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_core::cluster::{Cluster, Settings};
-use fleet_core::plan::{Now, Subject};
+use fleet_core::plan::Now;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use super::commit::commit;
 use super::compact::Compactor;
 use super::intake::Intake;
 use super::leadership::{Leadership, raise};
+use super::log;
 use super::{EngineConfig, EngineMetrics};
 use crate::backoff::Backoff;
 use crate::clock;
@@ -183,12 +184,7 @@ impl<'a> Leader<'a> {
         #[cfg(fleet_sim)]
         crate::sim::planned(&self.cluster);
         if !plan.changes.is_empty() {
-            for change in &plan.changes {
-                match &change.subject {
-                    Subject::Unit(unit) => info!(%unit, reason = change.reason, "decided"),
-                    Subject::Machine(machine) => info!(%machine, reason = change.reason, "decided"),
-                }
-            }
+            plan.changes.iter().for_each(log::decided);
             self.metrics.changes(&plan.changes);
             let fence = self.leadership.compare();
             let done = commit(self.store, &fence, &plan.changes).await;

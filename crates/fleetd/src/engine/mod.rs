@@ -21,6 +21,7 @@ mod intake;
 mod intern;
 mod leader;
 mod leadership;
+mod log;
 mod metrics;
 
 #[cfg(test)]

@@ -216,6 +216,39 @@ fn the_lines_that_people_look_for_are_in_the_journal_with_their_fields() {
     let field = format!("F_LEADER={id}");
     let lines = cluster.host(other).journal(&["-o", "cat", &field]).unwrap();
     assert!(lines.contains(&format!("Engine leader is {id}")), "{lines}");
+    // What is decided and done names the unit in the line that journalctl shows, and why.
+    cluster.file("s@.service", &sleeper(""));
+    cluster.ok(&["start", "/units/s@1"]);
+    let scheduled = logged(
+        &cluster,
+        leader,
+        "Scheduled Unit(s@1.service) to Machine(",
+        "info",
+    );
+    assert!(
+        scheduled.contains(" order=launched reason=\"fewest units"),
+        "{scheduled}"
+    );
+    let here = (0..2).find(|host| scheduled.contains(&cluster.host(*host).machine_id().unwrap()));
+    let here = here.unwrap();
+    for (task, reason) in [
+        ("Load", "unit scheduled here but not loaded"),
+        (
+            "Start",
+            "unit currently loaded but desired state is launched",
+        ),
+    ] {
+        let line = format!("AgentReconciler task: type={task}Unit job=s@1.service");
+        let line = logged(&cluster, here, &line, "info");
+        assert!(line.ends_with(&format!("reason={reason:?}")), "{line}");
+    }
+    cluster.ok(&["destroy", "s@1"]);
+    logged(
+        &cluster,
+        leader,
+        "Unscheduled Job(s@1.service) from Machine(",
+        "info",
+    );
     // The next leader says whose place it took.
     let stop = ["systemctl", "stop", "fleet.service"];
     cluster.host(leader).run(&stop).unwrap();

@@ -1,5 +1,6 @@
 //! Logs: to the journal with their fields when systemd connected stderr to it, else as lines on
-//! stderr, `LEVEL message field=value`, in the original's levels and without times.
+//! stderr, `LEVEL message field=value`, in the original's levels and without times. The message in
+//! the journal has the same fields behind it, because `journalctl` shows only that.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -13,6 +14,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
+
+mod journal;
+mod said;
+
+use journal::Journal;
+use said::Said;
 
 /// Says from which level on is logged.
 #[derive(Clone)]
@@ -31,10 +38,7 @@ impl Verbosity {
 /// Starts logging.
 pub fn init(verbosity: i64) -> Verbosity {
     let (filter, handle) = reload::Layer::new(targets(verbosity));
-    let journal = stderr_is_journal()
-        .then(|| tracing_journald::layer().ok())
-        .flatten()
-        .map(|journal| journal.with_syslog_identifier("fleetd".to_owned()));
+    let journal = stderr_is_journal().then(|| Journal::new().ok()).flatten();
     let subscriber = Registry::default();
     // A second start in one process (tests) keeps the first.
     let _ = match journal {
@@ -83,15 +87,12 @@ where
 {
     fn format_event(
         &self,
-        context: &FmtContext<'_, S, N>,
+        _: &FmtContext<'_, S, N>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        write!(writer, "{} ", event.metadata().level())?;
-        context
-            .field_format()
-            .format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        let level = event.metadata().level();
+        writeln!(writer, "{level} {}", Said::by(event).line())
     }
 }
 
@@ -146,8 +147,7 @@ mod tests {
             tracing::error!("last");
         });
         let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
-        let expected =
-            "INFO Starting fleetd version v1 version=\"v1\" n=2\nDEBUG shown\nERROR last\n";
+        let expected = "INFO Starting fleetd version v1 n=2\nDEBUG shown\nERROR last\n";
         assert_eq!(text, expected);
     }
 }
