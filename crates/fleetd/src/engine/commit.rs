@@ -21,7 +21,8 @@ pub(crate) struct Committed {
     pub(crate) transactions: u64,
 }
 
-/// Writes all changes. After an error an unknown part of them is written.
+/// Writes all changes. After an error an unknown part of them is written, but nothing is under
+/// way any more, unless the error says that this is not known.
 pub(crate) async fn commit(
     store: &Arc<dyn Store>,
     fence: &Compare,
@@ -31,8 +32,10 @@ pub(crate) async fn commit(
     for wave in waves(changes) {
         let mut waiting = pack(fence, wave).into_iter();
         let mut flying = FuturesUnordered::new();
+        let mut failure = None;
         loop {
-            while flying.len() < MAX_IN_FLIGHT
+            while failure.is_none()
+                && flying.len() < MAX_IN_FLIGHT
                 && let Some(txn) = waiting.next()
             {
                 let store = Arc::clone(store);
@@ -43,12 +46,25 @@ pub(crate) async fn commit(
                     done.revision = done.revision.max(revision);
                     done.transactions += 1;
                 }
-                Some(Err(error)) => return Err(error),
+                // What flies beside it is awaited: it might arrive after the next plan.
+                Some(Err(error)) => failure = Some(worse(failure, error)),
                 None => break,
             }
         }
+        if let Some(error) = failure {
+            return Err(error);
+        }
     }
     Ok(done)
+}
+
+/// The first failure, but an unknown outcome counts more: only that one is dangerous.
+fn worse(before: Option<Error>, now: Error) -> Error {
+    match (before, now) {
+        (_, unknown @ Error::OutcomeUnknown(_)) => unknown,
+        (Some(before), _) => before,
+        (None, now) => now,
+    }
 }
 
 /// Parts of a plan that may be written in any order; the parts themselves follow each other. A
@@ -156,5 +172,89 @@ fn size(op: &Op) -> usize {
     match op {
         Op::Put { key, value, .. } => key.len() + value.len(),
         Op::Delete { key } => key.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use fleet_core::name::UnitName;
+
+    use super::*;
+    use crate::store::{LeaseId, Range, Snapshot, Watch};
+
+    /// Refuses the first transaction at once, and leaves each later one unanswered after a while.
+    #[derive(Default)]
+    struct Late {
+        asked: AtomicUsize,
+        answered: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Store for Late {
+        async fn read(&self, _: Range) -> Result<Snapshot, Error> {
+            Err(Error::Unavailable("not asked".to_owned()))
+        }
+        async fn read_keys(&self, _: &[String]) -> Result<Snapshot, Error> {
+            Err(Error::Unavailable("not asked".to_owned()))
+        }
+        async fn watch(&self, _: &str, _: Revision) -> Result<Watch, Error> {
+            Err(Error::Unavailable("not asked".to_owned()))
+        }
+        async fn commit(&self, _: Txn) -> Result<Revision, Error> {
+            let outcome = match self.asked.fetch_add(1, Ordering::SeqCst) {
+                0 => Err(Error::Conflict),
+                _ => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    Err(Error::OutcomeUnknown("no answer".to_owned()))
+                }
+            };
+            self.answered.fetch_add(1, Ordering::SeqCst);
+            outcome
+        }
+        async fn grant(&self, _: Duration) -> Result<(LeaseId, Duration), Error> {
+            Err(Error::Unavailable("not asked".to_owned()))
+        }
+        async fn keep_alive(&self, _: LeaseId) -> Result<Duration, Error> {
+            Err(Error::Unavailable("not asked".to_owned()))
+        }
+        async fn revoke(&self, _: LeaseId) -> Result<(), Error> {
+            Err(Error::Unavailable("not asked".to_owned()))
+        }
+        async fn compact(&self, _: Revision) -> Result<(), Error> {
+            Err(Error::Unavailable("not asked".to_owned()))
+        }
+        fn describe(&self) -> String {
+            "late".to_owned()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_under_way_when_a_plan_has_failed_and_the_worst_is_told() {
+        let late = Arc::new(Late::default());
+        let store: Arc<dyn Store> = Arc::clone(&late) as _;
+        let changes: Vec<Change> = (0..3 * MAX_TXN_OPS)
+            .map(|n| {
+                let unit = UnitName::parse(&format!("u{n}.service")).unwrap();
+                Change {
+                    subject: Subject::Unit(unit.clone()),
+                    writes: vec![Write::Placement(unit, None)],
+                    reason: String::new(),
+                }
+            })
+            .collect();
+        let fence = Compare::CreateRevision(keys::LEADER.to_owned(), 1);
+        let outcome = commit(&store, &fence, &changes).await;
+        assert!(
+            matches!(outcome, Err(Error::OutcomeUnknown(_))),
+            "{outcome:?}"
+        );
+        assert_eq!(
+            late.answered.load(Ordering::SeqCst),
+            late.asked.load(Ordering::SeqCst)
+        );
     }
 }
