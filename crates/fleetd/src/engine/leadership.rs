@@ -146,8 +146,8 @@ impl Campaign<'_> {
                 key: entry.key.clone(),
             }],
         };
-        if let Some(entry) = cluster {
-            let (compare, op) = raise(entry, self.version)?;
+        // A damaged one freezes itself alone; lower versions see who leads.
+        if let Some(Ok((compare, op))) = cluster.map(|entry| raise(entry, self.version)) {
             txn.compares.push(compare);
             txn.ops.push(op);
         }

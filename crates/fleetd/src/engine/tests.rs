@@ -333,6 +333,23 @@ async fn a_newer_engine_takes_over_and_an_older_one_leads_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_newer_engine_takes_over_though_the_clusters_record_is_damaged() {
+    let store = MemoryStore::new();
+    present(&store, "m1").await;
+    let mut old = start_version(&store, "m1", 1);
+    led_by(&store, "m1").await;
+    cluster_engine(&store, 1).await;
+    put(&store, keys::CLUSTER.to_owned(), b"damage".to_vec(), None).await;
+    let _new = start_version(&store, "m2", 2);
+    led_by(&store, "m2").await;
+    old.becomes(Role::Following).await;
+    wish(&store, "a.service").await;
+    placed(&store, "a.service").await;
+    let cluster = get(&store, keys::CLUSTER).await.unwrap();
+    assert_eq!(cluster.value, b"damage");
+}
+
+#[tokio::test(start_paused = true)]
 async fn leadership_is_given_back_when_it_is_forbidden_and_taken_again() {
     let store = MemoryStore::new();
     present(&store, "m1").await;
