@@ -130,7 +130,8 @@ impl Publisher {
         settled: bool,
         order: Option<Revision>,
     ) {
-        if self.published.get(unit) == Some(&state) {
+        // What is on its way there may say otherwise.
+        if self.published.get(unit) == Some(&state) && !self.is_in_flight(unit) {
             self.pending.remove(unit);
             return;
         }
@@ -280,6 +281,10 @@ impl Publisher {
                     if state.reached == Reached::Gone {
                         gone.push(unit.clone());
                     }
+                    let pending = self.pending.get(&unit);
+                    if pending.is_some_and(|pending| pending.state.as_ref() == Some(&state)) {
+                        self.pending.remove(&unit);
+                    }
                     self.published.insert(unit, state);
                 }
                 (Ok(_), None) => {
@@ -298,5 +303,71 @@ impl Publisher {
             }
         }
         gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet_core::hash::UnitHash;
+    use fleet_core::records::{Decision, Reached};
+
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    fn state(sub: &str) -> StateRecord {
+        StateRecord {
+            load: "loaded".to_owned(),
+            active: "active".to_owned(),
+            sub: sub.to_owned(),
+            hash: UnitHash::of(b""),
+            decision: Decision::default(),
+            reached: Reached::Launched,
+            invocation_id: String::new(),
+            description: String::new(),
+            why: None,
+            log: Vec::new(),
+        }
+    }
+
+    /// What happens while a state is on its way is not lost, and not said twice.
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_while_a_state_is_on_its_way_is_said_next() {
+        let store = MemoryStore::new();
+        let machine = MachineId::new("m1");
+        let presence = Txn {
+            ops: vec![Op::Put {
+                key: keys::machine("m1"),
+                value: Vec::new(),
+                lease: None,
+            }],
+            ..Txn::default()
+        };
+        let fence = store.commit(presence).await.unwrap();
+        let mut publisher = Publisher::new(Arc::clone(&store) as _, machine);
+        let unit = UnitName::parse("a.service").unwrap();
+        let key = keys::state("a.service", "m1");
+        // (said before it is sent, while it is on its way, what stands there when all is said)
+        for (before, meanwhile, writes) in [
+            ("running", None, 1),
+            ("reload", Some("running"), 2),
+            ("reload", Some("reload"), 1),
+            ("running", Some("exited"), 2),
+        ] {
+            publisher.say(&unit, state(before), true, None);
+            let mut n_writes = 0;
+            while let Some(batch) = publisher.batch(fence) {
+                if let (0, Some(meanwhile)) = (n_writes, meanwhile) {
+                    publisher.say(&unit, state(meanwhile), true, None);
+                }
+                let (batch, outcome) = batch.send(Arc::clone(&store) as _).await;
+                outcome.as_ref().unwrap();
+                publisher.done(batch, &outcome);
+                n_writes += 1;
+            }
+            let there = store.read_keys(std::slice::from_ref(&key)).await.unwrap();
+            let there = StateRecord::decode(&key, &there.entries[0].value).unwrap();
+            assert_eq!(there.sub, meanwhile.unwrap_or(before));
+            assert_eq!(n_writes, writes, "{before}, {meanwhile:?}");
+        }
     }
 }
