@@ -301,6 +301,9 @@ async fn http(
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_BUFFER)
         .title_case_headers(true)
+        // Who has closed its own half still gets its answer, as from the original. One that is
+        // gone altogether is noticed at the next write, at the latest that of a wait's heartbeat.
+        .half_close(true)
         .serve_connection(TokioIo::new(Unstalled::new(stream)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

@@ -10,10 +10,13 @@ use crate::listen::{self, Listener};
 
 /// Serves a cluster as fleetd does, on a socket in a directory of its own.
 pub(super) fn serve(cluster: &Cluster) -> (tempfile::TempDir, std::path::PathBuf) {
+    serve_router(router(cluster.state.clone()))
+}
+
+fn serve_router(router: axum::Router) -> (tempfile::TempDir, std::path::PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("fleet.sock");
     let listener = Listener::Unix(UnixListener::bind(&path).unwrap());
-    let router = router(cluster.state.clone());
     let (stop, shutdown) = watch::channel(false);
     tokio::spawn(async move {
         listen::serve(vec![listener], router, Arc::default(), shutdown).await;
@@ -227,6 +230,27 @@ async fn a_client_of_http_1_0_is_answered() {
         conversation(&path, b"GET /fleet/v1/units HTTP/1.0\r\n\r\n").await,
         "HTTP/1.0 200 OK\nContent-Type: application/json\nServer: fleetd/v1.2.3\nContent-Length: 2\n\n{}"
     );
+}
+
+#[tokio::test]
+async fn who_has_nothing_more_to_say_is_answered() {
+    // An answer that is not there at once, as when etcd is asked.
+    let late = axum::routing::get(async || {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        "late"
+    });
+    let (_directory, path) = serve_router(axum::Router::new().route("/", late));
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    // As `printf … | nc -N -U /run/fleet.sock` and fd-forward do at the end of their input.
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer:?}");
+    assert!(answer.ends_with("late"), "{answer:?}");
 }
 
 #[tokio::test]
