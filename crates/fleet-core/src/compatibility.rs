@@ -88,6 +88,20 @@ fn every_key_and_specifier_of_x_fleet_has_its_row() {
 }
 
 #[test]
+fn every_key_of_x_fleet_is_in_the_manual_page() {
+    const PAGE: &str = include_str!("../../../contrib/man/fleet.unit.5");
+    // A hyphen is written so, lest it be a dash.
+    let page = PAGE.replace("\\-", "-");
+    for key in known() {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        assert!(
+            page.split(|c| !word(c)).any(|found| found == key),
+            "fleet.unit(5) lacks {key}"
+        );
+    }
+}
+
+#[test]
 fn every_error_of_names_and_requirements_is_quoted_as_it_is_said() {
     let long = format!("{}.service", "a".repeat(256));
     for name in [

@@ -158,7 +158,8 @@ fn failed(error: Error) -> CommandError {
         "Error retrieving list of active machines from fleet API ({})",
         api.message
     );
-    if matches!(error, Error::Answer { .. }) {
+    // Whoever refuses a request (4xx) has said why: then it is not the store.
+    if error.code().is_some_and(|code| code >= 500) {
         message.push_str(
             "\nPossible issues:\n  etcd is unhealthy and/or lost quorum\n  \
              connection cannot be established to any etcd servers",

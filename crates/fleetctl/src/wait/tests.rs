@@ -54,6 +54,19 @@ fn said(events: Vec<Event>) -> Vec<String> {
 }
 
 #[test]
+fn where_no_machine_was_asked_none_is_counted() {
+    let circle = Progress {
+        reason: "MachineOf goes in a circle: a.service → a.service".into(),
+        ..line("a.service", "pending", false)
+    };
+    let mut waits = Waits::new(vec![start("a.service")], BOUNDS, now());
+    assert_eq!(
+        said(waits.progress(&circle, now())),
+        ["no machine runs a.service yet: MachineOf goes in a circle: a.service → a.service"]
+    );
+}
+
+#[test]
 fn a_pending_unit_is_told_once_and_given_up_early() {
     let begin = now();
     let mut waits = Waits::new(vec![start("a.service")], BOUNDS, begin);

@@ -26,9 +26,9 @@ pub(super) fn pending_text(progress: &Progress) -> String {
         false => refusals.join(", "),
     };
     let considered = progress.considered;
-    let mut text = match refused >= considered {
+    let mut text = match considered > 0 && refused >= considered {
         true => format!("0 of {considered} machines may run {}", progress.name),
-        // Not all have been refused one by one: the reason has the rest.
+        // None was asked, or not all have refused it one by one: the reason has the rest.
         false => format!("no machine runs {} yet", progress.name),
     };
     if !why.is_empty() {

@@ -145,6 +145,20 @@ rc=1
 }
 
 #[test]
+fn a_refusal_says_itself_why() {
+    let mut session = Session::new();
+    session.cluster.lock().unwrap().outage =
+        Some((403, "plaintext TCP is served on loopback only"));
+    session.run("fleetctl list-machines").shows(
+        "
+$ fleetctl list-machines
+2> Error retrieving list of active machines from fleet API (googleapi: Error 403: plaintext TCP is served on loopback only)
+rc=1
+",
+    );
+}
+
+#[test]
 fn nothing_to_list_and_fields_that_do_not_exist() {
     let mut session = Session::new();
     session.cluster.lock().unwrap().machines.clear();
