@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use fleet_sandbox::wait_for;
+use fleet_sandbox::{Sandbox, wait_for};
+use tokio::time::Instant;
 
-use crate::cluster::{Cluster, SOON, sleeper, told};
+use crate::cluster::{Cluster, FAILOVER, SOON, sleeper, told};
+use crate::package;
 
 const CONF: &str = "/etc/fleet/fleet.conf";
 
@@ -415,4 +417,57 @@ fn an_orderly_stop_ends_in_time_while_etcd_hangs_and_units_stay() {
         .unwrap();
     cluster.wait_for_machines(0, 1);
     assert_eq!(cluster.invocations(&["a.service"]), before);
+}
+
+#[test]
+fn a_crash_is_no_absence_and_a_broken_configuration_is_tried_again_without_haste() {
+    // Time enough for a computer that others share; that the shipped times fit is another test.
+    let cluster = Cluster::with(Sandbox::builder().hosts(2).fleet_conf("agent_ttl=10s"));
+    cluster.start("everywhere.service", "Global=true");
+    let before = cluster.invocations(&["everywhere.service"]);
+    let (epoch, pid) = (package::epoch(&cluster), show(&cluster, 0, "MainPID"));
+    let kill = [
+        "systemctl",
+        "kill",
+        "--kill-whom=main",
+        "-s",
+        "KILL",
+        "fleet.service",
+    ];
+    cluster.host(0).run(&kill).unwrap();
+    let comes_back = |what: &str| {
+        wait_for(what, FAILOVER, || {
+            let (now, state) = (
+                show(&cluster, 0, "MainPID"),
+                show(&cluster, 0, "ActiveState"),
+            );
+            let is_back = state == "active" && now != pid;
+            is_back.then_some(()).ok_or(format!("{state} {now}"))
+        })
+        .unwrap();
+    };
+    comes_back("another fleetd");
+    cluster.wait_until_complete();
+    assert_eq!(
+        package::epoch(&cluster),
+        epoch,
+        "presence ended for a moment"
+    );
+
+    let original = conf(&cluster, 0);
+    cluster.host(0).write_file(CONF, "nonsense\n").unwrap();
+    cluster.host(0).run(&kill).unwrap();
+    let restarts = || show(&cluster, 0, "NRestarts").parse::<u32>().unwrap();
+    let (first, begin) = (restarts(), Instant::now());
+    wait_for("four more attempts", FAILOVER, || {
+        let now = restarts();
+        (now >= first + 4).then_some(()).ok_or(now.to_string())
+    })
+    .unwrap();
+    // Half a second each; the first may have begun before.
+    assert!(begin.elapsed() >= Duration::from_millis(1_500));
+    // Whoever mends the file needs to do no more.
+    cluster.host(0).write_file(CONF, &original).unwrap();
+    comes_back("fleetd with its configuration mended");
+    assert_eq!(cluster.invocations(&["everywhere.service"]), before);
 }

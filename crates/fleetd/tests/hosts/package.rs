@@ -278,7 +278,7 @@ fn exposure(host: &Host) -> f64 {
 }
 
 /// When this machine's presence began: a lease that ended in between would make another.
-fn epoch(cluster: &Cluster) -> String {
+pub(crate) fn epoch(cluster: &Cluster) -> String {
     let id = cluster.host(0).machine_id().unwrap();
     let key = format!("/_coreos.com/fleet/machines/{id}");
     let servers = cluster.sandbox.etcd_servers().unwrap().join(",");
