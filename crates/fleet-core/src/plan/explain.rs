@@ -97,7 +97,8 @@ impl Planner<'_> {
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
         let mut considered = 0;
         for (id, machine) in &self.cluster.machines {
-            if machine.status == MemberStatus::Retired || search.except == Some(id) {
+            let is_none = machine.status == MemberStatus::Retired || machine.was_never_seen();
+            if is_none || search.except == Some(id) {
                 continue;
             }
             considered += 1;

@@ -88,6 +88,18 @@ fn a_unit_that_is_brought_over_goes_where_it_ran_if_it_may() {
 }
 
 #[test]
+fn a_machine_that_was_never_here_refuses_nothing() {
+    let shown = run("
+        machine m1
+        cordon m9
+        unit a.service launched MachineMetadata=zone=z1
+        plan
+    ");
+    assert!(shown.contains("[1×MachineMetadata zone=z1]"), "{shown}");
+    assert!(!shown.contains("is lost"), "{shown}");
+}
+
+#[test]
 fn a_unit_goes_where_its_machine_id_says() {
     assert_snapshot!(run("
         machine aaaaaaaa1
