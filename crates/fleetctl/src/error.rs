@@ -59,6 +59,9 @@ impl CommandError {
 
 /// What can be done about a failed request.
 pub(crate) fn cures(error: &client::Error) -> Vec<String> {
+    if let Some(why) = error.store_trouble() {
+        return vec![format!("fleetd cannot reach its store: {why}")];
+    }
     let cure = match error {
         client::Error::Connect {
             endpoint, source, ..

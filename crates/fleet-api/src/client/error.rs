@@ -66,6 +66,9 @@ pub enum Error {
     },
 }
 
+/// What every fleetd says while its store is away.
+const STORE_AWAY: &str = "fleet server unable to communicate with etcd";
+
 impl Error {
     /// The HTTP status, if fleetd answered.
     pub fn code(&self) -> Option<u16> {
@@ -79,6 +82,17 @@ impl Error {
     /// fleetd says that the thing does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Error::Answer { code: 404, .. })
+    }
+
+    /// Why fleetd cannot use its store, if it says so. The original had one sentence for it, which
+    /// people's scripts know; API v2 has the reason behind it.
+    pub fn store_trouble(&self) -> Option<&str> {
+        match self {
+            Error::Answer {
+                code: 503, message, ..
+            } => message.strip_prefix(STORE_AWAY)?.strip_prefix(": "),
+            _ => None,
+        }
     }
 
     /// As the original's client shows it, for messages that must read the same:
@@ -95,6 +109,9 @@ impl Error {
                 ..
             } if message.is_empty() => {
                 format!("googleapi: got HTTP response code {code} with body: {body}")
+            }
+            Error::Answer { .. } if self.store_trouble().is_some() => {
+                format!("googleapi: Error 503: {STORE_AWAY}")
             }
             Error::Answer { code, message, .. } => format!("googleapi: Error {code}: {message}"),
             Error::NoWay(_) | Error::NoV2 | Error::Protocol { .. } => self.to_string(),
@@ -146,6 +163,30 @@ mod tests {
             error("").to_string(),
             "fleetd answered 500 without a reason (request r1)"
         );
+    }
+
+    #[test]
+    fn why_the_store_is_away_stands_apart_from_the_originals_sentence() {
+        let error = |code, message: &str| Error::Answer {
+            code,
+            message: message.into(),
+            request_id: String::new(),
+            body: String::new(),
+        };
+        let away = error(503, &format!("{STORE_AWAY}: etcd http://a: no connection"));
+        assert_eq!(
+            away.original_form(),
+            format!("googleapi: Error 503: {STORE_AWAY}")
+        );
+        assert_eq!(away.store_trouble(), Some("etcd http://a: no connection"));
+        for (code, message) in [(503, STORE_AWAY), (503, "a: b"), (500, "a: b")] {
+            let other = error(code, message);
+            assert_eq!(
+                other.original_form(),
+                format!("googleapi: Error {code}: {message}")
+            );
+            assert_eq!(other.store_trouble(), None);
+        }
     }
 
     #[test]

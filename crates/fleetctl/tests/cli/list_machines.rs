@@ -145,6 +145,38 @@ rc=1
 }
 
 #[test]
+fn why_the_store_is_away_is_a_hint_behind_the_originals_words() {
+    let mut session = Session::new();
+    session.cluster.lock().unwrap().outage = Some((
+        503,
+        "fleet server unable to communicate with etcd: etcd http://a:2379: no connection within 1s",
+    ));
+    session
+        .run("fleetctl list-machines")
+        .run("fleetctl list-units")
+        .run("fleetctl start a")
+        .shows(
+            "
+$ fleetctl list-machines
+2> Error retrieving list of active machines from fleet API (googleapi: Error 503: fleet server unable to communicate with etcd)
+2> Possible issues:
+2>   etcd is unhealthy and/or lost quorum
+2>   connection cannot be established to any etcd servers
+2> hint: fleetd cannot reach its store: etcd http://a:2379: no connection within 1s
+rc=1
+$ fleetctl list-units
+2> Error retrieving list of units from repository: googleapi: Error 503: fleet server unable to communicate with etcd
+2> hint: fleetd cannot reach its store: etcd http://a:2379: no connection within 1s
+rc=1
+$ fleetctl start a
+2> Error creating units: error retrieving Unit(a.service) from Registry: googleapi: Error 503: fleet server unable to communicate with etcd
+2> hint: fleetd cannot reach its store: etcd http://a:2379: no connection within 1s
+rc=1
+",
+        );
+}
+
+#[test]
 fn a_refusal_says_itself_why() {
     let mut session = Session::new();
     session.cluster.lock().unwrap().outage =
