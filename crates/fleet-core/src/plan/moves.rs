@@ -25,8 +25,7 @@ pub(crate) enum Cause {
     Drained,
     ShutDown,
     ReplacedBy(UnitName),
-    /// Its machine has changed, or the unit that it follows has moved. The unit itself is as it
-    /// was.
+    /// The unit that it follows has moved. The unit itself is as it was.
     Unfit(No),
 }
 
@@ -86,7 +85,7 @@ impl Planner<'_> {
             .cluster
             .may_stay(name, needs, home, &mut Default::default())
         {
-            Err(no @ (No::Metadata(_) | No::PeerElsewhere(_))) => Some(Cause::Unfit(no)),
+            Err(no @ No::PeerElsewhere(_)) => Some(Cause::Unfit(no)),
             _ => None,
         }
     }

@@ -268,7 +268,7 @@ fn a_drain_that_is_taken_back_keeps_what_has_not_arrived_elsewhere() {
 }
 
 #[test]
-fn a_machine_that_no_longer_fits_is_left_by_the_group_before_it_stops() {
+fn a_group_stops_where_it_no_longer_fits_before_it_starts_elsewhere() {
     assert_snapshot!(run("
         machine m1 region=eu
         machine m2 region=eu
@@ -289,14 +289,12 @@ fn a_machine_that_no_longer_fits_is_left_by_the_group_before_it_stops() {
       side.service on m1: MachineOf a.service [launched@m1]
     agents:
     plan:
-      a.service on m2, leaving m1: it may not stay on m1: MachineMetadata region=eu; fewest units (0) of the machines that may run it [launched@m2]
-      side.service on m2, leaving m1: it may not stay on m1: MachineOf a.service is on another machine; MachineOf a.service [launched@m2]
+      a.service leaving m1: it may not stay on m1: MachineMetadata region=eu; waits until m1 has stopped it [gone@m1]
+      side.service leaving m1: it may not stay on m1: MachineOf a.service is not placed; waits until m1 has stopped it [gone@m1]
     agent m2:
-      a.service m2 has started it [gone@m1]
-      side.service m2 has started it [gone@m1]
     agent m1:
-      a.service on m2: it may not stay on m1: MachineMetadata region=eu; fewest units (0) of the machines that may run it [-@m1]
-      side.service on m2: it may not stay on m1: MachineOf a.service is on another machine; MachineOf a.service [-@m1]
+      a.service on m2: fewest units (0) of the machines that may run it [-@m1, launched@m2]
+      side.service on m2: MachineOf a.service [-@m1, launched@m2]
     agents:
     ");
 }
