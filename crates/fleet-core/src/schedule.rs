@@ -488,6 +488,7 @@ impl Cluster {
             self.peers_match(needs, id, &along).map_err(|_| no())?;
             let others = self.conflicting(follower, needs, machine);
             if others.iter().any(|other| !along.contains(other))
+                || self.replacer(follower, needs, machine).is_some()
                 || unit.back_off(id, search.now_ms).is_some()
             {
                 return Err(no());
