@@ -24,8 +24,8 @@ pub(crate) struct Machine {
     pub(crate) status: MemberStatus,
     /// Its own metadata, overlaid by the wish.
     pub(crate) metadata: BTreeMap<String, String>,
-    /// The drain that its units have been looked at with.
-    pub(crate) drained: bool,
+    /// Why its units were to leave it when they were last looked at.
+    pub(crate) left_for: LeftFor,
     /// Takes new units.
     pub(crate) open: bool,
     /// When this planner first saw it absent, in its monotonic milliseconds.
@@ -41,6 +41,13 @@ pub(crate) struct Machine {
     pub(crate) replaces: PatternSet,
 }
 
+/// Why the units of a machine are to leave it. A drain takes turns, a shutdown does not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct LeftFor {
+    drain: bool,
+    shutdown: bool,
+}
+
 impl Default for Machine {
     fn default() -> Self {
         Machine {
@@ -53,7 +60,7 @@ impl Default for Machine {
             // Until it is reviewed nothing is decided about it.
             status: MemberStatus::Suspect,
             metadata: BTreeMap::new(),
-            drained: false,
+            left_for: LeftFor::default(),
             open: false,
             vanished_at: None,
             units: BTreeMap::new(),
@@ -108,7 +115,15 @@ impl Machine {
 
     /// Units do not come to it, or back to it.
     pub(crate) fn is_being_left(&self) -> bool {
-        self.wish.drain || self.is_shutting_down()
+        self.left_for_now() != LeftFor::default()
+    }
+
+    /// Why its units are to leave it.
+    pub(crate) fn left_for_now(&self) -> LeftFor {
+        LeftFor {
+            drain: self.wish.drain,
+            shutdown: self.is_shutting_down(),
+        }
     }
 
     /// Whether the unit is wanted here.

@@ -421,6 +421,10 @@ impl Cluster {
             self.marks
                 .units
                 .extend(followers.into_iter().flatten().cloned());
+            // A follower of both this unit and another may let that other one move now.
+            self.marks
+                .units
+                .extend(self.waiting.for_room.iter().cloned());
         }
         let needs = unit.wish.as_ref().map(|wish| wish.requirements.clone());
 

@@ -83,8 +83,8 @@ impl Planner<'_> {
             return;
         };
         let old_status = std::mem::replace(&mut machine.status, status);
-        let is_left = machine.is_being_left();
-        let was_drained = std::mem::replace(&mut machine.drained, is_left);
+        let left_for = machine.left_for_now();
+        let drain_changed = std::mem::replace(&mut machine.left_for, left_for) != left_for;
         let known = machine.presence.as_ref().map(|presence| &presence.metadata);
         let own = known.or(machine.member.as_ref().map(|member| &member.metadata));
         let metadata = own.map(|own| machine.wish.merged(own)).unwrap_or_default();
@@ -109,7 +109,6 @@ impl Planner<'_> {
             self.cluster.marks.units.extend(for_room);
         }
         self.write_member(id, status, reason);
-        let drain_changed = was_drained != self.is_drained(id);
         self.mark_units_of(id, old_status, drain_changed, metadata_changed);
         if drain_changed {
             self.cluster.drains.remove(id);
@@ -118,10 +117,6 @@ impl Planner<'_> {
             self.cluster.explain.all = true;
             self.cluster.look_at_globals_of(id);
         }
-    }
-
-    fn is_drained(&self, id: &MachineId) -> bool {
-        self.cluster.machines.get(id).is_some_and(|m| m.drained)
     }
 
     /// Marks the units of a machine that its change concerns.

@@ -248,8 +248,8 @@ proptest! {
 /// Histories that broke a promise once.
 #[test]
 fn histories_that_once_failed_keep_the_promises() {
-    use Step::{Present, Refuse, Unit, Wait};
-    let histories: [&[Step]; 1] = [
+    use Step::{Cut, Present, Refuse, Unit, Wait, Wish};
+    let histories: [&[Step]; 3] = [
         // A unit that is replaced moves on, and its follower cannot come along.
         &[
             Unit(0, 11, 0),
@@ -261,6 +261,30 @@ fn histories_that_once_failed_keep_the_promises() {
             Unit(2, 11, 0),
             Wait(0),
             Refuse(0, 2),
+            Wait(0),
+        ],
+        // A drained unit can leave once what its follower needs, too, has found a place.
+        &[
+            Unit(2, 5, 0),
+            Unit(0, 7, 0),
+            Present(2, 1),
+            Cut(0),
+            Wait(0),
+            Wish(2, 5),
+            Present(0, 1),
+            Unit(1, 0, 0),
+            Wait(0),
+        ],
+        // A machine that is being drained shuts down: now all leave at once.
+        &[
+            Unit(4, 7, 0),
+            Present(3, 1),
+            Unit(0, 0, 0),
+            Wait(0),
+            Present(0, 0),
+            Wish(3, 6),
+            Wait(0),
+            Present(3, 0),
             Wait(0),
         ],
     ];
@@ -357,7 +381,11 @@ fn keeps_the_promises(steps: &[Step]) -> Result<(), TestCaseError> {
         if only_losses && !replaces {
             for (unit, machines) in &before {
                 if machines.is_disjoint(&absent) {
-                    prop_assert_eq!(Some(machines), after.get(unit));
+                    // A machine that refused it may be tried again by now.
+                    let kept = after
+                        .get(unit)
+                        .is_some_and(|after| machines.is_subset(after));
+                    prop_assert!(kept, "{unit}");
                 }
             }
         }
