@@ -346,3 +346,24 @@ fn new_contents_stop_first_though_the_machine_fits_no_longer() {
       a.service on m2: fewest units (0) of the machines that may run it [-@m1, launched@m2]
     ");
 }
+
+#[test]
+fn a_group_that_waits_for_a_followers_other_peer_leaves_when_that_has_its_place() {
+    let shown = run("
+        machine m2 r=eu
+        unit a.service launched MachineMetadata=r=eu
+        unit d.service launched MachineOf=a.service MachineOf=b.service
+        plan
+        drain m2
+        unit b.service launched MachineMetadata=r=eu
+        machine m3 r=eu
+        plan
+    ");
+    for line in [
+        "a.service on m3, leaving m2: m2 is being drained",
+        "b.service on m3",
+        "d.service on m3",
+    ] {
+        assert!(shown.contains(line), "{line:?} in:\n{shown}");
+    }
+}
