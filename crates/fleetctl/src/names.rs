@@ -1,6 +1,6 @@
 //! What the arguments of a verb mean: unit names, patterns, and the files that belong to them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use fleet_core::glob::Glob;
@@ -90,12 +90,32 @@ pub(crate) fn matching_files(arg: &str) -> Vec<UnitArg> {
     args.collect()
 }
 
-/// Each name once, where it first stands.
-pub(crate) fn without_repetition(args: Vec<UnitArg>) -> Vec<UnitArg> {
-    let mut seen = BTreeSet::new();
-    let mut args = args;
-    args.retain(|arg| seen.insert(arg.name.clone()));
-    args
+/// Each name once, where it first stands; and those whose file is passed over for that, with the
+/// argument that counts.
+pub(crate) fn without_repetition(args: Vec<UnitArg>) -> (Vec<UnitArg>, Vec<(UnitArg, String)>) {
+    let mut first: BTreeMap<String, usize> = BTreeMap::new();
+    let mut kept: Vec<UnitArg> = Vec::new();
+    let mut passed_over = Vec::new();
+    for arg in args {
+        match first.get(&arg.name).and_then(|at| kept.get(*at)) {
+            None => {
+                first.insert(arg.name.clone(), kept.len());
+                kept.push(arg);
+            }
+            Some(counts) if is_another_file(&counts.file(), &arg.file()) => {
+                let counts = counts.arg.clone();
+                passed_over.push((arg, counts));
+            }
+            Some(_) => {}
+        }
+    }
+    (kept, passed_over)
+}
+
+/// The other one is a file, and not this one by another path.
+fn is_another_file(this: &Path, other: &Path) -> bool {
+    let other = other.canonicalize();
+    other.is_ok_and(|other| this.canonicalize().ok() != Some(other))
 }
 
 fn base(arg: &str) -> &str {

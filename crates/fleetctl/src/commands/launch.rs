@@ -71,7 +71,7 @@ pub(crate) async fn known_or_submitted(
     args: &[String],
     launch: Launch,
 ) -> Result<Option<Vec<UnitView>>, CommandError> {
-    let args = without_repetition(args.iter().map(|arg| UnitArg::new(arg)).collect());
+    let args = each_once(context, args.iter().map(|arg| UnitArg::new(arg)).collect());
     let names: Vec<String> = args.iter().map(|arg| arg.name.clone()).collect();
     let mut existing = known(context, &names).await?;
     let create = CreateFlags::default();
@@ -138,7 +138,18 @@ async fn expand(
         }
         expanded.append(&mut matching);
     }
-    Ok(without_repetition(expanded))
+    Ok(each_once(context, expanded))
+}
+
+/// One unit has one file, however many are given.
+fn each_once(context: &Context<'_>, args: Vec<UnitArg>) -> Vec<UnitArg> {
+    let (args, passed_over) = without_repetition(args);
+    for (arg, counts) in passed_over {
+        let (file, name) = (arg.arg, arg.name);
+        let warning = format!("{file} is passed over: Unit {name} is taken from {counts}");
+        context.ui.warning(&warning);
+    }
+    args
 }
 
 async fn wishes(

@@ -102,3 +102,20 @@ rc=1
 ",
     );
 }
+
+#[test]
+fn of_several_files_for_one_unit_the_first_counts_and_the_others_are_told() {
+    let mut session = Session::new();
+    session
+        .file("hello.service", HELLO)
+        .file("v2/hello.service", "[Service]\nExecStart=/bin/b\n");
+    session
+        .run("fleetctl submit hello ./hello.service v2/hello.service none/hello")
+        .shows(
+            "
+$ fleetctl submit hello ./hello.service v2/hello.service none/hello
+Unit hello.service inactive
+2> WARNING: v2/hello.service is passed over: Unit hello.service is taken from hello.service
+",
+        );
+}
