@@ -12,7 +12,7 @@ SYSCONFDIR ?= /etc
 PROFILE ?= dist
 BIN ?= target/$(PROFILE)
 
-.PHONY: demo demo-down test build packages lint bench deny dist install uninstall deb
+.PHONY: demo demo-down test soak build packages lint bench deny dist install uninstall deb
 
 demo: build
 	scripts/demo.sh $(DEMO)
@@ -47,6 +47,10 @@ packages:
 lint: packages
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Random histories from fresh seeds, for some minutes.
+soak: packages
+	scripts/soak.sh
 
 bench: build
 	scripts/bench.sh
