@@ -274,6 +274,9 @@ impl Planner<'_> {
         let Some(order) = wish.order(name) else {
             return;
         };
+        if wish.requirements.global {
+            return; // It was an ordinary unit when it was noted.
+        }
         // Since it was noted, others may have gone their way.
         let home = self
             .cluster

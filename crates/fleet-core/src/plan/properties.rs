@@ -248,8 +248,8 @@ proptest! {
 /// Histories that broke a promise once.
 #[test]
 fn histories_that_once_failed_keep_the_promises() {
-    use Step::{Cut, Present, Refuse, Unit, Wait, Wish};
-    let histories: [&[Step]; 3] = [
+    use Step::{Agent, Cut, Present, Refuse, Unit, Wait, Wish};
+    let histories: [&[Step]; 4] = [
         // A unit that is replaced moves on, and its follower cannot come along.
         &[
             Unit(0, 11, 0),
@@ -285,6 +285,29 @@ fn histories_that_once_failed_keep_the_promises() {
             Wish(3, 6),
             Wait(0),
             Present(3, 0),
+            Wait(0),
+        ],
+        // A unit whose turn to leave a drained machine it was becomes global.
+        &[
+            Unit(5, 11, 0),
+            Cut(0),
+            Present(1, 1),
+            Present(2, 0),
+            Present(0, 0),
+            Unit(8, 13, 0),
+            Cut(0),
+            Present(2, 0),
+            Wait(0),
+            Present(2, 1),
+            Wait(0),
+            Wish(1, 6),
+            Unit(8, 0, 0),
+            Wait(0),
+            Present(1, 0),
+            Unit(5, 14, 0),
+            Agent(1),
+            Wait(0),
+            Wish(1, 6),
             Wait(0),
         ],
     ];
