@@ -37,6 +37,10 @@ const STAY: Duration = Duration::from_secs(65);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// So many looks in a row find nothing to do before a cluster counts as settled: six seconds, in
+/// which the lease of a process that died just before the faults ended has run out, too.
+const CALM_LOOKS: u32 = 12;
+
 /// One fleetd.
 struct Process {
     life: Arc<Life>,
@@ -461,7 +465,7 @@ impl World {
     async fn settle(&mut self) {
         let bound = Instant::now() + SETTLE_BOUND;
         let mut calm = 0;
-        while calm < 3 {
+        while calm < CALM_LOOKS {
             tokio::time::sleep(LOOK).await;
             for violation in fleetd::sim::take_violations() {
                 self.sim
