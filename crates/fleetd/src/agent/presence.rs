@@ -390,7 +390,11 @@ impl Presence {
             match self.publish(&mut registered, renew).await {
                 Ok(()) => renew = false,
                 Err(Error::Conflict | Error::LeaseGone) => return,
-                Err(error) => warn!(%error, "this machine's record was not updated"),
+                Err(error) => {
+                    warn!(%error, "this machine's record was not updated");
+                    // It may have been all the same: what is wanted then is written in any case.
+                    renew = true;
+                }
             }
             let sent = clock::boottime();
             match self.store.keep_alive(registered.lease).await {

@@ -370,6 +370,26 @@ async fn presence_goes_on_though_the_store_answers_only_half() {
     assert_eq!(after.registered().await, epoch);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_trouble_that_ends_while_nobody_knows_whether_it_was_told_is_taken_back() {
+    let (store, dir) = (Flaky::new(), tempfile::tempdir().unwrap());
+    let mut fleetd = start(&store, dir.path(), TTL, record("b1", "10.0.0.1"));
+    fleetd.registered().await;
+    let trouble = |entry: &Entry| {
+        MachineRecord::decode(&entry.key, &entry.value)
+            .unwrap()
+            .trouble
+    };
+    store.loses_answers.store(true, Ordering::Relaxed);
+    fleetd
+        .record
+        .send_modify(|record| record.trouble = Some("no systemd".to_owned()));
+    until(&*store, "the trouble", |entry| trouble(entry).is_some()).await;
+    store.loses_answers.store(false, Ordering::Relaxed);
+    fleetd.record.send_modify(|record| record.trouble = None);
+    until(&*store, "its end", |entry| trouble(entry).is_none()).await;
+}
+
 /// A fleetd that dies at once each time must not keep its machine busy, and one that crashes once
 /// is back while its lease lives.
 #[test]
@@ -392,6 +412,8 @@ fn systemd_restarts_fleetd_before_its_lease_ends_and_without_haste() {
 struct Flaky {
     store: Arc<MemoryStore>,
     away: AtomicBool,
+    /// What is committed is never answered.
+    loses_answers: AtomicBool,
 }
 
 impl Flaky {
@@ -399,6 +421,7 @@ impl Flaky {
         Arc::new(Flaky {
             store: MemoryStore::new(),
             away: AtomicBool::new(false),
+            loses_answers: AtomicBool::new(false),
         })
     }
 }
@@ -418,7 +441,11 @@ impl Store for Flaky {
         self.store.watch(prefix, after).await
     }
     async fn commit(&self, txn: Txn) -> Result<Revision, Error> {
-        self.store.commit(txn).await
+        let revision = self.store.commit(txn).await?;
+        match self.loses_answers.load(Ordering::Relaxed) {
+            true => Err(Error::OutcomeUnknown("the answer was lost".to_owned())),
+            false => Ok(revision),
+        }
     }
     async fn grant(&self, ttl: Duration) -> Result<(LeaseId, Duration), Error> {
         self.store.grant(ttl).await
