@@ -1,14 +1,20 @@
 //! Taking a sandbox down from its record alone, whatever became of its maker.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
 use crate::error::At;
 use crate::program::UMOUNT;
 use crate::record::{Claim, claim, list, lock, run_directory};
+use crate::wait::wait_for;
 use crate::{Error, Result, limits, network, nspawn};
+
+/// A copy into a host's tree takes a fraction of it.
+const LAST_COPY: Duration = Duration::from_secs(30);
 
 /// Removes everything of a sandbox. A sandbox that does not exist, or is half gone, is no error.
 ///
@@ -82,14 +88,18 @@ fn remove_tree(directory: &Path) -> Result<()> {
     for mount in mounts_below(&mounts, directory).into_iter().rev() {
         UMOUNT.run(&["--lazy", &mount])?;
     }
-    match fs::remove_dir_all(directory) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::File {
-            what: "remove",
-            path: directory.to_owned(),
-            source: e,
-        }),
-        _ => Ok(()),
-    }
+    let failed = |source| Error::File {
+        what: "remove",
+        path: directory.to_owned(),
+        source,
+    };
+    // A copy that an `up` which was killed had begun ends by itself, and fills the tree meanwhile.
+    let what = format!("{} to be left alone", directory.display());
+    wait_for(&what, LAST_COPY, || match fs::remove_dir_all(directory) {
+        Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => Err(e),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Ok(())),
+        other => Ok(other.map_err(failed)),
+    })?
 }
 
 fn mounts_below(mountinfo: &str, directory: &Path) -> Vec<String> {

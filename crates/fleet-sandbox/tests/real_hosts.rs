@@ -503,7 +503,8 @@ fn nothing_is_left_of_an_up_that_was_killed_halfway() {
 
 /// Stands in for fleetd: says READY and starts a child, as fleetd never would.
 const STAND_IN: &str = "#!/bin/sh\ncat /etc/fleet/fleet.conf >/run/fleet/conf\nsleep 4711 &\n\
-    systemd-notify --ready\nexec sleep 4712\n";
+    exec perl -MSocket -e 'socket(S, PF_UNIX, SOCK_DGRAM, 0) or die $!; \
+    send(S, \"READY=1\", 0, sockaddr_un($ENV{NOTIFY_SOCKET})) or die $!; exec qw(sleep 4712)'\n";
 
 #[test]
 fn fleetd_is_started_restarted_and_is_not_its_units() {
