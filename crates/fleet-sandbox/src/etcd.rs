@@ -14,6 +14,9 @@ use crate::program::{ETCD, ETCDCTL, output_of, tail};
 use crate::record::{MemberRecord, Record, claim_for_use, load};
 use crate::{Error, Result, wait_for};
 
+/// An etcd that ends at once is started again for so long.
+const AGAIN_BOUND: Duration = Duration::from_secs(5);
+
 /// Of one HTTP request. A member that elects a leader answers within two seconds.
 const REQUEST_BOUND: Duration = Duration::from_secs(5);
 /// From start to health: an election, on a shared disk.
@@ -215,7 +218,12 @@ pub(crate) fn start(record: &Record, member: &MemberRecord) -> Result<()> {
     ] {
         argv.push(format!("--{flag}={value}"));
     }
-    member.scope.start(&argv, &[], &member.log)
+    // Beside other sandboxes that come and go it has ended at once, now and then; not twice.
+    wait_for(
+        &format!("start of etcd member {}", member.name),
+        AGAIN_BOUND,
+        || member.scope.start(&argv, &[], &member.log),
+    )
 }
 
 /// Waits until a member serves, which needs a majority.
