@@ -218,7 +218,7 @@ pub(crate) fn start(record: &Record, member: &MemberRecord) -> Result<()> {
     ] {
         argv.push(format!("--{flag}={value}"));
     }
-    // Beside other sandboxes that come and go it has ended at once, now and then; not twice.
+    // Beside other sandboxes that come and go it has ended at once, now and then. Why is not known.
     wait_for(
         &format!("start of etcd member {}", member.name),
         AGAIN_BOUND,
