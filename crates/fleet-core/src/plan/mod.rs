@@ -15,11 +15,13 @@ use crate::records::{
     AssignmentRecord, Decision, MachineId, MemberRecord, Order, PlacementRecord, Refusal,
 };
 
+mod back_off;
 mod explain;
 mod global;
 mod machines;
 mod moves;
 mod ordinary;
+mod placing;
 
 pub use moves::DEFAULT_DRAIN_PARALLEL;
 
@@ -110,9 +112,9 @@ pub(crate) struct Planner<'c> {
     touched: BTreeMap<UnitName, Touched>,
     machine_changes: Vec<Change>,
     /// Units to be placed once all releases are known.
-    pub(crate) to_place: BTreeMap<UnitName, ordinary::Among>,
+    pub(crate) to_place: BTreeMap<UnitName, placing::Among>,
     /// Units to be placed after their peers.
-    pub(crate) after_peers: BTreeMap<UnitName, ordinary::Among>,
+    pub(crate) after_peers: BTreeMap<UnitName, placing::Among>,
     /// Units that have begun to wait: their reasons are given at the end.
     pub(crate) new_waits: std::collections::BTreeSet<UnitName>,
     /// Whether another plan has to follow at once.
