@@ -5,10 +5,11 @@
 
 mod audit;
 mod chance;
+mod driver;
+mod host;
 mod life;
 mod scenario;
 mod store;
-mod systemd;
 mod users;
 mod world;
 

@@ -1,0 +1,322 @@
+//! The simulated computers: a systemd with jobs and invocations, and files that end with the boot.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use fleet_core::agent::LaunchRecord;
+use fleet_core::hash::UnitHash;
+use fleet_core::name::UnitName;
+use fleet_core::records::Decision;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::audit::{Running, short};
+use crate::chance::{Sim, lock};
+use crate::driver::Driver;
+use crate::store::Center;
+
+/// A computer. It outlives its fleetd; what is below /run does not outlive its power.
+pub struct Host {
+    pub id: String,
+    pub number: usize,
+    pub sim: Arc<Sim>,
+    pub center: Arc<Center>,
+    state: Mutex<HostState>,
+}
+
+#[derive(Default)]
+struct HostState {
+    boot: u64,
+    units: BTreeMap<UnitName, HostUnit>,
+    driver: Weak<Driver>,
+    next_job: u64,
+    next_invocation: u64,
+}
+
+/// One unit on a computer.
+#[derive(Clone, Default)]
+pub struct HostUnit {
+    pub file: Option<(UnitHash, Arc<str>)>,
+    pub record: Option<LaunchRecord>,
+    pub active: &'static str,
+    pub sub: &'static str,
+    pub invocation: String,
+    pub running: Option<Running>,
+    pub job: Option<Job>,
+}
+
+#[derive(Clone)]
+pub struct Job {
+    id: u64,
+    pub is_start: bool,
+}
+
+/// How a unit behaves, by its name in ExecStart: `/bin/slow`, `/bin/fails`, …
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Behaviour {
+    Runs,
+    Slow,
+    Fails,
+    /// systemd cannot load it on machines with an odd number.
+    Odd,
+    Ends,
+}
+
+impl Behaviour {
+    pub fn of(text: &str) -> Behaviour {
+        let command = text
+            .lines()
+            .find_map(|line| line.strip_prefix("ExecStart=/bin/"));
+        match command.and_then(|command| command.split(' ').next()) {
+            Some("slow") => Behaviour::Slow,
+            Some("fails") => Behaviour::Fails,
+            Some("odd") => Behaviour::Odd,
+            Some("ends") => Behaviour::Ends,
+            _ => Behaviour::Runs,
+        }
+    }
+}
+
+impl Host {
+    pub fn new(number: usize, sim: &Arc<Sim>, center: &Arc<Center>) -> Arc<Host> {
+        Arc::new(Host {
+            id: format!("{number:08x}{:024x}", 0xf1ee7),
+            number,
+            sim: Arc::clone(sim),
+            center: Arc::clone(center),
+            state: Mutex::default(),
+        })
+    }
+
+    pub fn boot_id(&self) -> String {
+        format!("boot-{}", lock(&self.state).boot)
+    }
+
+    /// Where its fleetd keeps small files.
+    pub fn run_directory(&self) -> PathBuf {
+        PathBuf::from(format!("/run/{}", self.id))
+    }
+
+    /// The power is cut: nothing runs any more, and what was below /run is gone.
+    pub fn lose_power(&self) {
+        let mut state = lock(&self.state);
+        state.boot += 1;
+        state.units.clear();
+        fleetd::sim::remove_files_below(&self.run_directory());
+    }
+
+    /// A new fleetd drives its systemd.
+    pub fn is_driven_by(&self, driver: &Arc<Driver>) {
+        lock(&self.state).driver = Arc::downgrade(driver);
+    }
+
+    pub fn driver(&self) -> Option<Arc<Driver>> {
+        lock(&self.state).driver.upgrade()
+    }
+
+    pub fn units(&self) -> BTreeMap<UnitName, HostUnit> {
+        lock(&self.state).units.clone()
+    }
+
+    /// A running unit dies by itself.
+    pub fn kill_one(&self) {
+        let victim = {
+            let state = lock(&self.state);
+            let running = state
+                .units
+                .iter()
+                .filter(|(_, unit)| unit.active == "active");
+            let running: Vec<_> = running.map(|(name, _)| name.clone()).collect();
+            (!running.is_empty()).then(|| running[self.sim.below(running.len())].clone())
+        };
+        if let Some(unit) = victim {
+            self.sim
+                .note("unit-died", format_args!("{unit} on {}", short(&self.id)));
+            self.change(&unit, |unit| {
+                unit.active = "failed";
+                unit.sub = "failed";
+                unit.running = None;
+            });
+        }
+    }
+
+    pub fn change<T>(&self, name: &UnitName, change: impl FnOnce(&mut HostUnit) -> T) -> T {
+        let (result, driver, seen) = {
+            let mut state = lock(&self.state);
+            let unit = state.units.entry(name.clone()).or_default();
+            let result = change(unit);
+            let seen = unit.clone();
+            if seen.file.is_none() && seen.record.is_none() && seen.is_down() && seen.job.is_none()
+            {
+                state.units.remove(name);
+            }
+            (result, state.driver.upgrade(), seen)
+        };
+        if let Some(driver) = driver {
+            driver.signal(name, &seen);
+        }
+        result
+    }
+
+    pub fn unit(&self, name: &UnitName) -> HostUnit {
+        lock(&self.state)
+            .units
+            .get(name)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// A new job takes the place of the one before, as systemd's replace mode does.
+    fn new_job(&self, name: &UnitName, is_start: bool) -> (u64, u64) {
+        let (id, boot) = {
+            let mut state = lock(&self.state);
+            state.next_job += 1;
+            (state.next_job, state.boot)
+        };
+        self.change(name, |unit| unit.job = Some(Job { id, is_start }));
+        (id, boot)
+    }
+
+    /// Whether a job is still the unit's job, in the same boot.
+    fn is_current(&self, name: &UnitName, (id, boot): (u64, u64)) -> bool {
+        let state = lock(&self.state);
+        let job = state.units.get(name).and_then(|unit| unit.job.as_ref());
+        state.boot == boot && job.is_some_and(|job| job.id == id)
+    }
+
+    /// Starts (or restarts) a unit; the job's result is told when it is over.
+    pub fn start(
+        self: &Arc<Self>,
+        name: &UnitName,
+        record: &LaunchRecord,
+        restart: bool,
+    ) -> oneshot::Receiver<&'static str> {
+        let (tell, told) = oneshot::channel();
+        let unit = self.unit(name);
+        if !restart && unit.active == "active" {
+            let _ = tell.send("done");
+            return told;
+        }
+        let is_superseded = self
+            .center
+            .audit
+            .starts(&self.id, name.as_str(), record.decision);
+        if let (true, Some(running)) = (restart, &unit.running) {
+            self.center
+                .audit
+                .stops(&self.id, name.as_str(), record.decision, running);
+        }
+        let text = unit.file.as_ref().map(|(_, text)| Arc::clone(text));
+        let behaviour = Behaviour::of(text.as_deref().unwrap_or_default());
+        let stop_time = if restart && !unit.is_down() { 20 } else { 0 };
+        let time = match behaviour {
+            Behaviour::Slow => self.sim.between(200, 12_000),
+            _ => self.sim.between(1, 40),
+        } + Duration::from_millis(stop_time);
+        let job = self.new_job(name, true);
+        let invocation = {
+            let mut state = lock(&self.state);
+            state.next_invocation += 1;
+            format!("{:08x}{:024x}", self.number, state.next_invocation)
+        };
+        let running = Running {
+            since: Instant::now(),
+            decision: record.decision,
+            hash: record.hash,
+            restarts: record.restarts,
+            is_superseded,
+        };
+        self.sim.note(
+            "start-job",
+            format_args!(
+                "{name} on {} {} {invocation}",
+                short(&self.id),
+                record.decision
+            ),
+        );
+        self.change(name, |unit| {
+            unit.active = "activating";
+            unit.sub = "start";
+            unit.invocation = invocation;
+            unit.running = Some(running);
+        });
+        let (host, name) = (Arc::clone(self), name.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            if !host.is_current(&name, job) {
+                let _ = tell.send("canceled");
+                return;
+            }
+            let fails = behaviour == Behaviour::Fails;
+            host.change(&name, |unit| {
+                unit.job = None;
+                (unit.active, unit.sub) = match behaviour {
+                    Behaviour::Fails => ("failed", "failed"),
+                    Behaviour::Ends => ("inactive", "dead"),
+                    _ => ("active", "running"),
+                };
+                if unit.is_down() {
+                    unit.running = None;
+                }
+            });
+            let _ = tell.send(if fails { "failed" } else { "done" });
+        });
+        told
+    }
+
+    pub fn stop(
+        self: &Arc<Self>,
+        name: &UnitName,
+        decision: Decision,
+    ) -> oneshot::Receiver<&'static str> {
+        let (tell, told) = oneshot::channel();
+        let unit = self.unit(name);
+        if let Some(running) = &unit.running {
+            self.center
+                .audit
+                .stops(&self.id, name.as_str(), decision, running);
+        }
+        let text = unit.file.as_ref().map(|(_, text)| Arc::clone(text));
+        let time = match Behaviour::of(text.as_deref().unwrap_or_default()) {
+            Behaviour::Slow => self.sim.between(200, 8_000),
+            _ => self.sim.between(1, 40),
+        };
+        let job = self.new_job(name, false);
+        self.sim.note(
+            "stop-job",
+            format_args!("{name} on {} {decision}", short(&self.id)),
+        );
+        if !unit.is_down() {
+            self.change(name, |unit| {
+                unit.active = "deactivating";
+                unit.sub = "stop-sigterm";
+            });
+        }
+        let (host, name) = (Arc::clone(self), name.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            if !host.is_current(&name, job) {
+                let _ = tell.send("canceled");
+                return;
+            }
+            host.change(&name, |unit| {
+                unit.job = None;
+                if !unit.is_down() {
+                    unit.active = "inactive";
+                    unit.sub = "dead";
+                }
+                unit.running = None;
+            });
+            let _ = tell.send("done");
+        });
+        told
+    }
+}
+
+impl HostUnit {
+    pub fn is_down(&self) -> bool {
+        matches!(self.active, "" | "inactive" | "failed")
+    }
+}

@@ -1,0 +1,288 @@
+//! What befalls the cluster, and how it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetd::store::codec::{Document, LeaderRecord};
+use fleetd::store::keys;
+use fleetd::store::{Range, Store};
+use tokio::time::Instant;
+
+use super::World;
+use crate::chance::lock;
+use crate::host::Host;
+use crate::scenario::{Fault, Scenario};
+use crate::store::{Cut, Weather};
+
+/// What ends a fault.
+pub(super) enum Undo {
+    Start(usize),
+    Heal(usize),
+    ClearSky,
+    StoreUp,
+    StoreBack,
+}
+
+impl World {
+    fn later(&mut self, after: Duration, undo: Undo) {
+        self.next_undo += 1;
+        let at = Instant::now() + after;
+        self.undo.insert((at, self.next_undo), undo);
+    }
+
+    fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Start(machine) => self.start(machine),
+            Undo::Heal(machine) => {
+                self.sim.note("healed", format_args!("{}", machine + 1));
+                self.cables[machine].set(Cut::default());
+            }
+            Undo::ClearSky => self.center.set_weather(Weather::default()),
+            Undo::StoreUp => {
+                self.sim.note("store-up", format_args!(""));
+                self.center.set_down(false);
+            }
+            Undo::StoreBack => {
+                self.sim.note("right-store", format_args!(""));
+                self.center.bring_back();
+            }
+        }
+    }
+
+    /// What befalls it, until the time is over.
+    pub(super) async fn suffer(&mut self, scenario: &Scenario) {
+        let end = Instant::now() + scenario.time;
+        let mut script = scenario.script.iter().peekable();
+        let begun = Instant::now();
+        let mut next = begun + self.pause(scenario);
+        loop {
+            let undo = self.undo.keys().next().copied();
+            let scripted = script.peek().map(|(at, ..)| begun + *at);
+            let wake = [Some(end), Some(next), scripted, undo.map(|(at, _)| at)];
+            let wake = wake.into_iter().flatten().min().unwrap_or(end);
+            let failed = self.sim.failed.notified();
+            if tokio::time::timeout_at(wake, failed).await.is_ok() {
+                return;
+            }
+            for violation in fleetd::sim::take_violations() {
+                self.sim
+                    .fail(format!("the leader's plan leaves: {violation}"));
+            }
+            let now = Instant::now();
+            if now >= end || self.sim.failure().is_some() {
+                return;
+            }
+            if let Some(key) = undo.filter(|(at, _)| *at <= now) {
+                if let Some(undo) = self.undo.remove(&key) {
+                    self.undo(undo);
+                }
+            } else if scripted.is_some_and(|at| at <= now) {
+                if let Some((_, fault, machine)) = script.next() {
+                    self.inflict(*fault, *machine).await;
+                }
+            } else if now >= next {
+                if !scenario.faults.is_empty() {
+                    let fault = self.sim.pick(&scenario.faults);
+                    let machine = self.sim.below(self.hosts.len());
+                    self.inflict(fault, machine).await;
+                }
+                next = Instant::now() + self.pause(scenario);
+            }
+        }
+    }
+
+    fn pause(&self, scenario: &Scenario) -> Duration {
+        match self.sim.below(3) {
+            0 => self.sim.between(0, 300),
+            _ => self.sim.between(300, scenario.fault_every_ms),
+        }
+    }
+
+    /// The machine that leads; else some other.
+    async fn leader(&self, otherwise: usize) -> usize {
+        let read = self
+            .center
+            .data()
+            .read_keys(&[keys::LEADER.to_owned()])
+            .await;
+        let entry = read.ok().and_then(|mut read| read.entries.pop());
+        let leader = entry.and_then(|e| LeaderRecord::decode(&e.key, &e.value).ok());
+        leader
+            .and_then(|leader| {
+                let is = |host: &Arc<Host>| host.id == leader.machine.as_str();
+                self.hosts.iter().position(is)
+            })
+            .unwrap_or(otherwise)
+    }
+
+    async fn inflict(&mut self, fault: Fault, machine: usize) {
+        let sim = Arc::clone(&self.sim);
+        sim.note(fault.name(), format_args!("on {}", machine + 1));
+        match fault {
+            Fault::Crash => {
+                self.kill(machine);
+                self.later(sim.between(50, 3_000), Undo::Start(machine));
+            }
+            Fault::CrashAtPoint => {
+                let Some(process) = &self.processes[machine] else {
+                    return;
+                };
+                let life = Arc::clone(&process.life);
+                life.end_after(1 + sim.below(30) as u64);
+                // It dies when it gets there; if nothing happens it lives on a little longer.
+                let _ = tokio::time::timeout(Duration::from_secs(2), life.over()).await;
+                self.kill(machine);
+                self.later(sim.between(50, 3_000), Undo::Start(machine));
+            }
+            Fault::CrashLeader => {
+                let machine = self.leader(machine).await;
+                self.kill(machine);
+                self.later(sim.between(50, 8_000), Undo::Start(machine));
+            }
+            Fault::Upgrade => {
+                if let Some(process) = self.processes[machine].take() {
+                    process.stop.send_replace(true);
+                    let ended = async {
+                        for task in process.tasks {
+                            let _ = task.await;
+                        }
+                    };
+                    // systemd kills what does not stop in time.
+                    let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
+                    process.life.end();
+                    lock(&self.town.apis)[machine] = None;
+                    self.later(sim.between(20, 6_000), Undo::Start(machine));
+                }
+            }
+            Fault::PowerCut => {
+                self.kill(machine);
+                self.hosts[machine].lose_power();
+                self.later(sim.between(500, 15_000), Undo::Start(machine));
+            }
+            Fault::PowerCutAll => {
+                for machine in 0..self.hosts.len() {
+                    self.kill(machine);
+                    self.hosts[machine].lose_power();
+                    self.later(sim.between(500, 15_000), Undo::Start(machine));
+                }
+            }
+            Fault::CrashAll => {
+                for machine in 0..self.hosts.len() {
+                    self.kill(machine);
+                    self.later(sim.between(50, 9_000), Undo::Start(machine));
+                }
+            }
+            Fault::Cut | Fault::CutLeader => {
+                let machine = match fault {
+                    Fault::CutLeader => self.leader(machine).await,
+                    _ => machine,
+                };
+                let cut = self.some_cut();
+                sim.note("cut", format_args!("{} {cut:?}", machine + 1));
+                self.cables[machine].set(cut);
+                self.later(sim.between(50, 12_000), Undo::Heal(machine));
+            }
+            Fault::CutAll => {
+                for machine in 0..self.hosts.len() {
+                    let cut = self.some_cut();
+                    self.cables[machine].set(cut);
+                    self.later(sim.between(1_000, 12_000), Undo::Heal(machine));
+                }
+            }
+            Fault::Loss | Fault::Slow => {
+                let share = 2 + sim.below(30);
+                self.center.set_weather(match fault {
+                    Fault::Loss => Weather {
+                        loss: share,
+                        slow: 0,
+                    },
+                    _ => Weather {
+                        loss: 0,
+                        slow: share,
+                    },
+                });
+                self.later(sim.between(500, 10_000), Undo::ClearSky);
+            }
+            Fault::Compact => {
+                let data = self.center.data();
+                let newest = data
+                    .read(Range {
+                        limit: Some(1),
+                        ..Range::default()
+                    })
+                    .await;
+                if let Ok(newest) = newest {
+                    let _ = data.compact(newest.revision).await;
+                }
+            }
+            Fault::BreakWatches => self.center.break_watches("the connection was reset"),
+            Fault::StoreDown => {
+                self.center.set_down(true);
+                self.later(sim.between(100, 12_000), Undo::StoreUp);
+            }
+            Fault::LeaseEnds => {
+                let key = match sim.below(2) {
+                    0 => keys::LEADER.to_owned(),
+                    _ => keys::machine(&self.hosts[machine].id),
+                };
+                let data = self.center.data();
+                let entry = data.read_keys(&[key]).await;
+                let lease = entry.ok().and_then(|mut e| e.entries.pop()?.lease);
+                if let Some(lease) = lease {
+                    self.center.audit.deceives(&self.hosts[machine].id);
+                    let _ = data.revoke(lease).await;
+                }
+            }
+            Fault::SystemdAway => {
+                if let Some(process) = &self.processes[machine] {
+                    process.driver.disconnect(sim.between(10, 4_000));
+                }
+            }
+            Fault::UnitDies => self.hosts[machine].kill_one(),
+            Fault::ClockJump => {
+                let hour = 3_600_000;
+                fleetd::sim::set_skew_ms(sim.pick(&[-hour, hour, 0, 90_000, -5_000]));
+            }
+            Fault::WipedStore => {
+                self.center.exchange();
+                self.later(sim.between(200, 8_000), Undo::StoreBack);
+            }
+        }
+    }
+
+    fn some_cut(&self) -> Cut {
+        self.sim.pick(&[
+            Cut {
+                requests: true,
+                answers: true,
+            },
+            Cut {
+                requests: true,
+                answers: false,
+            },
+            Cut {
+                requests: false,
+                answers: true,
+            },
+        ])
+    }
+
+    /// All faults end.
+    pub(super) async fn recover(&mut self) {
+        self.sim.note("recover", format_args!(""));
+        self.center.bring_back();
+        self.undo.clear();
+        self.center.set_down(false);
+        self.center.set_weather(Weather::default());
+        for machine in 0..self.hosts.len() {
+            self.cables[machine].set(Cut::default());
+            if self.processes[machine]
+                .as_ref()
+                .is_some_and(|p| p.life.is_over())
+            {
+                self.kill(machine);
+            }
+            self.start(machine);
+        }
+    }
+}
