@@ -163,10 +163,10 @@ impl Builder {
         };
         network::make_bridge(record)?;
         // etcd elects while the hosts boot; fleetd waits for it as it would anywhere.
-        record
-            .etcd
-            .iter()
-            .try_for_each(|member| etcd::start(record, member))?;
+        record.etcd.iter().try_for_each(|member| {
+            network::plug(record, member)?;
+            etcd::start(record, member)
+        })?;
         each(&record.hosts, |host| {
             tree::make(record, host)?;
             fleet
@@ -346,6 +346,10 @@ fn plan_member(record: &Record, index: u8) -> MemberRecord {
     let name = format!("{}-etcd{}", record.name, index + 1);
     MemberRecord {
         address: record.subnet.member(index),
+        mac: record.subnet.member_mac(index),
+        cable: record.subnet.member_cable(index),
+        netns: format!("fleet-sandbox-{name}"),
+        cut: false,
         data: record.directory.join(&name),
         log: record.directory.join(format!("{name}.log")),
         scope: Scope::plan(&record.name, &name),

@@ -11,7 +11,7 @@ use crate::error::At;
 use crate::program::UMOUNT;
 use crate::record::{Claim, claim, list, lock, run_directory};
 use crate::wait::wait_for;
-use crate::{Error, Result, limits, network, nspawn};
+use crate::{Error, Result, etcd, limits, network, nspawn};
 
 /// A copy into a host's tree takes a fraction of it.
 const LAST_COPY: Duration = Duration::from_secs(30);
@@ -60,7 +60,7 @@ fn take_down(claim: &Claim) -> Result<()> {
         record
             .etcd
             .iter()
-            .for_each(|member| note(member.scope.kill()));
+            .for_each(|member| note(etcd::remove(member)));
         for host in hosts {
             note(host.join().unwrap_or_else(|_| {
                 Err(Error::Invalid("a thread that ended a host panicked".into()))

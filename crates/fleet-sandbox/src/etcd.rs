@@ -1,21 +1,19 @@
-//! Members of etcd: they run on the computer itself, on the bridge's addresses, so that
-//! cutting a host's cable cuts it off from etcd, and no host's power cut touches one.
+//! Members of etcd: each is a process of the computer with a network namespace and a cable of its
+//! own, so that a host's power cut touches none, and each can be cut off from all others.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::error::At;
 use crate::process::Process;
-use crate::program::{ETCD, ETCDCTL, output_of, tail};
-use crate::record::{MemberRecord, Record, claim_for_use, load};
-use crate::{Error, Result, wait_for};
-
-/// An etcd that ends at once is started again for so long.
-const AGAIN_BOUND: Duration = Duration::from_secs(5);
+use crate::program::{ETCD, ETCDCTL, NSENTER, output_of, tail};
+use crate::record::{MemberRecord, Record, claim_for_use, load, update};
+use crate::{Error, Result, network, wait_for};
 
 /// Of one HTTP request. A member that elects a leader answers within two seconds.
 const REQUEST_BOUND: Duration = Duration::from_secs(5);
@@ -41,6 +39,18 @@ impl Member {
             sandbox: sandbox.to_owned(),
             index,
         }
+    }
+
+    /// The member of this name in any sandbox; None: there is none.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn find(name: &str) -> Result<Option<Member>> {
+        let found = crate::record::list()?.into_iter().find_map(|record| {
+            let index = record.etcd.iter().position(|m| m.name == name)?;
+            Some(Member::new(&record.name, index))
+        });
+        Ok(found)
     }
 
     /// What is recorded of it.
@@ -128,6 +138,32 @@ impl Member {
         Ok(())
     }
 
+    /// Takes its network cable out: hosts and other members do not reach it, nor does the computer.
+    ///
+    /// # Errors
+    /// When ip(8) fails.
+    pub fn cut(&self) -> Result<()> {
+        self.set_cut(true)
+    }
+
+    /// Puts its network cable back.
+    ///
+    /// # Errors
+    /// When ip(8) fails.
+    pub fn heal(&self) -> Result<()> {
+        self.set_cut(false)
+    }
+
+    fn set_cut(&self, cut: bool) -> Result<()> {
+        let _claim = claim_for_use(&self.sandbox)?;
+        update(&self.sandbox, |record| {
+            if let Some(member) = record.etcd.get_mut(self.index) {
+                member.cut = cut;
+            }
+        })?;
+        network::set_cable(&self.record()?, !cut)
+    }
+
     /// etcd's revision: grows by one with each transaction that writes.
     ///
     /// # Errors
@@ -195,35 +231,97 @@ pub(crate) fn start(record: &Record, member: &MemberRecord) -> Result<()> {
         )));
     }
     fs::create_dir_all(&member.data).at("make directory", &member.data)?;
-    let cluster: Vec<String> = record
-        .etcd
-        .iter()
-        .map(|m| format!("{}=http://{}:2380", m.name, m.address))
-        .collect();
-    let (client, peer) = (
-        member.client_url(),
-        format!("http://{}:2380", member.address),
-    );
-    let mut argv = vec![ETCD.path()?.to_string_lossy().into_owned()];
+    let (client, peer) = (member.client_url(), member.peer_url());
+    let mut argv = vec![
+        NSENTER.path()?.to_string_lossy().into_owned(),
+        format!("--net={}", network::namespace(member).display()),
+        "--".to_owned(),
+        ETCD.path()?.to_string_lossy().into_owned(),
+        format!("--data-dir={}", member.data.display()),
+        "--logger=zap".to_owned(),
+    ];
+    argv.extend(membership(record, member));
     for (flag, value) in [
-        ("name", member.name.as_str()),
-        ("data-dir", &member.data.to_string_lossy()),
         ("listen-client-urls", &client),
         ("advertise-client-urls", &client),
         ("listen-peer-urls", &peer),
-        ("initial-advertise-peer-urls", &peer),
-        ("initial-cluster", &cluster.join(",")),
-        ("initial-cluster-token", &record.name),
-        ("logger", "zap"),
     ] {
         argv.push(format!("--{flag}={value}"));
     }
-    // Beside other sandboxes that come and go it has ended at once, now and then. Why is not known.
-    wait_for(
-        &format!("start of etcd member {}", member.name),
-        AGAIN_BOUND,
-        || member.scope.start(&argv, &[], &member.log),
-    )
+    member.scope.start(&argv, &[], &member.log)
+}
+
+/// Who a member is and who the others are, as flags that etcd and `etcdctl snapshot restore` share.
+fn membership(record: &Record, member: &MemberRecord) -> [String; 4] {
+    let peers: Vec<String> = record
+        .etcd
+        .iter()
+        .map(|m| format!("{}={}", m.name, m.peer_url()))
+        .collect();
+    [
+        format!("--name={}", member.name),
+        format!("--initial-advertise-peer-urls={}", member.peer_url()),
+        format!("--initial-cluster={}", peers.join(",")),
+        format!("--initial-cluster-token={}", record.name),
+    ]
+}
+
+/// Writes a snapshot of all keys and leases to a file, asked of the first member that answers.
+pub(crate) fn save_snapshot(record: &Record, file: &Path) -> Result<()> {
+    let mut last = Error::Invalid(format!("sandbox {} has no etcd", record.name));
+    for member in &record.etcd {
+        let mut command = ETCDCTL.command()?;
+        command
+            .env("ETCDCTL_API", "3")
+            .arg(format!("--endpoints={}", member.client_url()))
+            .args(["--dial-timeout=2s", "snapshot", "save"])
+            .arg(file);
+        match output_of(command, "") {
+            Ok(_) => return Ok(()),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}
+
+/// Kills all members and starts them on the contents of a snapshot: what etcd has is that of
+/// then, and its revision goes backwards. Members that were frozen or down run afterwards.
+pub(crate) fn restore_snapshot(record: &Record, file: &Path) -> Result<()> {
+    for member in &record.etcd {
+        member.scope.kill()?;
+    }
+    for member in &record.etcd {
+        remove_data(member)?;
+        let mut command = ETCDCTL.command()?;
+        command
+            .env("ETCDCTL_API", "3")
+            .args(["snapshot", "restore"])
+            .arg(file)
+            .arg(format!("--data-dir={}", member.data.display()))
+            .args(membership(record, member));
+        output_of(command, "")?;
+        start(record, member)?;
+    }
+    // One that is cut off cannot be asked.
+    let asked = record.etcd.iter().filter(|member| !member.cut);
+    asked.clone().try_for_each(await_health)
+}
+
+fn remove_data(member: &MemberRecord) -> Result<()> {
+    match fs::remove_dir_all(&member.data) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.at("remove", &member.data),
+    }
+}
+
+/// Ends a member and removes its namespace and cable. Nothing to do is no error; its data stay.
+pub(crate) fn remove(member: &MemberRecord) -> Result<()> {
+    member.scope.kill()?;
+    // One that an older build has made has none.
+    if member.netns.is_empty() {
+        return Ok(());
+    }
+    network::unplug(member)
 }
 
 /// Waits until a member serves, which needs a majority.

@@ -4,8 +4,8 @@
 //! container with its own systemd as PID 1, journal, D-Bus, machine id, network namespace and
 //! address on a bridge, in cgroups of its own: for fleetd, and for whoever tests it, a machine.
 //! It boots in a second and takes about 15 MB. Its power and its network cable can be cut.
-//! etcd runs beside the hosts, on the bridge's addresses. What runs in it is real: systemd
-//! starts the units, etcd keeps the keys; nothing is simulated.
+//! Members of etcd run beside the hosts, each with an address and a cable of its own. What runs in
+//! it is real: systemd starts the units, etcd keeps the keys; nothing is simulated.
 //!
 //! From the shell, as root:
 //!
@@ -17,6 +17,8 @@
 //! fleet-sandbox exec demo-1 -- systemctl list-units
 //! fleet-sandbox cut demo-1; fleet-sandbox heal demo-1      # the network cable
 //! fleet-sandbox kill demo-1; fleet-sandbox boot demo-1     # the power
+//! fleet-sandbox kill demo-etcd1; fleet-sandbox boot demo-etcd1  # a member of etcd, of 3 with --etcd 3
+//! fleet-sandbox save-etcd --name demo FILE; fleet-sandbox restore-etcd --name demo FILE
 //! fleet-sandbox logs demo-1
 //! fleet-sandbox down --name demo
 //! ```

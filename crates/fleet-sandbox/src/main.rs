@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
-use fleet_sandbox::{Host, Record, Sandbox};
+use fleet_sandbox::{Host, Member, Record, Sandbox};
 
 /// fleetd has said READY on all hosts within this, or something is wrong with it.
 const FLEETD_BOUND: Duration = Duration::from_secs(60);
@@ -45,25 +45,42 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// Cut a host's power
+    /// Cut a host's power, or kill a member of etcd (demo-etcd1)
     Kill {
-        /// The host
+        /// The host, or the member
         host: String,
     },
-    /// Boot a host whose power was cut: same machine id, address, /etc and /var; /run empty
+    /// Boot a host whose power was cut: same machine id, address, /etc and /var; /run empty.
+    /// Or start a member of etcd on the data that it had
     Boot {
-        /// The host
+        /// The host, or the member
         host: String,
     },
-    /// Take a host's network cable out
+    /// Take the network cable of a host or of a member of etcd out
     Cut {
-        /// The host
+        /// The host, or the member
         host: String,
     },
-    /// Put a host's network cable back
+    /// Put the network cable of a host or of a member of etcd back
     Heal {
-        /// The host
+        /// The host, or the member
         host: String,
+    },
+    /// Write a snapshot of a sandbox's etcd to a file
+    SaveEtcd {
+        /// The sandbox
+        #[arg(long, default_value = "demo")]
+        name: String,
+        /// The file
+        file: PathBuf,
+    },
+    /// Restore a sandbox's etcd, all members, from a snapshot
+    RestoreEtcd {
+        /// The sandbox
+        #[arg(long, default_value = "demo")]
+        name: String,
+        /// The file
+        file: PathBuf,
     },
     /// Show a host's journal, all boots, also when it is off
     Logs {
@@ -144,10 +161,16 @@ fn run(command: Command) -> anyhow::Result<()> {
             let error = Host::find(&host)?.command(&command)?.exec();
             Err(error).context("failed to run nsenter")
         }
-        Command::Kill { host } => Ok(Host::find(&host)?.kill()?),
-        Command::Boot { host } => Ok(Host::find(&host)?.boot()?),
-        Command::Cut { host } => Ok(Host::find(&host)?.cut()?),
-        Command::Heal { host } => Ok(Host::find(&host)?.heal()?),
+        Command::Kill { host } => on(&host, Host::kill, Member::kill),
+        Command::Boot { host } => on(&host, Host::boot, Member::start),
+        Command::Cut { host } => on(&host, Host::cut, Member::cut),
+        Command::Heal { host } => on(&host, Host::heal, Member::heal),
+        Command::SaveEtcd { name, file } => {
+            Ok(Sandbox::open(&name)?.save_etcd(&std::path::absolute(file)?)?)
+        }
+        Command::RestoreEtcd { name, file } => {
+            Ok(Sandbox::open(&name)?.restore_etcd(&std::path::absolute(file)?)?)
+        }
         Command::Logs {
             host,
             console,
@@ -164,6 +187,19 @@ fn run(command: Command) -> anyhow::Result<()> {
             print(host.journal(&arguments)?.as_bytes())
         }
     }
+}
+
+/// Does something to a host or to a member of etcd, whichever has the name.
+fn on(
+    name: &str,
+    host: fn(&Host) -> fleet_sandbox::Result<()>,
+    member: fn(&Member) -> fleet_sandbox::Result<()>,
+) -> anyhow::Result<()> {
+    match Member::find(name)? {
+        Some(found) => member(&found)?,
+        None => host(&Host::find(name)?)?,
+    }
+    Ok(())
 }
 
 fn up(options: Up) -> anyhow::Result<()> {
@@ -254,10 +290,10 @@ fn table(records: &[Record]) -> String {
         }
         for (index, member) in record.etcd.iter().enumerate() {
             let running = Sandbox::open(&record.name).and_then(|s| s.etcd(index).process());
-            let state = if matches!(running, Ok(Some(_))) {
-                "on"
-            } else {
-                "off"
+            let state = match (running, member.cut) {
+                (Ok(Some(_)), false) => "on",
+                (Ok(Some(_)), true) => "on, cable cut",
+                _ => "off",
             };
             let row =
                 [&member.name, &member.address.to_string(), state, "-", "-"].map(str::to_owned);

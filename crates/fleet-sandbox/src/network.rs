@@ -1,13 +1,15 @@
-//! Cables: a bridge for each sandbox, a network namespace and a cable for each host.
+//! Cables: a bridge for each sandbox, a network namespace and a cable for each host and for each
+//! member of etcd.
 //!
 //! A host that is switched off has no namespace: with it go its sockets, so that nobody gets
 //! a farewell from a machine whose power was cut.
 
-use std::path::Path;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::program::{IP, UMOUNT};
-use crate::record::{HostRecord, Lock, Record, lock};
+use crate::record::{HostRecord, Lock, MemberRecord, Record, lock};
 use crate::{Error, Result, wait_for};
 
 /// Name of the host's own end of the cable.
@@ -19,42 +21,82 @@ const GONE_BOUND: Duration = Duration::from_secs(10);
 /// In the directory of records: /run/netns is there because of us.
 const MADE_NETNS: &str = "/run/fleet-sandbox/made-run-netns";
 
-/// Makes the bridge with its addresses. Its MAC address is fixed: a borrowed one changes when
+/// What is plugged into the bridge: a host, or a member of etcd.
+#[derive(Clone, Copy)]
+pub(crate) struct Plug<'a> {
+    /// Whose it is.
+    pub(crate) name: &'a str,
+    /// The computer's end of the cable.
+    pub(crate) cable: &'a str,
+    /// The namespace at the other end, and what the interface in there has.
+    netns: &'a str,
+    mac: &'a str,
+    address: Ipv4Addr,
+    /// The cable is to be out.
+    cut: bool,
+}
+
+impl<'a> From<&'a HostRecord> for Plug<'a> {
+    fn from(host: &'a HostRecord) -> Plug<'a> {
+        Plug {
+            name: &host.name,
+            cable: &host.cable,
+            netns: &host.netns,
+            mac: &host.mac,
+            address: host.address,
+            cut: host.cut,
+        }
+    }
+}
+
+impl<'a> From<&'a MemberRecord> for Plug<'a> {
+    fn from(member: &'a MemberRecord) -> Plug<'a> {
+        Plug {
+            name: &member.name,
+            cable: &member.cable,
+            netns: &member.netns,
+            mac: &member.mac,
+            address: member.address,
+            cut: member.cut,
+        }
+    }
+}
+
+/// Makes the bridge with its address. Its MAC address is fixed: a borrowed one changes when
 /// hosts come and go, and everything loses the bridge for seconds.
 pub(crate) fn make_bridge(record: &Record) -> Result<()> {
     let bridge = &record.bridge;
-    let mut script = format!(
+    let script = format!(
         "link add {bridge} address {} type bridge stp_state 0 forward_delay 0\n\
          link set {bridge} alias fleet-sandbox:{}\n\
-         addr add {}/24 dev {bridge}\n",
+         addr add {}/24 dev {bridge}\n\
+         link set {bridge} addrgenmode none\n\
+         link set {bridge} up\n",
         record.subnet.mac(0),
         record.name,
         record.subnet.gateway(),
     );
-    for member in record.etcd.iter().skip(1) {
-        script += &format!("addr add {}/24 dev {bridge}\n", member.address);
-    }
-    script += &format!("link set {bridge} addrgenmode none\nlink set {bridge} up\n");
     batch(&script)
 }
 
-/// Makes a host's namespace and plugs its cable in, unless it was cut.
-pub(crate) fn plug(record: &Record, host: &HostRecord) -> Result<()> {
-    let HostRecord {
+/// Makes the namespace and plugs the cable in, unless it was cut.
+pub(crate) fn plug<'a>(record: &Record, plug: impl Into<Plug<'a>>) -> Result<()> {
+    let Plug {
+        name,
         netns,
         cable,
         mac,
         address,
-        ..
-    } = host;
+        cut,
+    } = plug.into();
     let outside = format!(
         "link add {cable} type veth peer name {INSIDE} address {mac} netns {netns}\n\
          link set {cable} alias fleet-sandbox:{}\n\
          link set {cable} addrgenmode none\n\
          link set {cable} master {} {}\n",
-        host.name,
+        name,
         record.bridge,
-        if host.cut { "down" } else { "up" },
+        if cut { "down" } else { "up" },
     );
     let inside = format!(
         "link set lo up\n\
@@ -79,29 +121,35 @@ pub(crate) fn silence(host: &HostRecord) -> Result<()> {
     }
 }
 
-/// Removes the namespace and the cable of a host whose processes have ended. Nothing to do is
-/// no error.
-pub(crate) fn unplug(host: &HostRecord) -> Result<()> {
+/// Removes the namespace and the cable of who has no processes any more. Nothing to do is no
+/// error.
+pub(crate) fn unplug<'a>(plug: impl Into<Plug<'a>>) -> Result<()> {
+    let plug = plug.into();
     let lock = lock()?;
-    if Path::new(NETNS).join(&host.netns).exists() {
-        IP.run(&["netns", "delete", &host.netns])?;
+    if namespace(plug).exists() {
+        IP.run(&["netns", "delete", plug.netns])?;
     }
     tidy_netns(&lock);
     drop(lock);
     // The cable goes with its namespace: the kernel removes those of many hosts at once,
     // whereas each removal by hand waits for all the others.
     let gone = wait_for(
-        &format!("the end of cable {}", host.cable),
+        &format!("the end of cable {}", plug.cable),
         GONE_BOUND,
         || {
-            if link_exists(&host.cable) {
+            if link_exists(plug.cable) {
                 Err("it is there")
             } else {
                 Ok(())
             }
         },
     );
-    gone.or_else(|_| delete_link(&host.cable))
+    gone.or_else(|_| delete_link(plug.cable))
+}
+
+/// Where the namespace is, for nsenter(1).
+pub(crate) fn namespace<'a>(plug: impl Into<Plug<'a>>) -> PathBuf {
+    Path::new(NETNS).join(plug.into().netns)
 }
 
 /// Removes the bridge. Nothing to do is no error.
@@ -110,11 +158,11 @@ pub(crate) fn remove_bridge(record: &Record) -> Result<()> {
 }
 
 /// Takes a cable out of its socket, or puts it back, at the computer's end.
-pub(crate) fn set_cable(host: &HostRecord, plugged: bool) -> Result<()> {
+pub(crate) fn set_cable<'a>(plug: impl Into<Plug<'a>>, plugged: bool) -> Result<()> {
     IP.run(&[
         "link",
         "set",
-        &host.cable,
+        plug.into().cable,
         if plugged { "up" } else { "down" },
     ])
     .map(|_| ())

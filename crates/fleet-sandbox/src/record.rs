@@ -90,8 +90,20 @@ pub struct HostRecord {
 pub struct MemberRecord {
     /// Its name.
     pub name: String,
-    /// Its address, one of the bridge's own.
+    /// Its address on the bridge.
     pub address: Ipv4Addr,
+    /// The MAC address of its end of the cable.
+    #[serde(default)]
+    pub mac: String,
+    /// The computer's end of its cable, a port of the bridge.
+    #[serde(default)]
+    pub cable: String,
+    /// Its network namespace in /run/netns.
+    #[serde(default)]
+    pub netns: String,
+    /// Its cable was cut.
+    #[serde(default)]
+    pub cut: bool,
     /// Its data; kept over stop and start.
     pub data: PathBuf,
     /// Its log.
@@ -145,6 +157,12 @@ impl MemberRecord {
     #[must_use]
     pub fn client_url(&self) -> String {
         format!("http://{}:2379", self.address)
+    }
+
+    /// `http://ADDRESS:2380`, for the other members.
+    #[must_use]
+    pub fn peer_url(&self) -> String {
+        format!("http://{}:2380", self.address)
     }
 }
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::etcd::Member;
-use crate::record::{Record, load, update};
-use crate::{Builder, Error, Host, Result, down};
+use crate::record::{Record, claim_for_use, load, update};
+use crate::{Builder, Error, Host, Result, down, etcd};
 
 /// Real systemd machines, a bridge and etcd. Dropping it takes all of it down.
 #[derive(Debug)]
@@ -98,6 +98,31 @@ impl Sandbox {
     /// When it was taken down.
     pub fn etcd_servers(&self) -> Result<Vec<String>> {
         Ok(self.record()?.etcd_servers())
+    }
+
+    /// All members of etcd, in order.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        (0..self.etcd).map(|index| self.etcd(index)).collect()
+    }
+
+    /// Writes a snapshot of etcd to a file (`etcdctl snapshot save`): keys with their revisions,
+    /// and leases.
+    ///
+    /// # Errors
+    /// When no member answers.
+    pub fn save_etcd(&self, file: &Path) -> Result<()> {
+        etcd::save_snapshot(&self.record()?, file)
+    }
+
+    /// Kills all members of etcd and starts them with what a snapshot has, as whoever restores a
+    /// backup does; waits until they are healthy.
+    ///
+    /// # Errors
+    /// When the snapshot cannot be restored, or a member does not become healthy.
+    pub fn restore_etcd(&self, file: &Path) -> Result<()> {
+        let claim = claim_for_use(&self.name)?;
+        etcd::restore_snapshot(&claim.record, file)
     }
 
     /// Waits until a command succeeds on every host.

@@ -19,11 +19,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::At;
 use crate::process::Process;
-use crate::program::{SETSID, SYSTEMCTL, SYSTEMD_RUN, output_of};
+use crate::program::{SETSID, SYSTEMCTL, SYSTEMD_RUN, output_of, tail};
+use crate::record::{Lock, lock};
 use crate::{Error, Result, wait_for};
 
 /// Killed processes are gone within milliseconds; a computer that swaps takes longer.
 const KILL_BOUND: Duration = Duration::from_secs(30);
+/// Of a program's output, what an error shows.
+const SHOWN: usize = 3000;
 /// Top of all sandboxes in each hierarchy.
 const TOP: &str = "fleet-sandbox";
 
@@ -63,9 +66,7 @@ impl Scope {
     ) -> Result<()> {
         match self {
             Scope::Cgroups(directories) => {
-                for directory in directories {
-                    make_cgroup(directory)?;
-                }
+                make_cgroups(directories, &lock()?)?;
                 let file = fs::File::options()
                     .create(true)
                     .append(true)
@@ -92,7 +93,7 @@ impl Scope {
                     return Err(Error::Command {
                         command: argv.join(" "),
                         status: status.to_string(),
-                        stderr: format!("see {}", output.display()),
+                        stderr: end_of(output),
                     });
                 }
                 Ok(())
@@ -160,7 +161,10 @@ impl Scope {
                         KILL_BOUND,
                         || kill_and_remove(directory),
                     )?;
-                    remove_parents(directory);
+                }
+                let lock = lock()?;
+                for directory in directories {
+                    remove_parents(directory, &lock);
                 }
                 Ok(())
             }
@@ -224,29 +228,44 @@ fn hierarchies(mounts: &str) -> Vec<PathBuf> {
     mounted("cgroup2").chain(mounted("cgroup")).collect()
 }
 
-/// Makes a cgroup and those above it.
-fn make_cgroup(directory: &Path) -> Result<()> {
-    let mut missing: Vec<&Path> = directory.ancestors().take_while(|d| !d.exists()).collect();
-    missing.reverse();
-    for path in missing {
-        match fs::create_dir(path) {
-            // Another host is being made beside us.
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            other => other.at("make cgroup", path)?,
-        }
-        // v1's cpuset starts empty, and an empty one accepts no process.
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let own = path.join(file);
-            if own.exists()
-                && let Some(above) = path.parent()
-                && let Ok(value) = fs::read_to_string(above.join(file))
-                && path.join("cgroup.clone_children").exists()
-            {
-                fs::write(&own, value).at("write", own)?;
+/// Makes cgroups and those above them, each so that it accepts processes.
+///
+/// Under the lock: v1's cpuset starts empty, an empty one accepts no process, and between two
+/// sandboxes that are made at the same instant one would copy the other's while that is empty.
+fn make_cgroups(directories: &[PathBuf], _: &Lock) -> Result<()> {
+    for directory in directories {
+        let mut chain: Vec<&Path> = directory.ancestors().collect();
+        chain.reverse();
+        for path in chain {
+            match fs::create_dir(path) {
+                Err(e) if path.exists() || e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                other => other.at("make cgroup", path)?,
             }
+            fill_cpuset(path)?;
         }
     }
     Ok(())
+}
+
+/// Gives an empty cpuset what the one above has.
+fn fill_cpuset(path: &Path) -> Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let own = path.join(file);
+        if let Some(above) = path.parent()
+            && path.join("cgroup.clone_children").exists()
+            && fs::read_to_string(&own).is_ok_and(|value| value.trim().is_empty())
+            && let Ok(value) = fs::read_to_string(above.join(file))
+        {
+            fs::write(&own, value).at("write", own)?;
+        }
+    }
+    Ok(())
+}
+
+/// The end of what a program has said.
+fn end_of(output: &Path) -> String {
+    let said = fs::read(output).unwrap_or_default();
+    tail(&String::from_utf8_lossy(&said), SHOWN)
 }
 
 /// One look: kills what is in the cgroup, removes it and those below. `Err` says what is left.
@@ -277,8 +296,9 @@ fn kill_and_remove(directory: &Path) -> std::result::Result<(), String> {
     left
 }
 
-/// Removes the directories above, as far as they are empty.
-fn remove_parents(directory: &Path) {
+/// Removes the directories above, as far as they are empty. Under the lock: another sandbox may be
+/// making its own in there.
+fn remove_parents(directory: &Path, _: &Lock) {
     for path in directory.ancestors().skip(1) {
         let inside = path.file_name().is_some_and(|n| n == TOP)
             || path.parent().is_some_and(|p| p.ends_with(TOP));
@@ -301,6 +321,47 @@ fn visit(directory: &Path, see: &mut impl FnMut(&Path)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sandboxes_that_are_made_at_the_same_instant_can_all_start_processes() {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        for round in 0..20 {
+            // A top of its own, which none of them finds made.
+            let top = format!("{TOP}-race-{}-{round}", std::process::id());
+            let scope = |of: usize| {
+                let paths = hierarchies(&mounts);
+                let own = |mount: &PathBuf| mount.join(&top).join(of.to_string()).join("etcd");
+                Scope::Cgroups(paths.iter().map(own).collect())
+            };
+            let at_once = std::sync::Barrier::new(4);
+            let results: Vec<Result<()>> = std::thread::scope(|threads| {
+                let threads: Vec<_> = (0..4)
+                    .map(|of| {
+                        let (scope, output) = (scope(of), directory.path().join(of.to_string()));
+                        let at_once = &at_once;
+                        threads.spawn(move || {
+                            at_once.wait();
+                            scope.start(&["true".to_owned()], &[], &output)
+                        })
+                    })
+                    .collect();
+                threads.into_iter().map(|t| t.join().unwrap()).collect()
+            });
+            for of in 0..results.len() {
+                scope(of).kill().unwrap();
+            }
+            for mount in hierarchies(&mounts) {
+                for of in 0..results.len() {
+                    let _ = fs::remove_dir(mount.join(&top).join(of.to_string()));
+                }
+                let _ = fs::remove_dir(mount.join(&top));
+            }
+            for result in results {
+                result.unwrap();
+            }
+        }
+    }
 
     #[test]
     fn the_unified_hierarchy_comes_first() {

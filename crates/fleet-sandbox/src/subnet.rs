@@ -11,8 +11,12 @@ use crate::{Error, Result};
 /// Where sandboxes get their subnets: the first two bytes, and a letter for interface names.
 /// Private or benchmark ranges that few networks use.
 const RANGES: [(char, u8, u8); 3] = [('a', 10, 213), ('b', 172, 29), ('c', 198, 19)];
-/// The first host's last byte; below are the bridge and etcd.
+/// The last byte of etcd's first member; below is the bridge.
+const FIRST_MEMBER: u8 = 2;
+/// The first host's last byte.
 const FIRST_HOST: u8 = 11;
+/// The last byte of the MAC address of etcd's first member; below are the bridge and the hosts.
+const FIRST_MEMBER_MAC: u8 = 0xe0;
 
 /// A /24 of its own for one sandbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -46,16 +50,21 @@ impl Subnet {
         self.byte(1)
     }
 
-    /// The address of etcd's member `index` (from 0); the bridge has it, too.
+    /// The address of etcd's member `index` (from 0).
     #[must_use]
     pub fn member(self, index: u8) -> Ipv4Addr {
-        self.byte(1 + index)
+        self.byte(FIRST_MEMBER + index)
     }
 
     /// The address of host `index` (from 0).
     #[must_use]
     pub fn host(self, index: u8) -> Ipv4Addr {
         self.byte(FIRST_HOST + index)
+    }
+
+    /// The MAC address of etcd's member `index` (from 0).
+    pub(crate) fn member_mac(self, index: u8) -> String {
+        self.mac(FIRST_MEMBER_MAC + index)
     }
 
     /// A MAC address that is the sandbox's own. Locally administered (02), then the subnet.
@@ -72,6 +81,16 @@ impl Subnet {
     pub(crate) fn cable(self, index: u8) -> String {
         format!(
             "fsv-{}{}-{}",
+            RANGES[usize::from(self.range)].0,
+            self.third,
+            u16::from(index) + 1
+        )
+    }
+
+    /// The name of the computer's end of the cable of etcd's member `index` (from 0).
+    pub(crate) fn member_cable(self, index: u8) -> String {
+        format!(
+            "fsv-{}{}-e{}",
             RANGES[usize::from(self.range)].0,
             self.third,
             u16::from(index) + 1
@@ -143,6 +162,7 @@ mod tests {
     fn interface_names_fit_the_kernel() {
         for subnet in candidates() {
             assert!(subnet.bridge().len() <= 15 && subnet.cable(254).len() <= 15);
+            assert!(subnet.member_cable(9).len() <= 15);
         }
     }
 

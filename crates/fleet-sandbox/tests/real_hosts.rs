@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use fleet_sandbox::{Host, Record, Sandbox, Scope, down, load, wait_for};
+use fleet_sandbox::{Host, Member, Record, Sandbox, Scope, down, load, wait_for};
 
 /// Generous: fifty hosts may boot beside us on two cores.
 const BOUND: Duration = Duration::from_secs(60);
@@ -28,6 +28,10 @@ fn left_of(record: &Record) -> Vec<String> {
         Path::new("/sys/class/net").join(&record.bridge),
     ];
     let mut scopes: Vec<&Scope> = record.etcd.iter().map(|m| &m.scope).collect();
+    for member in &record.etcd {
+        paths.push(Path::new("/sys/class/net").join(&member.cable));
+        paths.push(Path::new("/run/netns").join(&member.netns));
+    }
     for host in &record.hosts {
         paths.push(Path::new("/sys/class/net").join(&host.cable));
         paths.push(Path::new("/run/netns").join(&host.netns));
@@ -297,7 +301,7 @@ fn a_power_cut_leaves_the_disk_and_nothing_else() {
     );
     reaches(
         &host,
-        &sandbox.record().unwrap().subnet.gateway().to_string(),
+        &sandbox.record().unwrap().etcd[0].address.to_string(),
     )
     .unwrap();
     assert!(host.boot().unwrap_err().to_string().contains("is on"));
@@ -402,14 +406,55 @@ fn etcd_keeps_its_data_and_needs_a_majority() {
     })
     .unwrap();
     first.thaw().unwrap();
-    wait_for("the frozen member to catch up", BOUND, || {
-        match first.etcdctl(&["get", "--print-value-only", "a"]) {
-            Ok(value) if value == "4\n" => Ok(()),
-            Ok(value) => Err(value),
-            Err(e) => Err(e.to_string()),
-        }
+    let has = |member: &Member, wanted: &str| match member.etcdctl(&GET_A) {
+        Ok(value) if value.trim_end() == wanted => Ok(()),
+        Ok(value) => Err(value),
+        Err(e) => Err(e.to_string()),
+    };
+    wait_for("the frozen member to catch up", BOUND, || has(&first, "4")).unwrap();
+
+    // A member whose cable is out knows nothing of what the others agree upon.
+    let cut = sandbox.etcd(2);
+    cut.cut().unwrap();
+    wait_for("a write beside a member that is cut off", BOUND, || {
+        first.etcdctl(&["--command-timeout=2s", "put", "a", "5"])
     })
     .unwrap();
+    assert!(
+        cut.etcdctl(&["--command-timeout=1s", "endpoint", "status"])
+            .is_err()
+    );
+    cut.heal().unwrap();
+    wait_for("the healed member to catch up", BOUND, || has(&cut, "5")).unwrap();
+}
+
+const GET_A: [&str; 3] = ["get", "--print-value-only", "a"];
+
+#[test]
+fn etcd_is_restored_from_a_snapshot() {
+    let sandbox = Sandbox::builder()
+        .name(name("restore"))
+        .etcd(3)
+        .up()
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("snapshot");
+    let first = sandbox.etcd(0);
+    first.etcdctl(&["put", "a", "old"]).unwrap();
+    sandbox.save_etcd(&file).unwrap();
+    let then = first.revision().unwrap();
+    for value in ["new", "newer"] {
+        first.etcdctl(&["put", "a", value]).unwrap();
+    }
+    // Whatever state the members are in.
+    sandbox.etcd(1).freeze().unwrap();
+    sandbox.etcd(2).kill().unwrap();
+    sandbox.restore_etcd(&file).unwrap();
+    for member in sandbox.members() {
+        assert_eq!(member.etcdctl(&GET_A).unwrap(), "old\n");
+        assert_eq!(member.revision().unwrap(), then);
+    }
+    first.etcdctl(&["put", "a", "after"]).unwrap();
 }
 
 #[test]
