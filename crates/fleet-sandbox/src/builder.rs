@@ -245,6 +245,7 @@ impl Builder {
             changes: record.directory.join(format!("{name}.changes")),
             scope: Scope::plan(&record.name, &name),
             cut: false,
+            loss: None,
             leader: None,
             name,
         }
@@ -350,6 +351,7 @@ fn plan_member(record: &Record, index: u8) -> MemberRecord {
         cable: record.subnet.member_cable(index),
         netns: format!("fleet-sandbox-{name}"),
         cut: false,
+        loss: None,
         data: record.directory.join(&name),
         log: record.directory.join(format!("{name}.log")),
         scope: Scope::plan(&record.name, &name),

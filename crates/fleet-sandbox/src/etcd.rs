@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::error::At;
 use crate::process::Process;
 use crate::program::{ETCD, ETCDCTL, NSENTER, output_of, tail};
-use crate::record::{MemberRecord, Record, claim_for_use, load, update};
+use crate::record::{Loss, MemberRecord, Record, claim_for_use, load, update};
 use crate::{Error, Result, network, wait_for};
 
 /// Of one HTTP request. A member that elects a leader answers within two seconds.
@@ -143,25 +143,33 @@ impl Member {
     /// # Errors
     /// When ip(8) fails.
     pub fn cut(&self) -> Result<()> {
-        self.set_cut(true)
+        self.set_cable(true, None)
     }
 
-    /// Puts its network cable back.
+    /// Has frames lost in its network cable, while its link stays up; see [`crate::Host::lose`].
+    ///
+    /// # Errors
+    /// When ip(8) fails.
+    pub fn lose(&self, loss: Loss) -> Result<()> {
+        self.set_cable(false, Some(loss))
+    }
+
+    /// Puts its network cable back, and has it carry everything.
     ///
     /// # Errors
     /// When ip(8) fails.
     pub fn heal(&self) -> Result<()> {
-        self.set_cut(false)
+        self.set_cable(false, None)
     }
 
-    fn set_cut(&self, cut: bool) -> Result<()> {
+    fn set_cable(&self, cut: bool, loss: Option<Loss>) -> Result<()> {
         let _claim = claim_for_use(&self.sandbox)?;
         update(&self.sandbox, |record| {
             if let Some(member) = record.etcd.get_mut(self.index) {
-                member.cut = cut;
+                (member.cut, member.loss) = (cut, loss);
             }
         })?;
-        network::set_cable(&self.record()?, !cut)
+        network::set_cable(&self.record()?)
     }
 
     /// etcd's revision: grows by one with each transaction that writes.
@@ -303,7 +311,10 @@ pub(crate) fn restore_snapshot(record: &Record, file: &Path) -> Result<()> {
         start(record, member)?;
     }
     // One that is cut off cannot be asked.
-    let asked = record.etcd.iter().filter(|member| !member.cut);
+    let asked = record
+        .etcd
+        .iter()
+        .filter(|member| !member.cut && member.loss.is_none());
     asked.clone().try_for_each(await_health)
 }
 

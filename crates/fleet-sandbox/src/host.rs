@@ -17,7 +17,7 @@ use rustix::fs::{
 use crate::error::At;
 use crate::process::Process;
 use crate::program::{JOURNALCTL, NSENTER, tail};
-use crate::record::{HostRecord, claim_for_use, load, update_host};
+use crate::record::{HostRecord, Loss, claim_for_use, load, update_host};
 use crate::scope::unified_mount;
 use crate::tree::PATH;
 use crate::wait::Deadline;
@@ -227,25 +227,36 @@ impl Host {
     /// # Errors
     /// When ip(8) fails.
     pub fn cut(&self) -> Result<()> {
-        self.set_cut(true)
+        self.set_cable(true, None)
     }
 
-    /// Puts its network cable back.
+    /// Has frames lost in its network cable, while its link stays up: nobody gets an error, and
+    /// what was sent before is never acknowledged. It stays so over power cut and boot.
+    ///
+    /// # Errors
+    /// When ip(8) fails.
+    pub fn lose(&self, loss: Loss) -> Result<()> {
+        self.set_cable(false, Some(loss))
+    }
+
+    /// Puts its network cable back, and has it carry everything.
     ///
     /// # Errors
     /// When ip(8) fails.
     pub fn heal(&self) -> Result<()> {
-        self.set_cut(false)
+        self.set_cable(false, None)
     }
 
-    fn set_cut(&self, cut: bool) -> Result<()> {
+    fn set_cable(&self, cut: bool, loss: Option<Loss>) -> Result<()> {
         let _claim = claim_for_use(&self.sandbox)?;
         let _turn = self.turn()?;
-        update_host(&self.sandbox, &self.name, |h| h.cut = cut)?;
+        update_host(&self.sandbox, &self.name, |h| {
+            (h.cut, h.loss) = (cut, loss);
+        })?;
         let host = self.record()?;
         // A host that is off gets its cable at boot.
         if host.leader.is_some() {
-            network::set_cable(&host, !cut)
+            network::set_cable(&host)
         } else {
             Ok(())
         }

@@ -16,6 +16,8 @@
 //! fleet-sandbox list
 //! fleet-sandbox exec demo-1 -- systemctl list-units
 //! fleet-sandbox cut demo-1; fleet-sandbox heal demo-1      # the network cable
+//! fleet-sandbox cut --to demo-1                            # it hears nothing, and is heard
+//! fleet-sandbox cut --silent demo-1                        # all is lost, the link stays up
 //! fleet-sandbox kill demo-1; fleet-sandbox boot demo-1     # the power
 //! fleet-sandbox kill demo-etcd1; fleet-sandbox boot demo-etcd1  # a member of etcd, of 3 with --etcd 3
 //! fleet-sandbox save-etcd --name demo FILE; fleet-sandbox restore-etcd --name demo FILE
@@ -71,7 +73,7 @@ pub use error::{Error, Result};
 pub use etcd::Member;
 pub use host::{Host, Output};
 pub use process::Process;
-pub use record::{HostRecord, MemberRecord, RUN_DIRECTORY, Record, list, load};
+pub use record::{HostRecord, Loss, MemberRecord, RUN_DIRECTORY, Record, list, load};
 pub use sandbox::{Sandbox, built_beside};
 pub use scope::Scope;
 pub use subnet::Subnet;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
-use fleet_sandbox::{Host, Member, Record, Sandbox};
+use fleet_sandbox::{Host, Loss, Member, Record, Sandbox};
 
 /// fleetd has said READY on all hosts within this, or something is wrong with it.
 const FLEETD_BOUND: Duration = Duration::from_secs(60);
@@ -56,12 +56,22 @@ enum Command {
         /// The host, or the member
         host: String,
     },
-    /// Take the network cable of a host or of a member of etcd out
+    /// Take the network cable of a host or of a member of etcd out, or have it lose what is sent
+    /// while its link stays up
     Cut {
         /// The host, or the member
         host: String,
+        /// Only what is sent to the host is lost: it is deaf
+        #[arg(long, group = "loss")]
+        to: bool,
+        /// Only what the host sends is lost: it is mute
+        #[arg(long, group = "loss")]
+        from: bool,
+        /// All is lost, and the link stays up: nobody gets an error
+        #[arg(long, group = "loss")]
+        silent: bool,
     },
-    /// Put the network cable of a host or of a member of etcd back
+    /// Put the network cable of a host or of a member of etcd back, and have it carry everything
     Heal {
         /// The host, or the member
         host: String,
@@ -163,7 +173,20 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Kill { host } => on(&host, Host::kill, Member::kill),
         Command::Boot { host } => on(&host, Host::boot, Member::start),
-        Command::Cut { host } => on(&host, Host::cut, Member::cut),
+        Command::Cut {
+            host,
+            to,
+            from,
+            silent,
+        } => {
+            let loss = match (to, from, silent) {
+                (true, ..) => Loss::To,
+                (_, true, _) => Loss::From,
+                (.., true) => Loss::Both,
+                _ => return on(&host, Host::cut, Member::cut),
+            };
+            on(&host, |host| host.lose(loss), |member| member.lose(loss))
+        }
         Command::Heal { host } => on(&host, Host::heal, Member::heal),
         Command::SaveEtcd { name, file } => {
             Ok(Sandbox::open(&name)?.save_etcd(&std::path::absolute(file)?)?)
@@ -192,8 +215,8 @@ fn run(command: Command) -> anyhow::Result<()> {
 /// Does something to a host or to a member of etcd, whichever has the name.
 fn on(
     name: &str,
-    host: fn(&Host) -> fleet_sandbox::Result<()>,
-    member: fn(&Member) -> fleet_sandbox::Result<()>,
+    host: impl FnOnce(&Host) -> fleet_sandbox::Result<()>,
+    member: impl FnOnce(&Member) -> fleet_sandbox::Result<()>,
 ) -> anyhow::Result<()> {
     match Member::find(name)? {
         Some(found) => member(&found)?,
@@ -262,6 +285,18 @@ fn list(output: Format) -> anyhow::Result<()> {
     }
 }
 
+/// What runs and how its cable is, in words.
+fn state_of(on: bool, cut: bool, loss: Option<Loss>) -> &'static str {
+    match (on, cut, loss) {
+        (false, ..) => "off",
+        (true, true, _) => "on, cable cut",
+        (true, false, None) => "on",
+        (true, false, Some(Loss::To)) => "on, hears nothing",
+        (true, false, Some(Loss::From)) => "on, is not heard",
+        (true, false, Some(Loss::Both)) => "on, cable silent",
+    }
+}
+
 /// Hosts and members of etcd, one line each.
 fn table(records: &[Record]) -> String {
     let mut rows = vec![["HOST", "ADDRESS", "STATE", "MACHINE", "METADATA"].map(str::to_owned)];
@@ -270,11 +305,7 @@ fn table(records: &[Record]) -> String {
             let on = Host::find(&host.name)
                 .and_then(|h| h.is_on())
                 .unwrap_or(false);
-            let state = match (on, host.cut) {
-                (true, false) => "on",
-                (true, true) => "on, cable cut",
-                (false, _) => "off",
-            };
+            let state = state_of(on, host.cut, host.loss);
             let metadata = if host.metadata.is_empty() {
                 "-".to_owned()
             } else {
@@ -290,11 +321,8 @@ fn table(records: &[Record]) -> String {
         }
         for (index, member) in record.etcd.iter().enumerate() {
             let running = Sandbox::open(&record.name).and_then(|s| s.etcd(index).process());
-            let state = match (running, member.cut) {
-                (Ok(Some(_)), false) => "on",
-                (Ok(Some(_)), true) => "on, cable cut",
-                _ => "off",
-            };
+            let on = matches!(running, Ok(Some(_)));
+            let state = state_of(on, member.cut, member.loss);
             let row =
                 [&member.name, &member.address.to_string(), state, "-", "-"].map(str::to_owned);
             rows.push(row);

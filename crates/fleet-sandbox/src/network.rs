@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::program::{IP, UMOUNT};
-use crate::record::{HostRecord, Lock, MemberRecord, Record, lock};
+use crate::record::{HostRecord, Lock, Loss, MemberRecord, Record, lock};
 use crate::{Error, Result, wait_for};
 
 /// Name of the host's own end of the cable.
@@ -34,6 +34,8 @@ pub(crate) struct Plug<'a> {
     address: Ipv4Addr,
     /// The cable is to be out.
     cut: bool,
+    /// It is in, and loses these frames.
+    loss: Option<Loss>,
 }
 
 impl<'a> From<&'a HostRecord> for Plug<'a> {
@@ -45,6 +47,7 @@ impl<'a> From<&'a HostRecord> for Plug<'a> {
             mac: &host.mac,
             address: host.address,
             cut: host.cut,
+            loss: host.loss,
         }
     }
 }
@@ -58,6 +61,7 @@ impl<'a> From<&'a MemberRecord> for Plug<'a> {
             mac: &member.mac,
             address: member.address,
             cut: member.cut,
+            loss: member.loss,
         }
     }
 }
@@ -81,22 +85,24 @@ pub(crate) fn make_bridge(record: &Record) -> Result<()> {
 
 /// Makes the namespace and plugs the cable in, unless it was cut.
 pub(crate) fn plug<'a>(record: &Record, plug: impl Into<Plug<'a>>) -> Result<()> {
+    let plug = plug.into();
     let Plug {
         name,
         netns,
         cable,
         mac,
         address,
-        cut,
-    } = plug.into();
+        ..
+    } = plug;
     let outside = format!(
         "link add {cable} type veth peer name {INSIDE} address {mac} netns {netns}\n\
          link set {cable} alias fleet-sandbox:{}\n\
          link set {cable} addrgenmode none\n\
-         link set {cable} master {} {}\n",
+         link set {cable} master {}\n\
+         {}",
         name,
         record.bridge,
-        if cut { "down" } else { "up" },
+        settings(&plug),
     );
     let inside = format!(
         "link set lo up\n\
@@ -115,7 +121,7 @@ pub(crate) fn plug<'a>(record: &Record, plug: impl Into<Plug<'a>>) -> Result<()>
 /// Takes the cable of a host out at once, so that nothing it says from now on is heard.
 /// No cable is no error.
 pub(crate) fn silence(host: &HostRecord) -> Result<()> {
-    match set_cable(host, false) {
+    match IP.run(&["link", "set", &host.cable, "down"]).map(|_| ()) {
         Err(Error::Command { .. }) if !link_exists(&host.cable) => Ok(()),
         other => other,
     }
@@ -157,15 +163,28 @@ pub(crate) fn remove_bridge(record: &Record) -> Result<()> {
     delete_link(&record.bridge)
 }
 
-/// Takes a cable out of its socket, or puts it back, at the computer's end.
-pub(crate) fn set_cable<'a>(plug: impl Into<Plug<'a>>, plugged: bool) -> Result<()> {
-    IP.run(&[
-        "link",
-        "set",
-        plug.into().cable,
-        if plugged { "up" } else { "down" },
-    ])
-    .map(|_| ())
+/// Has a cable be as its record says, at the computer's end.
+pub(crate) fn set_cable<'a>(plug: impl Into<Plug<'a>>) -> Result<()> {
+    batch(&settings(&plug.into()))
+}
+
+/// Lines for ip(8): is the cable in, and which frames does the bridge's port lose?
+///
+/// A port that learns no address, and floods nothing, has no frame for who is behind it; one that is
+/// locked takes frames from addresses that it knows only, and it knows none. Both leave the link up,
+/// unlike the port's state, which the kernel also puts back by itself when links come and go.
+fn settings(plug: &Plug) -> String {
+    let cable = plug.cable;
+    let on = |yes: bool| if yes { "on" } else { "off" };
+    let hears = on(!matches!(plug.loss, Some(Loss::To | Loss::Both)));
+    let locked = on(matches!(plug.loss, Some(Loss::From | Loss::Both)));
+    let learns = on(plug.loss.is_none());
+    let plugged = if plug.cut { "down" } else { "up" };
+    format!(
+        "link set {cable} type bridge_slave learning {learns} locked {locked} flood {hears} \
+         mcast_flood {hears} bcast_flood {hears} fdb_flush\n\
+         link set {cable} {plugged}\n"
+    )
 }
 
 fn batch(script: &str) -> Result<()> {

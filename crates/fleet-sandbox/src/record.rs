@@ -79,10 +79,25 @@ pub struct HostRecord {
     pub changes: PathBuf,
     /// Where its processes are.
     pub scope: Scope,
-    /// Its cable was cut.
+    /// Its cable is out.
     pub cut: bool,
+    /// Its cable is in, and frames are lost in it without a word.
+    #[serde(default)]
+    pub loss: Option<Loss>,
     /// Its systemd, as the computer numbers it; None: not booted, or switched off.
     pub leader: Option<Process>,
+}
+
+/// Which frames are lost in a cable that is in: its link stays up at both ends, and nobody is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Loss {
+    /// Those to who is behind it: deaf, and heard by all.
+    To,
+    /// Those from who is behind it: mute, and hearing all.
+    From,
+    /// All: connections are half-open, and only silence tells.
+    Both,
 }
 
 /// One member of etcd.
@@ -104,6 +119,9 @@ pub struct MemberRecord {
     /// Its cable was cut.
     #[serde(default)]
     pub cut: bool,
+    /// Its cable is in, and frames are lost in it without a word.
+    #[serde(default)]
+    pub loss: Option<Loss>,
     /// Its data; kept over stop and start.
     pub data: PathBuf,
     /// Its log.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use fleet_sandbox::{Host, Member, Record, Sandbox, Scope, down, load, wait_for};
+use fleet_sandbox::{Host, Loss, Member, Record, Sandbox, Scope, down, load, wait_for};
 
 /// Generous: fifty hosts may boot beside us on two cores.
 const BOUND: Duration = Duration::from_secs(60);
@@ -370,6 +370,59 @@ fn a_cut_cable_cuts_off_etcd_until_it_is_healed() {
         reaches(&cut, &etcd)
     })
     .unwrap();
+}
+
+#[test]
+fn a_cable_loses_frames_one_way_or_both_and_its_link_stays_up() {
+    let sandbox = Sandbox::builder().name(name("loss")).hosts(2).up().unwrap();
+    let (lossy, other) = (sandbox.host(0), sandbox.host(1));
+    let etcd = sandbox.record().unwrap().etcd[0].address.to_string();
+    for (loss, to, from) in [
+        (Loss::To, false, true),
+        (Loss::From, true, false),
+        (Loss::Both, false, false),
+    ] {
+        reaches(&lossy, &etcd).unwrap();
+        lossy.lose(loss).unwrap();
+        assert!(reaches(&lossy, &etcd).is_err(), "{loss:?}");
+        reaches(&other, &etcd).unwrap();
+        let link = lossy.run(&["ip", "link", "show", "host0"]).unwrap();
+        assert!(link.contains("LOWER_UP"), "{loss:?}: {link}");
+        if loss == Loss::Both {
+            // Others come and go, and it stays so; over its own power cut as well.
+            for host in [&other, &lossy] {
+                host.kill().unwrap();
+                host.boot().unwrap();
+            }
+        }
+        for (way, arrives) in [((&other, &lossy), to), ((&lossy, &other), from)] {
+            match arrives {
+                true => wait_for("a frame to arrive", BOUND, || knock(way.0, way.1)).unwrap(),
+                false => assert!(knock(way.0, way.1).is_err(), "{loss:?}: nothing arrives"),
+            }
+        }
+        lossy.heal().unwrap();
+        wait_for("etcd behind the healed cable", BOUND, || {
+            reaches(&lossy, &etcd)
+        })
+        .unwrap();
+    }
+}
+
+/// Has one host send to another; whether anything arrives at the other's end of its cable.
+fn knock(from: &Host, to: &Host) -> Result<(), String> {
+    let received = || -> u64 {
+        let count = "sed -n 's/^ *host0: *[0-9]* *\\([0-9]*\\) .*/\\1/p' /proc/net/dev";
+        to.run(&["sh", "-c", count]).unwrap().parse().unwrap()
+    };
+    let before = received();
+    // Nobody answers there, and at first nobody knows where it is: what is sent is a question.
+    let script = format!("timeout 1 bash -c '</dev/tcp/{}/9'", to.address().unwrap());
+    from.exec(&["sh", "-c", &script]).unwrap();
+    match received() - before {
+        0 => Err("no frame arrived".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 #[test]
