@@ -12,7 +12,7 @@ SYSCONFDIR ?= /etc
 PROFILE ?= dist
 BIN ?= target/$(PROFILE)
 
-.PHONY: demo demo-down test soak build packages lint bench deny dist install uninstall deb
+.PHONY: demo demo-down test soak nemesis build packages lint bench deny dist install uninstall deb
 
 demo: build
 	scripts/demo.sh $(DEMO)
@@ -51,6 +51,10 @@ lint: packages
 # Random histories from fresh seeds, for some minutes.
 soak: packages
 	scripts/soak.sh
+
+# Real machines on which everything breaks at random, for FLEET_NEMESIS_SECONDS (900).
+nemesis: packages
+	scripts/nemesis.sh
 
 bench: build
 	scripts/bench.sh

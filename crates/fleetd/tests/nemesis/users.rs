@@ -1,0 +1,257 @@
+//! The workload: units that nobody touches while the faults strike, and units whose users change
+//! their mind, ask any machine, and ask again until they are answered.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use fleet_sandbox::Output;
+
+use crate::clock::{Micros, Stage, now};
+use crate::cluster::Cluster;
+use crate::schedule::Rng;
+
+/// A user waits no longer for an answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// All faults are undone and still nobody answers.
+const LAST_PATIENCE: Duration = Duration::from_secs(90);
+
+/// Units that run all the time: name, requirements. `s@` is a template with instances.
+pub(crate) const STEADY: [(&str, &str); 12] = [
+    ("steady1.service", ""),
+    ("steady2.service", ""),
+    ("steady3.service", ""),
+    ("s@1.service", ""),
+    ("s@2.service", ""),
+    ("everywhere.service", "Global=true"),
+    ("lead.service", ""),
+    ("follow1.service", "MachineOf=lead.service"),
+    ("follow2.service", "MachineOf=follow1.service"),
+    ("apart1.service", "Conflicts=apart*.service"),
+    ("apart2.service", "Conflicts=apart*.service"),
+    ("west.service", "MachineMetadata=region=west"),
+];
+
+/// Units with a user each.
+pub(crate) const BUSY: [(&str, &str); 6] = [
+    ("busy1.service", ""),
+    ("busy2.service", ""),
+    ("busy3.service", "MachineMetadata=region=west"),
+    ("busy4.service", "MachineOf=lead.service"),
+    ("busy5.service", "Conflicts=apart1.service"),
+    ("busyall.service", "Global=true"),
+];
+
+pub(crate) fn is_global(unit: &str) -> bool {
+    let all = STEADY.iter().chain(&BUSY);
+    all.into_iter()
+        .any(|(name, x_fleet)| *name == unit && x_fleet.starts_with("Global"))
+}
+
+/// What a user wants a unit to be, and was told that it will be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Want {
+    pub(crate) goal: Goal,
+    /// Which of its two texts.
+    pub(crate) text: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Goal {
+    Absent,
+    Inactive,
+    Loaded,
+    Launched,
+}
+
+/// Something that a user has asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Act {
+    pub(crate) unit: String,
+    pub(crate) what: String,
+    pub(crate) begun: Micros,
+}
+
+/// The unit file, in one of two versions.
+pub(crate) fn text(unit: &str, x_fleet: &str, version: usize) -> String {
+    let mut text = format!(
+        "[Unit]\nDescription={unit} {version}\n\n[Service]\nExecStart=/bin/sleep infinity\n"
+    );
+    if !x_fleet.is_empty() {
+        text += &format!("\n[X-Fleet]\n{x_fleet}\n");
+    }
+    text
+}
+
+/// All that users asked and were told.
+#[derive(Default)]
+pub(crate) struct Town {
+    pub(crate) wants: Mutex<BTreeMap<String, Want>>,
+    pub(crate) acts: Mutex<Vec<Act>>,
+}
+
+/// One round of the users.
+pub(crate) struct Users<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) stage: &'a Stage,
+    pub(crate) town: &'a Town,
+    pub(crate) length: Duration,
+}
+
+impl Users<'_> {
+    /// Looks after one unit until the round is over; the last question is answered before.
+    pub(crate) fn look_after(&self, unit: &str, rng: &mut Rng) {
+        loop {
+            let next = self.stage.elapsed() + rng.between(500, 4_000);
+            if next > self.length || !self.stage.until(next) {
+                return;
+            }
+            let want = self.want(unit);
+            let (args, new) = ask(unit, want, rng);
+            self.insist(unit, &args, rng);
+            self.set(unit, new);
+        }
+    }
+
+    /// Asks one machine after the other until one has said yes.
+    fn insist(&self, unit: &str, args: &[String], rng: &mut Rng) {
+        let n_hosts = self.cluster.sandbox.hosts().len();
+        let mut last = String::new();
+        while self.stage.elapsed() < self.length + LAST_PATIENCE {
+            match self.once(unit, args, rng.below(n_hosts)) {
+                Ok(()) => return,
+                Err(why) => last = why,
+            }
+            // A person takes a breath.
+            if !self
+                .stage
+                .until(self.stage.elapsed() + Duration::from_millis(300))
+            {
+                return;
+            }
+        }
+        panic!("nobody carries out {args:?}: {last}");
+    }
+
+    fn once(&self, unit: &str, args: &[String], host: usize) -> Result<(), String> {
+        let act = Act {
+            unit: unit.to_owned(),
+            what: args.join(" "),
+            begun: now(),
+        };
+        let mut acts = self
+            .town
+            .acts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        acts.push(act);
+        drop(acts);
+        let argv: Vec<&str> = std::iter::once("fleetctl")
+            .chain(args.iter().map(String::as_str))
+            .collect();
+        match self.cluster.host(host).exec_with(&argv, None, PATIENCE) {
+            Ok(out) if is_answered(&out, &args[0]) => Ok(()),
+            Ok(out) => Err(crate::cluster::told(&out)),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    /// The store was replaced by an old copy: the user asks again for what they want.
+    pub(crate) fn ask_again(&self, unit: &str, rng: &mut Rng) {
+        let want = self.want(unit);
+        let file = path(unit, want.text);
+        let commands: &[&[&str]] = match want.goal {
+            Goal::Absent => &[&["destroy", "--no-block", unit]],
+            Goal::Inactive => &[
+                &["submit", &file],
+                &["unload", "--no-block", unit],
+                &["submit", "--replace", &file],
+            ],
+            // A launched unit is not loaded, but stopped; an inactive one is not stopped.
+            Goal::Loaded => &[
+                &["start", "--no-block", "--replace", &file],
+                &["stop", "--no-block", unit],
+            ],
+            Goal::Launched => &[&["start", "--no-block", "--replace", &file]],
+        };
+        for command in commands {
+            let args: Vec<String> = command.iter().map(|arg| (*arg).to_owned()).collect();
+            self.insist(unit, &args, rng);
+        }
+    }
+
+    fn want(&self, unit: &str) -> Want {
+        let wants = self
+            .town
+            .wants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        wants.get(unit).copied().unwrap_or(Want {
+            goal: Goal::Absent,
+            text: 1,
+        })
+    }
+
+    fn set(&self, unit: &str, want: Want) {
+        let mut wants = self
+            .town
+            .wants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        wants.insert(unit.to_owned(), want);
+    }
+}
+
+/// Where hosts have a unit's file.
+pub(crate) fn path(unit: &str, version: usize) -> String {
+    format!("/units/{version}/{unit}")
+}
+
+/// What a user asks next, and what the unit will be when it is granted.
+fn ask(unit: &str, want: Want, rng: &mut Rng) -> (Vec<String>, Want) {
+    let file = |version: usize| path(unit, version);
+    let verbs: &[&str] = match want.goal {
+        Goal::Absent => &["start", "start", "load", "submit"],
+        Goal::Inactive => &["start", "start", "load", "destroy"],
+        Goal::Loaded => &["start", "start", "unload", "destroy"],
+        Goal::Launched => &["stop", "unload", "destroy", "restart", "replace", "start"],
+    };
+    let verb = verbs[rng.below(verbs.len())];
+    let (args, goal, text) = match verb {
+        "submit" => (
+            vec!["submit".to_owned(), file(want.text)],
+            Goal::Inactive,
+            want.text,
+        ),
+        "load" => (
+            not_blocking("load", &file(want.text)),
+            Goal::Loaded,
+            want.text,
+        ),
+        "start" => (
+            not_blocking("start", &file(want.text)),
+            Goal::Launched,
+            want.text,
+        ),
+        "stop" => (not_blocking("stop", unit), Goal::Loaded, want.text),
+        "unload" => (not_blocking("unload", unit), Goal::Inactive, want.text),
+        "restart" => (not_blocking("restart", unit), Goal::Launched, want.text),
+        "replace" => {
+            let other = 3 - want.text;
+            let mut args = not_blocking("start", &file(other));
+            args.push("--replace".to_owned());
+            (args, Goal::Launched, other)
+        }
+        _ => (not_blocking("destroy", unit), Goal::Absent, want.text),
+    };
+    (args, Want { goal, text })
+}
+
+fn not_blocking(verb: &str, what: &str) -> Vec<String> {
+    vec![verb.to_owned(), "--no-block".to_owned(), what.to_owned()]
+}
+
+/// What is asked for a second time may have been done by the first.
+fn is_answered(out: &Output, verb: &str) -> bool {
+    out.success() || verb == "destroy" && out.stderr.contains("not found in registry")
+}
