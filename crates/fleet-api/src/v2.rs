@@ -291,6 +291,10 @@ pub struct MachineView {
     /// What is wrong there, so that it takes no new units.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// New units come here last, since many have failed here: why. It ends when a unit runs well
+    /// here, or with `cordoned: false`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub avoided: Option<String>,
     /// It takes no new units, because somebody asked for that.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cordoned: bool,
@@ -309,7 +313,7 @@ pub struct MachineView {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MachineChange {
-    /// Take no new units (`false`: take them again).
+    /// Take no new units (`false`: take them again, and before others if it was avoided).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cordoned: Option<bool>,
     /// Move all units to other machines, and take no new ones (`false`: no longer).

@@ -159,8 +159,31 @@ pub struct PlacementRecord {
     pub considered: u32,
     /// For a global unit: on how many machines it is assigned.
     pub assigned: u32,
+    /// What its failures have come to, if they are a reason to move it.
+    pub failures: Failures,
     /// When this was decided.
     pub since_ms: u64,
+}
+
+/// What the failures of a unit with `RescheduleOnFailure=` have come to. It stands with the
+/// placement, so that a new leader goes on counting.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Failures {
+    /// How often it was moved because it had failed, since its wish last changed or since it
+    /// last ran well for long.
+    pub moves: u32,
+    /// Where it failed before it was moved, the newest last; at most
+    /// [`Failures::MAX_FAILED_ON`].
+    pub failed_on: Vec<MachineId>,
+    /// It has failed, and is moved at this time if it has not recovered; 0: no move is due.
+    pub next_ms: u64,
+    /// It has failed and stays where it is: it has been moved often enough, or has nowhere to go.
+    pub stays: bool,
+}
+
+impl Failures {
+    /// These are tried after all others; an older failure may well be over.
+    pub const MAX_FAILED_ON: usize = 8;
 }
 
 /// What an assignment orders.
@@ -307,6 +330,20 @@ pub struct MemberRecord {
     pub metadata: BTreeMap<String, String>,
     /// Why it has this status, in words.
     pub reason: String,
+    /// New units come here last.
+    pub avoided: Option<Avoided>,
+}
+
+/// Too many units have failed on a machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Avoided {
+    /// In words.
+    pub why: String,
+    /// The store revision at which that was decided: a unit that was sent there later and runs
+    /// well ends it.
+    pub revision: u64,
+    /// [`MachineWish::opened`] of that time: any other value ends it.
+    pub opened: u64,
 }
 
 impl MemberRecord {
@@ -330,6 +367,8 @@ pub struct MachineWish {
     pub drain: bool,
     /// So many units, with those that follow them, leave at once; 0: as many as is usual.
     pub max_parallel: u32,
+    /// How often somebody has said that the machine is to be trusted again, while it was avoided.
+    pub opened: u64,
 }
 
 impl MachineWish {

@@ -14,6 +14,8 @@ use crate::unit_file::UnitFile;
 mod keys;
 mod values;
 
+pub use values::{DEFAULT_MOVES, MAX_MOVES};
+
 pub(crate) use keys::UnknownKey;
 #[cfg(test)]
 pub(crate) use keys::known;
@@ -46,8 +48,8 @@ pub struct Requirements {
     pub exclusive: bool,
     /// How long a machine may be away before this unit is placed elsewhere.
     pub lost_after: Option<Duration>,
-    /// Placed elsewhere when it fails on its machine.
-    pub reschedule_on_failure: bool,
+    /// When systemd has given it up, it is moved to another machine, so often at most.
+    pub reschedule_on_failure: u32,
 }
 
 /// Something a person should know about a unit file that is accepted all the same.
@@ -90,9 +92,9 @@ pub enum Warning {
         /// What is wrong with it.
         error: NameError,
     },
-    /// A key that is read, and does nothing in this version.
-    #[error("{0} has no effect in this version")]
-    NoEffect(&'static str),
+    /// A key that does nothing for a unit that is on every machine anyway.
+    #[error("{0} has no effect on a global unit: it runs on every machine that qualifies")]
+    NoEffectOnGlobal(&'static str),
     /// The name is taken as the original takes it, but no machine can run the unit.
     #[error("{}", not_loadable(*.0).unwrap_or_default())]
     NotLoadable(UnitType),
@@ -122,6 +124,17 @@ pub enum RequirementError {
     /// Neither true nor false.
     #[error("{key}={} is neither yes nor no", Quoted(.value))]
     Boolean {
+        /// The key.
+        key: &'static str,
+        /// What stands there.
+        value: String,
+    },
+    /// Neither true, nor false, nor a number of moves.
+    #[error(
+        "{key}={} is neither yes, nor no, nor a number of moves from 0 to {MAX_MOVES}",
+        Quoted(.value)
+    )]
+    Moves {
         /// The key.
         key: &'static str,
         /// What stands there.
@@ -285,11 +298,7 @@ impl Reading {
             }
         }
         self.requirements.exclusive = self.boolean(lines, keys::EXCLUSIVE);
-        self.requirements.reschedule_on_failure = self.boolean(lines, keys::RESCHEDULE_ON_FAILURE);
-        if self.requirements.reschedule_on_failure {
-            let warning = Warning::NoEffect(keys::RESCHEDULE_ON_FAILURE);
-            self.warnings.push(warning);
-        }
+        self.read_moves(lines);
         if let Some(value) = lines.last(keys::LOST_AFTER) {
             self.requirements.lost_after = values::time_span(value);
             if self.requirements.lost_after.is_none() {
@@ -298,6 +307,23 @@ impl Reading {
                     value: value.to_owned(),
                 });
             }
+        }
+    }
+
+    fn read_moves(&mut self, lines: &values::Lines) {
+        let key = keys::RESCHEDULE_ON_FAILURE;
+        let Some(value) = lines.last(key) else {
+            return;
+        };
+        match values::moves(value) {
+            Some(moves) => self.requirements.reschedule_on_failure = moves,
+            None => self.errors.push(RequirementError::Moves {
+                key,
+                value: value.to_owned(),
+            }),
+        }
+        if self.requirements.global && self.requirements.reschedule_on_failure > 0 {
+            self.warnings.push(Warning::NoEffectOnGlobal(key));
         }
     }
 

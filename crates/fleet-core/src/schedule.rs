@@ -115,6 +115,9 @@ impl Cluster {
     pub(crate) fn find(&self, search: &Search<'_>) -> Found {
         let group = self.group(search.unit);
         let mut alone = None;
+        // Where it has failed it is tried after all others.
+        let failed_on = self.failed_on(search.unit);
+        let mut last = None;
         let mut for_want_of_room = false;
         for score in self.candidates(search) {
             if search.except == Some(&score.machine) {
@@ -135,7 +138,11 @@ impl Cluster {
                 .group_fits(search, &group, &score.machine, machine)
                 .is_ok()
             {
-                return Found::At(score);
+                if !failed_on.contains(&score.machine) {
+                    return Found::At(score);
+                }
+                last.get_or_insert(score);
+                continue;
             }
             if search.with_followers {
                 for_want_of_room = true;
@@ -143,7 +150,13 @@ impl Cluster {
                 alone = Some(score);
             }
         }
-        alone.map_or(Found::Nowhere { for_want_of_room }, Found::At)
+        last.or(alone)
+            .map_or(Found::Nowhere { for_want_of_room }, Found::At)
+    }
+
+    /// The machines where a unit has failed before it was moved.
+    pub(crate) fn failed_on(&self, unit: &UnitName) -> &[MachineId] {
+        self.units.get(unit).map_or(&[], |unit| unit.failed_on())
     }
 
     /// Whether a machine may get a unit, by all the rules.

@@ -244,6 +244,9 @@ impl Waits {
                 self.open.remove(&progress.name);
             } else {
                 self.enter(&progress.name, false, now);
+                if let Some(open) = self.open.get_mut(&progress.name) {
+                    open.reason.clone_from(&progress.reason);
+                }
             }
             return events;
         }

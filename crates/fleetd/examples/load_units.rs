@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use fleet_core::hash::UnitHash;
 use fleet_core::records::{
-    AssignmentRecord, Decision, DesiredState, MachineId, Order, PlacementRecord, Reached,
+    AssignmentRecord, Decision, DesiredState, Failures, MachineId, Order, PlacementRecord, Reached,
     StateRecord, UnitRecord,
 };
 use fleetd::store::etcd::{EtcdConfig, EtcdStore, TlsFiles};
@@ -194,6 +194,7 @@ fn documents(n: usize, all_keys: bool) -> Vec<(String, Vec<u8>)> {
     let mut documents = vec![(keys::unit(&name), wish.encode())];
     if all_keys {
         let placement = PlacementRecord {
+            failures: Failures::default(),
             machine: Some(machine.clone()),
             leaving: None,
             decision,

@@ -13,6 +13,9 @@ use crate::records::MachineId;
 /// is taken. The last field makes it deterministic.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Score {
+    /// Too many units have failed there of late: it comes last, and is still there for a unit
+    /// that may run nowhere else.
+    pub avoided: bool,
     /// How many units are wanted loaded or launched there.
     pub units: usize,
     /// The machine.
@@ -58,6 +61,11 @@ impl OpenMachines {
                 self.by_metadata.remove(key);
             }
         }
+    }
+
+    /// Those that are avoided.
+    pub(crate) fn avoided(&self) -> impl Iterator<Item = &Score> {
+        self.all.iter().rev().take_while(|score| score.avoided)
     }
 
     /// Open machines that may meet the metadata asked for, best first: those that meet the key

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::facts::Place;
 use super::index::{PatternSet, Score};
 use crate::name::UnitName;
-use crate::records::{MachineId, MachineRecord, MachineWish, MemberRecord, MemberStatus, Order};
+use crate::records::{
+    Avoided, MachineId, MachineRecord, MachineWish, MemberRecord, MemberStatus, Order,
+};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
@@ -15,6 +17,8 @@ pub(crate) struct Machine {
     /// It said that the machine itself was going down.
     pub(crate) shut_down: bool,
     pub(crate) member: Option<MemberRecord>,
+    /// Too many units have failed here; as its membership record has it, or is to have it.
+    pub(crate) avoided: Option<Avoided>,
     pub(crate) wish: MachineWish,
     /// Its keys that cannot be read: meanwhile it takes no new units, and none is moved off it
     /// because of its metadata.
@@ -31,6 +35,14 @@ pub(crate) struct Machine {
     /// When this planner first saw it absent, in its monotonic milliseconds.
     pub(crate) vanished_at: Option<u64>,
 
+    /// Its rank in the index of open machines: whether it was avoided when it was last reviewed.
+    pub(crate) comes_last: bool,
+    /// What became of the units that came to an outcome here last, the newest last.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// While it is avoided: units that have come since and are well, and since when they were
+    /// seen to be, in monotonic milliseconds.
+    pub(crate) on_trial: BTreeMap<UnitName, u64>,
+
     // Derived from the assignments.
     /// Every unit with an assignment here, `Gone` included: until that is confirmed the unit
     /// may still run here.
@@ -39,6 +51,17 @@ pub(crate) struct Machine {
     pub(crate) load: usize,
     pub(crate) conflicts: PatternSet,
     pub(crate) replaces: PatternSet,
+}
+
+/// A unit has started well on a machine, or has failed there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Outcome {
+    /// The unit, or the template of which it is an instance: what is wrong with one instance is
+    /// wrong with all.
+    pub(crate) of: UnitName,
+    pub(crate) failed: bool,
+    /// In monotonic milliseconds.
+    pub(crate) at: u64,
 }
 
 /// Why the units of a machine are to leave it. A drain takes turns, a shutdown does not.
@@ -55,6 +78,7 @@ impl Default for Machine {
             left_in_order: false,
             shut_down: false,
             member: None,
+            avoided: None,
             wish: MachineWish::default(),
             damaged: BTreeSet::new(),
             // Until it is reviewed nothing is decided about it.
@@ -63,6 +87,9 @@ impl Default for Machine {
             left_for: LeftFor::default(),
             open: false,
             vanished_at: None,
+            comes_last: false,
+            outcomes: Vec::new(),
+            on_trial: BTreeMap::new(),
             units: BTreeMap::new(),
             load: 0,
             conflicts: PatternSet::default(),
@@ -74,6 +101,7 @@ impl Default for Machine {
 impl Machine {
     pub(crate) fn score(&self, id: &MachineId) -> Score {
         Score {
+            avoided: self.comes_last,
             units: self.load,
             machine: id.clone(),
         }

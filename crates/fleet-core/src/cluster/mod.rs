@@ -18,7 +18,7 @@ mod unit;
 pub use facts::{Assigned, Fact, Place, Reported, Wish};
 pub use index::Score;
 pub(crate) use index::{OpenMachines, PatternSet, Wait, WaitFor, Waiting, matching};
-pub(crate) use machine::Machine;
+pub(crate) use machine::{Machine, Outcome};
 pub(crate) use unit::{BackOff, Unit};
 
 use crate::glob::Glob;
@@ -80,6 +80,8 @@ pub struct Cluster {
     pub(crate) freeze: Option<Freeze>,
     /// The units that could leave each drained machine, and wait for their turn.
     pub(crate) drains: BTreeMap<MachineId, BTreeSet<UnitName>>,
+    /// It has been planned for: what is reported from now on is news.
+    pub(crate) is_followed: bool,
     /// Units whose own, shorter grace has ended while too many machines are away.
     pub(crate) impatient: BTreeSet<UnitName>,
 }
@@ -94,6 +96,8 @@ pub(crate) struct Marks {
     /// Global units with a machine that has confirmed its stop: looked at before all others,
     /// so that it does not depend on names who gets the room.
     pub(crate) releases: BTreeSet<UnitName>,
+    /// Units that have started well (false) or have failed (true), and where.
+    pub(crate) outcomes: Vec<(MachineId, UnitName, bool)>,
     /// Global units to look at on these machines only.
     pub(crate) globals: BTreeMap<UnitName, BTreeSet<MachineId>>,
 }
@@ -173,7 +177,9 @@ impl Cluster {
             Fact::Unit(name, wish) => self.apply_wish(&name, wish),
             Fact::Presence(id, record) => self.apply_presence(id, record),
             Fact::Member(id, record) => {
-                self.machines.entry(id.clone()).or_default().member = record;
+                let machine = self.machines.entry(id.clone()).or_default();
+                machine.avoided = record.as_ref().and_then(|record| record.avoided.clone());
+                machine.member = record;
                 self.marks.machines.insert(id);
             }
             Fact::MachineWish(id, wish) => {
@@ -364,6 +370,14 @@ impl Cluster {
                 .assignments
                 .get(&id)
                 .is_some_and(|assigned| assigned.order == Order::Gone);
+        let before = unit.states.get(&id);
+        let moves = unit.moves_when_it_fails() && before != state.as_ref();
+        if self.is_followed
+            && let Some(failed) = outcome(before, state.as_ref())
+        {
+            let outcome = (id.clone(), name.clone(), failed);
+            self.marks.outcomes.push(outcome);
+        }
         match state {
             Some(state) => {
                 unit.states.insert(id.clone(), state);
@@ -372,7 +386,7 @@ impl Cluster {
                 unit.states.remove(&id);
             }
         }
-        if (refused || awaited) && !unit.is_frozen() {
+        if (refused || awaited || moves) && !unit.is_frozen() {
             if unit.is_global() {
                 self.marks.releases.insert(name.clone());
                 self.marks.globals.entry(name).or_default().insert(id);
@@ -540,4 +554,15 @@ impl Cluster {
     pub fn member(&self, id: &MachineId) -> Option<&MemberRecord> {
         self.machines.get(id)?.member.as_ref()
     }
+}
+
+/// What a new report says of a unit that was started: Some(true) if it has failed since the one
+/// before, Some(false) if it has started well since.
+fn outcome(before: Option<&Reported>, now: Option<&Reported>) -> Option<bool> {
+    let of = |state: &Reported| {
+        let is_over = state.reached == Reached::Launched && !state.starting;
+        is_over.then_some((state.decision, state.failed))
+    };
+    let (decision, failed) = of(now?)?;
+    (before.and_then(of) != Some((decision, failed))).then_some(failed)
 }

@@ -25,6 +25,10 @@ pub(crate) struct Rare {
     pub(crate) damaged: BTreeSet<Place>,
     /// Machines whose agents have refused it.
     pub(crate) back_offs: BTreeMap<MachineId, BackOff>,
+    /// It has failed and is moved then, in monotonic milliseconds, if it has not recovered.
+    pub(crate) move_due: Option<u64>,
+    /// It was moved because it had failed, and has lasted when it is well until then.
+    pub(crate) lasts_at: Option<u64>,
     /// Of a global unit: the machines that may not run it, and why.
     pub(crate) refused_by: BTreeMap<MachineId, Arc<str>>,
 }
@@ -124,6 +128,25 @@ impl Unit {
         self.has_reached(machine, decision, order)
             && !(order == Order::Launched
                 && self.states.get(machine).is_some_and(|state| state.starting))
+    }
+
+    /// systemd has started the newest decision and has given the unit up. What restarts by itself
+    /// is `activating` meanwhile.
+    pub(crate) fn has_failed(&self, machine: &MachineId, decision: Decision) -> bool {
+        self.has_reached(machine, decision, Order::Launched)
+            && self.states.get(machine).is_some_and(|state| state.failed)
+    }
+
+    /// It has been started, has not failed, and is not on its way any more.
+    pub(crate) fn is_well(&self, machine: &MachineId, decision: Decision) -> bool {
+        self.has_started(machine, decision, Order::Launched) && !self.has_failed(machine, decision)
+    }
+
+    /// Its failures are a reason to move it.
+    pub(crate) fn moves_when_it_fails(&self) -> bool {
+        self.wish.as_ref().is_some_and(|wish| {
+            !wish.requirements.global && wish.requirements.reschedule_on_failure > 0
+        })
     }
 
     pub(crate) fn has_no_wish(&self) -> bool {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::global::most_frequent;
-use super::moves::Move;
+use super::moves::{Cause, Move};
 use super::{Planner, Whereabouts};
 use crate::cluster::Wish;
 use crate::name::UnitName;
@@ -82,6 +82,9 @@ impl Planner<'_> {
         whereabouts.leaving = self.leaving(name, home.as_ref());
         whereabouts.machine = home;
         self.settle(name, whereabouts);
+        if moves.is_some_and(|moves| matches!(moves.cause, Cause::Failed(_))) {
+            self.note_stuck(name);
+        }
     }
 
     fn count_refusals(&self, name: &UnitName, wish: &Wish, moves: Option<&Move>) -> Whereabouts {

@@ -151,7 +151,7 @@ fn units_of_a_machine_that_shuts_down_start_elsewhere_at_once() {
     plan:
       a.service on m2, leaving m1: m1 is shutting down; fewest units (2) of the machines that may run it [launched@m2]
       c.service on m2, leaving m1: m1 is shutting down; MachineOf a.service [launched@m2]
-      once.service leaving m1: m1 is shutting down; waits until it is stopped there [gone@m1]
+      once.service leaving m1: m1 is shutting down; waits until m1 has stopped it [gone@m1]
       only.service on m1: m1 is shutting down, and it stays there: no other machine may run it: MachineID m1 [1×MachineID m1]
     agent m2:
       a.service m2 has started it [gone@m1]

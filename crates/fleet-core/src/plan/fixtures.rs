@@ -621,7 +621,7 @@ fn drain_starts_elsewhere_before_it_stops() {
     plan:
       a.service on m2, leaving m1: m1 is being drained; fewest units (0) of the machines that may run it [launched@m2]
       fixed.service on m1: m1 is being drained, and it stays there: no other machine may run it: MachineID m1 [1×MachineID m1]
-      once.service leaving m1: m1 is being drained; waits until it is stopped there [gone@m1]
+      once.service leaving m1: m1 is being drained; waits until m1 has stopped it [gone@m1]
       side.service on m2, leaving m1: m1 is being drained; MachineOf a.service [launched@m2]
     agents:
       a.service m2 has started it [gone@m1]

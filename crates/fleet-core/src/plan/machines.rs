@@ -1,5 +1,6 @@
 //! Who is in the cluster: present, suspect, lost; and what that means for units.
 
+use super::avoided::Trusted;
 use super::{Change, Planner, Subject, Write};
 use crate::cluster::{Cluster, Freeze, Timer};
 use crate::records::{MachineId, MemberRecord, MemberStatus};
@@ -83,6 +84,10 @@ impl Planner<'_> {
             return;
         };
         let old_status = std::mem::replace(&mut machine.status, status);
+        let trusted = self.review_avoided(id);
+        let Some(machine) = self.cluster.machines.get_mut(id) else {
+            return;
+        };
         let left_for = machine.left_for_now();
         let drain_changed = std::mem::replace(&mut machine.left_for, left_for) != left_for;
         let known = machine.presence.as_ref().map(|presence| &presence.metadata);
@@ -92,12 +97,19 @@ impl Planner<'_> {
         let old_metadata = std::mem::replace(&mut machine.metadata, metadata.clone());
         let is_open = closed_because(machine).is_none();
         let was_open = std::mem::replace(&mut machine.open, is_open);
+        let old_score = machine.score(id);
+        machine.comes_last = machine.avoided.is_some();
         let score = machine.score(id);
+        let rank_changed = score != old_score;
         if !machine.is_absent() {
             machine.vanished_at = None;
         }
-        if was_open && (!is_open || metadata_changed) {
-            self.cluster.open.remove(&score, &old_metadata);
+        if was_open && (!is_open || metadata_changed || rank_changed) {
+            self.cluster.open.remove(&old_score, &old_metadata);
+        }
+        if is_open && was_open && rank_changed && !metadata_changed {
+            // It comes sooner or later in its turn; nobody has waited for that.
+            self.cluster.open.insert(&score, &metadata);
         }
         if is_open && (!was_open || metadata_changed) {
             self.cluster.open.insert(&score, &metadata);
@@ -108,7 +120,7 @@ impl Planner<'_> {
             let for_room = self.cluster.waiting.for_room.iter().cloned();
             self.cluster.marks.units.extend(for_room);
         }
-        self.write_member(id, status, reason);
+        self.write_member(id, status, reason, trusted);
         self.mark_units_of(id, old_status, drain_changed, metadata_changed);
         if drain_changed {
             self.cluster.drains.remove(id);
@@ -254,7 +266,13 @@ impl Planner<'_> {
         (MemberStatus::Lost, reason)
     }
 
-    fn write_member(&mut self, id: &MachineId, status: MemberStatus, reason: String) {
+    fn write_member(
+        &mut self,
+        id: &MachineId,
+        status: MemberStatus,
+        reason: String,
+        trusted: Option<Trusted>,
+    ) {
         let unix_ms = self.now.unix_ms;
         let Some(machine) = self.cluster.machines.get_mut(id) else {
             return;
@@ -281,15 +299,21 @@ impl Planner<'_> {
                 (None, None) => Default::default(),
             },
             reason: reason.clone(),
+            avoided: machine.avoided.clone(),
         };
         if old == Some(&record) {
             return;
         }
+        let words = match (old.and_then(|old| old.avoided.as_ref()), &record.avoided) {
+            (None, Some(avoided)) => format!("avoided: {}", avoided.why),
+            (Some(_), None) => trusted.map(|trusted| trusted.words()).unwrap_or_default(),
+            _ => format!("{}: {reason}", status.as_str()),
+        };
         machine.member = Some(record.clone());
         self.machine_changes.push(Change {
             subject: Subject::Machine(id.clone()),
             writes: vec![Write::Member(id.clone(), record)],
-            reason: format!("{}: {reason}", status.as_str()),
+            reason: words,
         });
     }
 }

@@ -12,11 +12,13 @@ use std::sync::Arc;
 use crate::cluster::{Assigned, Cluster, Timer, Unit};
 use crate::name::UnitName;
 use crate::records::{
-    AssignmentRecord, Decision, MachineId, MemberRecord, Order, PlacementRecord, Refusal,
+    AssignmentRecord, Decision, Failures, MachineId, MemberRecord, Order, PlacementRecord, Refusal,
 };
 
+mod avoided;
 mod back_off;
 mod explain;
+mod failures;
 mod global;
 mod machines;
 mod moves;
@@ -25,6 +27,8 @@ mod placing;
 
 pub use moves::DEFAULT_DRAIN_PARALLEL;
 
+#[cfg(test)]
+mod failures_fixtures;
 #[cfg(test)]
 mod farewell_fixtures;
 #[cfg(test)]
@@ -148,6 +152,7 @@ impl<'c> Planner<'c> {
 
     fn run(mut self) -> Plan {
         self.run_timers();
+        self.count_outcomes();
         self.review_machines();
         // What this plan takes from outside; what it marks itself comes on top, so that chains
         // are placed in one plan.
@@ -184,6 +189,7 @@ impl<'c> Planner<'c> {
             finish(self.cluster, &name, touched, &mut changes);
             self.cluster.drop_if_void(&name);
         }
+        self.cluster.is_followed = true;
         let timer = self.cluster.timers.first().map(|(at, _)| *at);
         let explain = self.cluster.explain.due_at();
         Plan {
@@ -319,6 +325,18 @@ impl<'c> Planner<'c> {
         };
         let generation = unit.wish.as_ref().map_or(0, |wish| wish.generation);
         let old = unit.placement.as_deref();
+        // A newer wish is a new beginning.
+        let failures = old
+            .filter(|old| old.decision.generation == generation)
+            .map_or_else(Failures::default, |old| match old.machine == to.machine {
+                true => old.failures.clone(),
+                // What was to become of it there is settled.
+                false => Failures {
+                    next_ms: 0,
+                    stays: false,
+                    ..old.failures.clone()
+                },
+            });
         let home_decision = to
             .machine
             .as_ref()
@@ -348,6 +366,7 @@ impl<'c> Planner<'c> {
             refusals: to.refusals,
             considered: to.considered,
             assigned: to.assigned,
+            failures,
             since_ms,
         };
         self.set_placement(name, Some(record));

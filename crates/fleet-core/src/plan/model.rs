@@ -339,7 +339,12 @@ pub(crate) fn run(script: &str) -> String {
                 false
             }
             "drain" | "cordon" | "open" => {
+                let known = model.cluster.machines.get(&id());
+                let opened = known.map_or(0, |machine| {
+                    machine.wish.opened + u64::from(verb == "open" && machine.avoided.is_some())
+                });
                 let wish = MachineWish {
+                    opened,
                     drain: verb == "drain",
                     cordon: verb == "cordon",
                     max_parallel: rest.get(1).map_or(0, |n| n.parse().unwrap()),
@@ -365,6 +370,11 @@ pub(crate) fn run(script: &str) -> String {
             "fail" => {
                 let why = rest[2..].join(" ");
                 model.fail(&name(rest[0]), &MachineId::new(rest[1]), &why);
+                false
+            }
+            "well" => {
+                let id = MachineId::new(rest[1]);
+                model.report(&name(rest[0]), &id, Reached::Launched, None);
                 false
             }
             "restarting" => {

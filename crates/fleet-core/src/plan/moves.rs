@@ -2,6 +2,8 @@
 //! copy gives way to the new one. A move starts the unit at its new machine before it is stopped
 //! at the old one, unless the unit is exclusive.
 
+use std::sync::Arc;
+
 use super::{Planner, Whereabouts};
 use crate::cluster::{Cluster, Machine, Timer, Unit, Wish};
 use crate::name::UnitName;
@@ -27,17 +29,27 @@ pub(crate) enum Cause {
     ReplacedBy(UnitName),
     /// The unit that it follows has moved. The unit itself is as it was.
     Unfit(No),
+    /// systemd there has given it up: why.
+    Failed(Arc<str>),
 }
 
 impl Move {
     pub(crate) fn words(&self) -> String {
-        let from = self.from.short();
-        match &self.cause {
+        self.cause.words(&self.from)
+    }
+}
+
+impl Cause {
+    /// In words, of a unit on this machine.
+    pub(crate) fn words(&self, from: &MachineId) -> String {
+        let from = from.short();
+        match self {
             Cause::Lost => format!("{from} is lost"),
             Cause::Drained => format!("{from} is being drained"),
             Cause::ShutDown => format!("{from} is shutting down"),
             Cause::ReplacedBy(unit) => format!("{unit} replaces it on {from}"),
             Cause::Unfit(no) => format!("it may not stay on {from}: {no}"),
+            Cause::Failed(why) => format!("it failed on {from}: {why}"),
         }
     }
 }
@@ -76,6 +88,9 @@ impl Planner<'_> {
             && self.cluster.is_on(replacer.as_str(), home)
         {
             return Some(Cause::ReplacedBy(replacer));
+        }
+        if self.is_moved_for_failure(name, wish, home) {
+            return Some(Cause::Failed(self.why_failed(name, home)));
         }
         // New contents are no move: the old ones are stopped first, wherever the new ones go.
         if needs.exclusive || self.hash_at(name, home) != Some(wish.hash) {

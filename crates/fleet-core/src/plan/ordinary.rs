@@ -66,6 +66,7 @@ impl Planner<'_> {
             }
         }
         home = self.advance_handover(name, wish, order, home);
+        self.note_health(name, wish, &home);
         if self.cause_to_move(name, wish, &home).is_some() {
             self.look(name);
             return;

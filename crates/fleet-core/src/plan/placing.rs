@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::moves::{Cause, Move, Turn};
 use super::{Planner, Whereabouts};
-use crate::cluster::{Wait, Wish};
+use crate::cluster::{Score, Wait, Wish};
 use crate::name::UnitName;
 use crate::records::{MachineId, Order};
 use crate::schedule::{Found, Search};
@@ -109,9 +109,16 @@ impl Planner<'_> {
                     return;
                 }
                 let is_preferred = search.prefer == Some(&score.machine);
-                let here = self.why_here(name, &wish, score.units, is_preferred);
-                let reason = match &moves {
-                    Some(moves) => format!("{}; {here}", moves.words()),
+                let here = self.why_here(name, &wish, &score, is_preferred);
+                if let Some(moves) = &moves {
+                    self.count_failure(name, moves);
+                }
+                let why = match &moves {
+                    Some(moves) => Some(self.why_moved(name, &wish, moves)),
+                    None => self.why_moved_before(name, &wish),
+                };
+                let reason = match why {
+                    Some(why) => format!("{why}; {here}"),
                     None => here,
                 };
                 self.settle_at(name, &wish, order, &score.machine, moves, reason);
@@ -175,7 +182,10 @@ impl Planner<'_> {
             except: moves.map(|moves| &moves.from),
             only,
             // Moved without need, a group moves as one or not at all.
-            with_followers: matches!(cause, Some(Cause::Drained | Cause::ReplacedBy(_))),
+            with_followers: matches!(
+                cause,
+                Some(Cause::Drained | Cause::ReplacedBy(_) | Cause::Failed(_))
+            ),
             makes_room: matches!(cause, Some(Cause::ReplacedBy(_))),
         }
     }
@@ -203,7 +213,10 @@ impl Planner<'_> {
             return false;
         };
         let search = self.search(name, wish, None, None);
-        if awaited.len() == 1 && self.cluster.may_return(&search, first) {
+        if awaited.len() == 1
+            && !self.cluster.failed_on(name).contains(first)
+            && self.cluster.may_return(&search, first)
+        {
             let reason = format!("it was still on {}", first.short());
             self.settle_at(name, wish, order, first, None, reason);
         } else {
@@ -255,17 +268,20 @@ impl Planner<'_> {
             if wish.requirements.exclusive && moves.cause != Cause::Lost {
                 // Never two copies, not for a moment.
                 self.withdraw(name, &moves.words());
+                let why = self.why_moved(name, wish, moves);
                 let whereabouts = Whereabouts {
                     leaving: Some(moves.from.clone()),
-                    reason: format!("{}; waits until it is stopped there", moves.words()),
+                    reason: format!("{why}; waits until {} has stopped it", moves.from.short()),
                     ..Whereabouts::default()
                 };
                 self.cluster.waiting.remove(name);
                 self.settle(name, whereabouts);
                 return;
             }
-            if copies > 1 || wish.requirements.exclusive {
-                // A handover to that machine was under way; the older copy is still kept.
+            let failed = matches!(moves.cause, Cause::Failed(_));
+            if copies > 1 || wish.requirements.exclusive || failed {
+                // A handover to that machine was under way, and the older copy is still kept; or
+                // what has failed there must not run again.
                 self.assign(name, &moves.from, Order::Gone, moves.words());
             }
         }
@@ -339,7 +355,19 @@ impl Planner<'_> {
     }
 
     /// Why this machine and no other.
-    fn why_here(&self, name: &UnitName, wish: &Wish, units: usize, is_preferred: bool) -> String {
+    fn why_here(&self, name: &UnitName, wish: &Wish, score: &Score, is_preferred: bool) -> String {
+        let why = self.why_chosen(name, wish, score.units, is_preferred);
+        let machine = self.cluster.machines.get(&score.machine);
+        match machine.and_then(|machine| machine.avoided.as_ref()) {
+            Some(avoided) => format!(
+                "{why}; it is avoided, but no other will do: {}",
+                avoided.why
+            ),
+            None => why,
+        }
+    }
+
+    fn why_chosen(&self, name: &UnitName, wish: &Wish, units: usize, is_preferred: bool) -> String {
         let needs = &wish.requirements;
         let unit = self.cluster.units.get(name);
         let rare = unit.and_then(|unit| unit.rare.as_ref());
@@ -363,6 +391,16 @@ impl Planner<'_> {
         if !needs.machine_of.is_empty() {
             return format!("MachineOf {}", needs.machine_of.join(", "));
         }
-        format!("fewest units ({units}) of the machines that may run it")
+        let fewest = format!("fewest units ({units}) of the machines that may run it");
+        // Whoever counts will ask about the empty one.
+        let passed_over = self
+            .cluster
+            .open
+            .avoided()
+            .find(|score| score.units < units);
+        match passed_over {
+            Some(score) => format!("{fewest}; {} is avoided", score.machine.short()),
+            None => fewest,
+        }
     }
 }

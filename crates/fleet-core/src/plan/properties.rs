@@ -22,7 +22,7 @@ const UNITS: [&str; 9] = [
     "w@2.service",
     "w@3.service",
 ];
-const REQUIREMENTS: [&[&str]; 16] = [
+const REQUIREMENTS: [&[&str]; 19] = [
     &[],
     &[],
     &["MachineID=m2"],
@@ -43,6 +43,9 @@ const REQUIREMENTS: [&[&str]; 16] = [
     &["Global=true", "MachineMetadata=r=eu"],
     &["Global=true", "Conflicts=w@*.service"],
     &["LostAfter=2s"],
+    &["RescheduleOnFailure=2"],
+    &["RescheduleOnFailure=1", "Exclusive=yes"],
+    &["RescheduleOnFailure=yes", "MachineOf=a.service"],
 ];
 
 #[derive(Clone, Debug)]
@@ -69,7 +72,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (unit.clone(), 0..4_usize).prop_map(|(u, d)| Step::Desired(u, d)),
         6 => machine.clone().prop_map(Step::Agent),
         1 => (unit.clone(), machine.clone()).prop_map(|(u, m)| Step::Refuse(u, m)),
-        1 => (unit, machine).prop_map(|(u, m)| Step::Fail(u, m)),
+        3 => (unit, machine).prop_map(|(u, m)| Step::Fail(u, m)),
         2 => prop_oneof![8 => 0..8_u64, 1 => Just(700_u64)].prop_map(Step::Wait),
     ];
     proptest::collection::vec((step, any::<bool>()), 1..60).prop_map(|steps| {
@@ -128,6 +131,7 @@ fn act(model: &mut Model, step: &Step) -> bool {
                 cordon: *wish == 4,
                 drain: *wish >= 5,
                 max_parallel: u32::from(*wish == 6),
+                opened: u64::from(*wish == 7),
             };
             model.set_wish(&MachineId::new(MACHINES[*m]), wish);
         }
@@ -248,8 +252,8 @@ proptest! {
 /// Histories that broke a promise once.
 #[test]
 fn histories_that_once_failed_keep_the_promises() {
-    use Step::{Agent, Cut, Present, Refuse, Unit, Wait, Wish};
-    let histories: [&[Step]; 4] = [
+    use Step::{Agent, Cut, Desired, Fail, Present, Refuse, Unit, Wait, Wish};
+    let histories: [&[Step]; 5] = [
         // A unit that is replaced moves on, and its follower cannot come along.
         &[
             Unit(0, 11, 0),
@@ -308,6 +312,18 @@ fn histories_that_once_failed_keep_the_promises() {
             Agent(1),
             Wait(0),
             Wish(1, 6),
+            Wait(0),
+        ],
+        // A unit that is stopped because it has failed is asked for anew.
+        &[
+            Unit(3, 17, 0),
+            Present(0, 0),
+            Wait(0),
+            Present(1, 0),
+            Fail(3, 0),
+            Wait(0),
+            Wait(2),
+            Desired(3, 0),
             Wait(0),
         ],
     ];
@@ -378,12 +394,39 @@ fn keeps_the_promises(steps: &[Step]) -> Result<(), TestCaseError> {
                 let assigned = heir.units.get(&unit).and_then(|u| u.assignments.get(id));
                 assigned.is_some_and(|a| a.order != Order::Gone)
             };
-            let only = machines.len() == 1;
+            // It knows nothing of refusals, and tries again to empty a machine that is being
+            // left: a unit that must not run twice is stopped first.
+            let stops_first = |id: &MachineId| {
+                let left = model
+                    .cluster
+                    .machines
+                    .get(id)
+                    .is_some_and(|m| m.is_being_left());
+                let text = model.units.get(&unit).map(|(record, _)| &record.text);
+                left && text.is_some_and(|text| text.contains("Exclusive"))
+            };
+            let only = machines.len() == 1 && !machines.iter().any(stops_first);
             prop_assert!(!only || machines.iter().all(keeps), "{unit} {machines:?}");
         }
+        // Failures move a unit so often as it asks for, whoever leads.
+        for (unit, placement) in &model.placements {
+            let moves = placement.failures.moves;
+            let wish = &model.cluster.units.get(unit).and_then(|u| u.wish.as_ref());
+            let limit = wish.map_or(u32::MAX, |wish| wish.requirements.reschedule_on_failure);
+            let same = wish.is_some_and(|w| w.generation == placement.decision.generation);
+            prop_assert!(!same || moves <= limit, "{unit}: {moves} of {limit}");
+            let inherited = heir.units.get(unit).map_or(0, |u| u.failures().moves);
+            prop_assert!(!same || inherited == moves, "{unit}: {moves}, {inherited}");
+        }
+        // What has failed may move at any time if it asks for that, and takes its followers along.
+        let fails = model.states.iter().any(|((unit, _), state)| {
+            let record = model.units.get(unit).map(|(record, _)| &record.text);
+            let asks = record.is_some_and(|text| text.contains("RescheduleOnFailure"));
+            asks && state.active == "failed"
+        });
         // A join moves nothing; a loss moves only what was on the machine.
         let after = homes(&model);
-        if only_joins && model.wishes.is_empty() && absent.is_empty() {
+        if only_joins && model.wishes.is_empty() && absent.is_empty() && !fails {
             for (unit, machines) in &before {
                 prop_assert!(
                     after
@@ -401,7 +444,7 @@ fn keeps_the_promises(steps: &[Step]) -> Result<(), TestCaseError> {
             .units
             .values()
             .any(|(record, _)| record.text.contains("Replaces"));
-        if only_losses && !replaces {
+        if only_losses && !replaces && !fails {
             for (unit, machines) in &before {
                 if machines.is_disjoint(&absent) {
                     // A machine that refused it may be tried again by now.

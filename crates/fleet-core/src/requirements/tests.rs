@@ -121,12 +121,19 @@ fn the_last_global_counts() {
 #[test]
 fn our_own_keys() {
     let (requirements, warnings) = parse("Exclusive=yes\nLostAfter=1m30s\nRescheduleOnFailure=on");
-    assert!(requirements.exclusive && requirements.reschedule_on_failure);
+    assert!(requirements.exclusive);
+    assert_eq!(requirements.reschedule_on_failure, DEFAULT_MOVES);
     assert_eq!(requirements.lost_after, Some(Duration::from_secs(90)));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let (requirements, warnings) = parse("Global=yes\nRescheduleOnFailure=3");
+    assert_eq!(requirements.reschedule_on_failure, 3);
     // Whoever relies on it should know.
     assert_eq!(
         warnings,
-        ["RescheduleOnFailure has no effect in this version"]
+        [
+            "RescheduleOnFailure has no effect on a global unit: it runs on every machine that \
+             qualifies"
+        ]
     );
 }
 

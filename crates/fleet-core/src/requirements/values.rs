@@ -123,6 +123,20 @@ pub(super) fn boolean(value: &str) -> Option<bool> {
     }
 }
 
+/// What `RescheduleOnFailure=yes` means: with the pauses between the moves a unit is tried on other
+/// machines for about a minute. What runs nowhere by then needs a person.
+pub const DEFAULT_MOVES: u32 = 5;
+/// More are a mistake: the pauses make it the better part of a day already.
+pub const MAX_MOVES: u32 = 100;
+
+/// How often a unit is moved: a number (`1` is one move), or one of systemd's truth values.
+pub(super) fn moves(value: &str) -> Option<u32> {
+    match value.parse() {
+        Ok(moves) => Some(moves).filter(|moves| *moves <= MAX_MOVES),
+        Err(_) => boolean(value).map(|moves| if moves { DEFAULT_MOVES } else { 0 }),
+    }
+}
+
 /// Longer spans are mistakes, and sums with them must not overflow.
 const MAX_TIME_SPAN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -264,6 +278,26 @@ mod tests {
         assert_eq!(boolean("Y"), Some(true));
         assert_eq!(boolean("off"), Some(false));
         assert_eq!(boolean(""), None);
+    }
+
+    #[test]
+    fn numbers_of_moves() {
+        for (value, expected) in [
+            ("yes", Some(DEFAULT_MOVES)),
+            ("ON", Some(DEFAULT_MOVES)),
+            ("no", Some(0)),
+            ("0", Some(0)),
+            ("1", Some(1)),
+            ("100", Some(MAX_MOVES)),
+            ("101", None),
+            ("-1", None),
+            ("99999999999", None),
+            ("1.5", None),
+            ("often", None),
+            ("", None),
+        ] {
+            assert_eq!(moves(value), expected, "{value:?}");
+        }
     }
 
     proptest! {

@@ -262,6 +262,8 @@ fn combinations_that_are_allowed() {
         "MachineOf=b.service\nConflicts=c.*",
         "MachineOf=b.service\nReplaces=c.*",
         "Exclusive=yes\nLostAfter=1min 30s\nRescheduleOnFailure=no",
+        "RescheduleOnFailure=yes\nExclusive=yes",
+        "RescheduleOnFailure=1\nMachineID=m",
     ] {
         check(lines, "ok");
     }
@@ -314,8 +316,9 @@ fn values_that_cannot_be_meant_are_refused() {
         "invalid [X-Fleet] section: Exclusive=\"maybe\" is neither yes nor no",
     );
     check(
-        "RescheduleOnFailure=3",
-        "invalid [X-Fleet] section: RescheduleOnFailure=\"3\" is neither yes nor no",
+        "RescheduleOnFailure=often",
+        "invalid [X-Fleet] section: RescheduleOnFailure=\"often\" is neither yes, nor no, nor a \
+         number of moves from 0 to 100",
     );
     check(
         "LostAfter=soon",

@@ -46,8 +46,8 @@ const FIELDS: &[Field<MachineView>] = &[
 
 /// List the machines that are present
 ///
-/// Machines that are not present at the moment are named on stderr, and those that are cordoned or
-/// being drained, too; --all lists all with their status. Fields: machine, ip, metadata, status, version.
+/// Machines that are not present at the moment are named on stderr, and those that are cordoned,
+/// being drained, or avoided because many units failed there, too; --all lists all with their status. Fields: machine, ip, metadata, status, version.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -91,6 +91,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Outcome {
             .ui
             .warning(&format!("machine {}: {trouble}", machine.id));
     }
+    tell_avoided(context, &machines);
     let cordoned = |machine: &&MachineView| machine.cordoned && !machine.draining;
     tell_closed(context, "Draining", machines.iter().filter(|m| m.draining));
     tell_closed(context, "Cordoned", machines.iter().filter(cordoned));
@@ -123,6 +124,26 @@ fn tell_closed<'m>(
     };
     let named = ids.get(..MAX_NAMED).unwrap_or(&ids).join(", ");
     context.ui.note(&format!("{what}: {named}{more}"));
+}
+
+/// `Avoided: 148a… (3 of the last 5 units failed there within 10 min: a.service, …)`
+fn tell_avoided(context: &Context<'_>, machines: &[MachineView]) {
+    let avoided: Vec<(&MachineView, &String)> = machines
+        .iter()
+        .filter_map(|machine| Some((machine, machine.avoided.as_ref()?)))
+        .collect();
+    for (machine, why) in avoided.iter().take(MAX_NAMED) {
+        context.ui.note(&format!("Avoided: {} ({why})", machine.id));
+    }
+    if let Some(n) = avoided.len().checked_sub(MAX_NAMED).filter(|n| *n > 0) {
+        context.ui.note(&format!("Avoided: {n} more"));
+    }
+    if !avoided.is_empty() {
+        context.ui.hint(
+            "new units come to them last, until one runs well there or fleetctl uncordon trusts \
+             them again",
+        );
+    }
 }
 
 fn tell_absent(context: &Context<'_>, absent: &[MachineView]) {

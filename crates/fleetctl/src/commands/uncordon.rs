@@ -8,7 +8,8 @@ use crate::machines;
 
 /// Let machines take units again
 ///
-/// It ends a cordon and a drain. Units that have left do not come back for that; those that have
+/// It ends a cordon and a drain, and that a machine is avoided because many units failed there.
+/// Units that have left do not come back for that; those that have
 /// not arrived elsewhere stay, and global units return.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {

@@ -68,7 +68,11 @@ pub(super) fn trouble(progress: &Progress) -> String {
     }
     let state = progress.state.as_ref();
     let why = state.and_then(|state| state.why.clone());
-    let why = why.unwrap_or_else(|| progress.reason.clone());
+    // The reason may go on where systemd's ends: with what is done about it.
+    let goes_on = |why: &String| !progress.reason.starts_with(why.as_str());
+    let why = why
+        .filter(goes_on)
+        .unwrap_or_else(|| progress.reason.clone());
     if !why.is_empty() {
         text.push_str(&format!(": {why}"));
     } else if let Some(StateView {

@@ -1,6 +1,6 @@
 //! fleetd's own API and engine over a store in memory; only the agents of two machines are
 //! played: each does at once what it is assigned, except that `bad` units fail on the second one
-//! and `slow` ones never start there.
+//! and `slow` ones never start there, and `worst` units fail on both.
 
 use std::sync::Arc;
 
@@ -91,6 +91,7 @@ fn answer(unit: &str, machine: &str, assigned: &AssignmentRecord) -> StateRecord
         Order::Launched if is_second && unit.starts_with("bad") => {
             (Reached::Launched, "failed", "failed")
         }
+        Order::Launched if unit.starts_with("worst") => (Reached::Launched, "failed", "failed"),
         Order::Launched if is_second && unit.starts_with("slow") => {
             (Reached::Working, "activating", "start")
         }

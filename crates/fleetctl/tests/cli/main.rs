@@ -10,6 +10,7 @@ mod cordon;
 mod destroy;
 mod drain;
 mod engine;
+mod failures;
 mod fake;
 mod fd_forward;
 mod fleetd;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fleet_core::hash::UnitHash;
 use fleet_core::records::{
-    Decision, DesiredState, MachineId, MachineRecord, PlacementRecord, Reached, Refusal,
+    Decision, DesiredState, Failures, MachineId, MachineRecord, PlacementRecord, Reached, Refusal,
     StateRecord, UnitRecord,
 };
 use fleetd::api::{ApiState, router};
@@ -73,6 +73,7 @@ async fn answer(store: &dyn Store, entry: &Entry) {
 
 fn placed(decision: Decision) -> PlacementRecord {
     PlacementRecord {
+        failures: Failures::default(),
         machine: Some(MachineId::new(H1)),
         leaving: None,
         decision,

@@ -185,7 +185,7 @@ mod tests {
     use fleet_core::name::UnitName;
     use fleet_core::plan::Subject;
     use fleet_core::records::{
-        AssignmentRecord, Decision, MachineId, MemberRecord, PlacementRecord, Refusal,
+        AssignmentRecord, Decision, Failures, MachineId, MemberRecord, PlacementRecord, Refusal,
     };
 
     use super::*;
@@ -218,6 +218,7 @@ mod tests {
             reason: String::new(),
         };
         let placement = |machine: Option<&MachineId>, refusals| PlacementRecord {
+            failures: Failures::default(),
             machine: machine.cloned(),
             leaving: None,
             decision: Decision::default(),
@@ -228,6 +229,7 @@ mod tests {
             since_ms: 0,
         };
         let member = |status| MemberRecord {
+            avoided: None,
             status,
             since_ms: 0,
             first_seen_ms: 0,

@@ -209,6 +209,7 @@ async fn a_thaw_is_asked_for_only_when_something_is_frozen() {
             .is_none()
     );
     let frozen = MemberRecord {
+        avoided: None,
         status: MemberStatus::Suspect,
         since_ms: 0,
         first_seen_ms: 0,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use fleet_core::hash::UnitHash;
 use fleet_core::records::{
-    Decision, DesiredState, MachineId, MachineRecord, MachineWish, MemberRecord, MemberStatus,
-    PlacementRecord, Reached, StateRecord, UnitRecord,
+    Decision, DesiredState, Failures, MachineId, MachineRecord, MachineWish, MemberRecord,
+    MemberStatus, PlacementRecord, Reached, StateRecord, UnitRecord,
 };
 use http_body_util::BodyExt;
 use hyper::service::Service;
@@ -21,6 +21,7 @@ use crate::store::{Op, Range, Revision, Store, Txn, keys};
 
 mod batch;
 mod documents;
+mod failures;
 mod fuzz;
 mod listing;
 mod machine_wishes;
@@ -156,6 +157,7 @@ impl Cluster {
 
     async fn member(&self, id: &str, status: MemberStatus) {
         let record = MemberRecord {
+            avoided: None,
             status,
             since_ms: 0,
             first_seen_ms: 0,
@@ -195,6 +197,7 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 fn placement(machine: Option<&str>) -> PlacementRecord {
     PlacementRecord {
+        failures: Failures::default(),
         machine: machine.map(MachineId::new),
         leaving: None,
         decision: Decision::default(),

@@ -80,7 +80,7 @@ impl Lines {
     }
 }
 
-fn brief(line: &Progress) -> String {
+pub(super) fn brief(line: &Progress) -> String {
     let machine = line
         .machine
         .as_ref()

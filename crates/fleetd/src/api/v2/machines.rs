@@ -6,7 +6,7 @@ use fleet_api::v2::{
     BASE, MachineChange, MachineListing, MachineUnit, MachineUnitListing, MachineView,
 };
 use fleet_core::records::{
-    AssignmentRecord, MachineRecord, MachineWish, MemberRecord, MemberStatus,
+    AssignmentRecord, Avoided, MachineRecord, MachineWish, MemberRecord, MemberStatus,
 };
 
 use hyper::StatusCode;
@@ -74,7 +74,7 @@ pub(super) async fn change(state: &Api, id: &str, body: &mut RequestBody) -> Ans
             Some(entry) => MachineWish::decode(&entry.key, &entry.value)?,
             None => MachineWish::default(),
         };
-        let wish = changed(&before, &change);
+        let wish = changed(&before, &change, members.avoided(id));
         if wish == before {
             return Ok(Reply::json(&members.view(id, Some(&wish))));
         }
@@ -102,7 +102,10 @@ pub(super) async fn change(state: &Api, id: &str, body: &mut RequestBody) -> Ans
     Err(last.into())
 }
 
-fn changed(before: &MachineWish, change: &MachineChange) -> MachineWish {
+fn changed(before: &MachineWish, change: &MachineChange, avoided: Option<&Avoided>) -> MachineWish {
+    // Asked twice, it counts once.
+    let opens = change.cordoned == Some(false)
+        && avoided.is_some_and(|avoided| avoided.opened == before.opened);
     let drain = change.draining.unwrap_or(before.drain);
     MachineWish {
         cordon: change.cordoned.unwrap_or(before.cordon),
@@ -112,6 +115,7 @@ fn changed(before: &MachineWish, change: &MachineChange) -> MachineWish {
             // It belongs to the drain.
             false => 0,
         },
+        opened: before.opened + u64::from(opens),
         ..before.clone()
     }
 }
@@ -246,6 +250,10 @@ impl Members {
         self.present.contains_key(id) || self.known.contains_key(id)
     }
 
+    fn avoided(&self, id: &str) -> Option<&Avoided> {
+        self.known.get(id)?.avoided.as_ref()
+    }
+
     /// Presence itself counts more than what the engine has made of it so far.
     pub(super) fn status(&self, id: &str) -> MemberStatus {
         let known = self.known.get(id).map(|member| member.status);
@@ -285,6 +293,10 @@ impl Members {
             reason,
             frozen: present.is_none() && known.is_some_and(MemberRecord::is_frozen),
             trouble,
+            avoided: self
+                .avoided(id)
+                .filter(|avoided| avoided.opened == asked.opened)
+                .map(|avoided| avoided.why.clone()),
             cordoned: asked.cordon || asked.drain,
             draining: asked.drain,
             max_parallel: asked.max_parallel,

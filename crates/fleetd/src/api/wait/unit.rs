@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fleet_api::v2::{MachineRef, Progress};
+use fleet_core::name::UnitName;
 use fleet_core::records::{
     DesiredState, MachineId, PlacementRecord, Reached, StateRecord, UnitRecord,
 };
+use fleet_core::requirements::Requirements;
 use fleet_core::unit_file::UnitFile;
 
-use super::super::read::is_global;
 use super::super::v2::{refusals, state_view};
 use crate::store::codec::Document;
 use crate::store::keys::{self, Key};
@@ -42,6 +43,8 @@ struct Wish {
     generation: u64,
     desired: DesiredState,
     global: bool,
+    /// It is moved to another machine when it fails.
+    moves: bool,
 }
 
 impl Waited {
@@ -260,6 +263,10 @@ impl Waited {
                 let why = state.why.as_deref().unwrap_or(reason);
                 self.on("refused", why, machine, Some(state))
             }
+            // The same as the planner moves it for.
+            Outcome::Reached(FAILED) if wish.moves && state.active == "failed" => {
+                self.failed(placement, machine, state)
+            }
             Outcome::Reached(phase) => {
                 let reason = state.why.as_deref().unwrap_or(reason);
                 Progress {
@@ -267,6 +274,29 @@ impl Waited {
                     ..self.on(phase, reason, machine, Some(state))
                 }
             }
+        }
+    }
+
+    /// It has failed on a machine, and is moved to another one unless it stays there.
+    fn failed(&self, placement: &PlacementRecord, machine: &str, state: &StateRecord) -> Progress {
+        let failures = &placement.failures;
+        if failures.next_ms == 0 && !failures.stays {
+            let reason = "it has failed; waiting for the leader to decide what becomes of it";
+            return self.on("working", reason, machine, Some(state));
+        }
+        let why = state.why.as_deref().unwrap_or_default();
+        // What the decision says beyond the failure itself.
+        let follows = placement
+            .reason
+            .split_once(why)
+            .map_or("", |(_, rest)| rest);
+        let reason = match why {
+            "" => placement.reason.clone(),
+            why => format!("{why}{follows}"),
+        };
+        Progress {
+            is_final: failures.stays,
+            ..self.on(FAILED, &reason, machine, Some(state))
         }
     }
 
@@ -402,10 +432,14 @@ fn can_run(state: &StateRecord) -> bool {
 fn wish(name: &str, entry: &Entry) -> Result<Wish, store::Error> {
     let record = UnitRecord::decode(&entry.key, &entry.value)?;
     let file = UnitFile::parse(record.text.as_bytes());
+    let name = UnitName::parse(name).ok();
+    let needs = file.map(|file| Requirements::parse(&file, name.as_ref()).0);
+    let needs = needs.unwrap_or_default();
     Ok(Wish {
         generation: entry.mod_revision,
         desired: record.desired,
-        global: file.is_ok_and(|file| is_global(name, &file)),
+        global: needs.global,
+        moves: needs.reschedule_on_failure > 0 && !needs.global,
     })
 }
 

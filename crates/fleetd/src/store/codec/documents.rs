@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use fleet_core::hash::UnitHash;
 use fleet_core::records::{
-    AssignmentRecord, Decision, DesiredState, MachineId, MachineRecord, MachineWish, MemberRecord,
-    MemberStatus, Order, PlacementRecord, Reached, Refusal, StateRecord, UnitRecord,
+    AssignmentRecord, Avoided, Decision, DesiredState, Failures, MachineId, MachineRecord,
+    MachineWish, MemberRecord, MemberStatus, Order, PlacementRecord, Reached, Refusal, StateRecord,
+    UnitRecord,
 };
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +124,15 @@ shape! {
         considered: u32,
         #[serde(default, skip_serializing_if = "is_zero_u32")]
         assigned: u32,
+        // Of a unit that is moved when it fails.
+        #[serde(default, skip_serializing_if = "is_zero_u32")]
+        moves: u32,
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        failed_on: Vec<Word<'a>>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        next: u64,
+        #[serde(default, skip_serializing_if = "is_false")]
+        stays: bool,
     }
     of(record) {
         on: record.machine.as_ref().map(machine_word),
@@ -136,7 +146,11 @@ shape! {
             .map(|refusal| (Word((&*refusal.requirement).into()), refusal.machines))
             .collect(),
         considered: record.considered,
-        assigned: record.assigned
+        assigned: record.assigned,
+        moves: record.failures.moves,
+        failed_on: record.failures.failed_on.iter().map(machine_word).collect(),
+        next: record.failures.next_ms,
+        stays: record.failures.stays
     }
     text { record.reason.len() }
     record(doc) {
@@ -155,6 +169,12 @@ shape! {
                 .collect(),
             considered: doc.considered,
             assigned: doc.assigned,
+            failures: Failures {
+                moves: doc.moves,
+                failed_on: doc.failed_on.iter().map(|id| MachineId::new(&id.0)).collect(),
+                next_ms: doc.next,
+                stays: doc.stays,
+            },
             since_ms: doc.since,
         })
     }
@@ -246,6 +266,9 @@ shape! {
         metadata: Cow<'a, BTreeMap<String, String>>,
         #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
         reason: Cow<'a, str>,
+        // Why, the revision, and how often it had been opened.
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        avoided: Option<(Word<'a>, u64, u64)>,
     }
     of(record) {
         status: Word(record.status.as_str().into()),
@@ -253,7 +276,11 @@ shape! {
         first_seen: record.first_seen_ms,
         ip: (&*record.public_ip).into(),
         metadata: Cow::Borrowed(&record.metadata),
-        reason: (&*record.reason).into()
+        reason: (&*record.reason).into(),
+        avoided: record
+            .avoided
+            .as_ref()
+            .map(|avoided| (Word((&*avoided.why).into()), avoided.revision, avoided.opened))
     }
     text { record.reason.len() + metadata_bytes(&record.metadata) }
     record(doc) {
@@ -264,6 +291,11 @@ shape! {
             public_ip: doc.ip.into_owned(),
             metadata: doc.metadata.into_owned(),
             reason: doc.reason.into_owned(),
+            avoided: doc.avoided.map(|(why, revision, opened)| Avoided {
+                why: why.0.into_owned(),
+                revision,
+                opened,
+            }),
         })
     }
 }
@@ -278,12 +310,15 @@ shape! {
         drain: bool,
         #[serde(default, skip_serializing_if = "is_zero_u32")]
         parallel: u32,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        opened: u64,
     }
     of(record) {
         metadata: Cow::Borrowed(&record.metadata),
         cordon: record.cordon,
         drain: record.drain,
-        parallel: record.max_parallel
+        parallel: record.max_parallel,
+        opened: record.opened
     }
     text { metadata_bytes(&record.metadata) }
     record(doc) {
@@ -292,6 +327,7 @@ shape! {
             cordon: doc.cordon,
             drain: doc.drain,
             max_parallel: doc.parallel,
+            opened: doc.opened,
         })
     }
 }

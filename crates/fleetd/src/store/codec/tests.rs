@@ -48,6 +48,12 @@ fn placement() -> PlacementRecord {
         }],
         considered: 12,
         assigned: 5,
+        failures: Failures {
+            moves: 2,
+            failed_on: vec![MachineId::new(OTHER)],
+            next_ms: 1_700_000_000_456,
+            stays: true,
+        },
         since_ms: 1_700_000_000_123,
     }
 }
@@ -86,6 +92,11 @@ fn member() -> MemberRecord {
         public_ip: "10.0.0.1".to_owned(),
         metadata: metadata(),
         reason: "its lease has gone".to_owned(),
+        avoided: Some(Avoided {
+            why: "3 units failed".to_owned(),
+            revision: 8,
+            opened: 1,
+        }),
     }
 }
 
@@ -95,6 +106,7 @@ fn wish() -> MachineWish {
         cordon: true,
         drain: true,
         max_parallel: 3,
+        opened: 2,
     }
 }
 
@@ -217,11 +229,11 @@ fn the_format_is_as_it_was_first_written() {
     ];
     let expected = [
         r#"{"v":1,"desired":"launched","hash":"Ny6gjKsz5xwCxlHbyDpHTTLGduo","restarts":3,"request":"req-1","by":"uid 0","changed":1700000000123,"text":"[Service]\nExecStart=/bin/echo \"é\"\n"}"#,
-        r#"{"v":1,"on":"148a18ff6e954cd892dac9de9bb90d5a","leaving":"491586a6508f4583a71dbfc4d146e996","at":[999999998,999999999],"since":1700000000123,"reason":"least loaded","refused":[["MachineMetadata region=\"eu\"",7]],"considered":12,"assigned":5}"#,
+        r#"{"v":1,"on":"148a18ff6e954cd892dac9de9bb90d5a","leaving":"491586a6508f4583a71dbfc4d146e996","at":[999999998,999999999],"since":1700000000123,"reason":"least loaded","refused":[["MachineMetadata region=\"eu\"",7]],"considered":12,"assigned":5,"moves":2,"failed_on":["491586a6508f4583a71dbfc4d146e996"],"next":1700000000456,"stays":true}"#,
         r#"{"v":1,"order":"loaded","at":[41,42],"hash":"Ny6gjKsz5xwCxlHbyDpHTTLGduo","restarts":2,"reason":"drain of m2","text":"[Service]\nExecStart=/bin/true\n"}"#,
         r#"{"v":1,"boot":"b","ip":"10.0.0.1","metadata":{"disk":"ssd \"fast\"","region":"eu"},"version":"1.0.0","format":1,"no_engine":true,"trouble":"systemd cannot be reached: gone"}"#,
-        r#"{"v":1,"status":"suspect","since":5,"first_seen":4,"ip":"10.0.0.1","metadata":{"disk":"ssd \"fast\"","region":"eu"},"reason":"its lease has gone"}"#,
-        r#"{"v":1,"metadata":{"disk":"ssd \"fast\"","region":"eu"},"cordon":true,"drain":true,"parallel":3}"#,
+        r#"{"v":1,"status":"suspect","since":5,"first_seen":4,"ip":"10.0.0.1","metadata":{"disk":"ssd \"fast\"","region":"eu"},"reason":"its lease has gone","avoided":["3 units failed",8,1]}"#,
+        r#"{"v":1,"metadata":{"disk":"ssd \"fast\"","region":"eu"},"cordon":true,"drain":true,"parallel":3,"opened":2}"#,
         r#"{"v":1}"#,
         r#"{"v":1,"load":"bad-setting","is":"failed/failed","hash":"Ny6gjKsz5xwCxlHbyDpHTTLGduo","at":[999999998,999999999],"did":"refused","id":"FIoY_26VTNiS2snem7kNWg","desc":"Hello \"World\"","why":"exit status 1","log":["a\tline",""]}"#,
         r#"{"v":1,"machine":"148a18ff6e954cd892dac9de9bb90d5a","version":"1.0.0","engine":1,"since":7}"#,
@@ -296,6 +308,7 @@ fn a_new_reader_takes_what_an_older_writer_left_out() {
             refusals: vec![],
             considered: 0,
             assigned: 0,
+            failures: Failures::default(),
             since_ms: 0,
             ..placement()
         },
@@ -320,6 +333,7 @@ fn a_new_reader_takes_what_an_older_writer_left_out() {
             public_ip: empty(),
             metadata: none(),
             reason: empty(),
+            avoided: None,
             ..member()
         },
     );
@@ -386,6 +400,7 @@ fn a_placement_and_a_state_without_text_take_at_most_150_bytes() {
         refusals: vec![],
         considered: 0,
         assigned: 0,
+        failures: Failures::default(),
         ..placement()
     };
     let bytes = placement.encode();
