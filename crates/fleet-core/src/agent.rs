@@ -137,6 +137,10 @@ pub struct Observed {
     pub failure: Option<Failure>,
     /// It has failed and the reason is still being looked up.
     pub failure_pending: bool,
+    /// Fleet's file here is of an exclusive unit: what runs, if anything, is bound to the lease.
+    pub is_exclusive: bool,
+    /// The end of that lease was set by this fleetd. What one before it has set may be later.
+    pub is_lease_set: bool,
 }
 
 impl Observed {
@@ -373,6 +377,7 @@ pub fn state_record(
         invocation_id: observed.invocation_id.clone(),
         description: observed.description.clone(),
         why: report.why.clone(),
+        leased_ms: None,
         log: match failure {
             Some(failure) if !gone => failure.log.clone(),
             _ => Vec::new(),

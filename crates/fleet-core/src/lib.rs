@@ -23,6 +23,7 @@ macro_rules! planted {
 pub mod agent;
 pub mod check;
 pub mod cluster;
+pub mod exclusive;
 pub mod glob;
 pub mod hash;
 pub mod name;

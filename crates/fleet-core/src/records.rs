@@ -452,6 +452,9 @@ pub struct StateRecord {
     pub description: String,
     /// Why it was refused, or why it failed (systemd's Result and exit status), in words.
     pub why: Option<String>,
+    /// The unit is bound to the machine's lease (`Exclusive=yes`), and may run for so long after the
+    /// machine was last seen before its systemd begins to stop it. None: it is not bound.
+    pub leased_ms: Option<u64>,
     /// The unit's last lines in the journal, only beside a failure; at most
     /// [`StateRecord::MAX_LOG_LINES`] lines.
     pub log: Vec<String>,

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::exclusive::{self, Unbounded};
 use crate::glob::Glob;
 use crate::name::{NameError, UnitName, UnitType};
 use crate::text::Quoted;
@@ -46,6 +47,9 @@ pub struct Requirements {
     pub global: bool,
     /// At most one copy runs, also across a partition.
     pub exclusive: bool,
+    /// Of an exclusive unit: how long after the end of its lease it may still run. None: nobody
+    /// can tell.
+    pub stops_within: Option<Duration>,
     /// How long a machine may be away before this unit is placed elsewhere.
     pub lost_after: Option<Duration>,
     /// When systemd has given it up, it is moved to another machine, so often at most.
@@ -148,6 +152,9 @@ pub enum RequirementError {
         /// What stands there.
         value: String,
     },
+    /// An exclusive unit whose stop has no end.
+    #[error(transparent)]
+    Unbounded(#[from] Unbounded),
 }
 
 impl Requirements {
@@ -199,6 +206,12 @@ pub(crate) fn read(file: &UnitFile, name: Option<&UnitName>) -> Reading {
     reading.read_metadata(&lines);
     reading.read_globs(&lines);
     reading.read_switches(&lines);
+    if reading.requirements.exclusive {
+        match exclusive::stops_within(file) {
+            Ok(time) => reading.requirements.stops_within = Some(time),
+            Err(error) => reading.errors.push(error.into()),
+        }
+    }
     reading
 }
 

@@ -177,6 +177,7 @@ fn check_contradictions(requirements: &Requirements) -> Result<(), ValidateError
     let conflicts = ("Conflicts", !requirements.conflicts.is_empty());
     let replaces = ("Replaces", !requirements.replaces.is_empty());
     let global = ("Global", requirements.global);
+    let exclusive = ("Exclusive", requirements.exclusive);
     for ((a, has_a), (b, has_b)) in [
         (machine_id, peers),
         (machine_id, conflicts),
@@ -185,6 +186,8 @@ fn check_contradictions(requirements: &Requirements) -> Result<(), ValidateError
         (global, peers),
         (global, replaces),
         (conflicts, replaces),
+        // Not the original's: at most one copy, and one on every machine.
+        (global, exclusive),
     ] {
         if has_a && has_b {
             return Err(ValidateError::Contradiction(a, b));

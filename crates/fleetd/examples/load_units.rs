@@ -222,6 +222,7 @@ fn documents(n: usize, all_keys: bool) -> Vec<(String, Vec<u8>)> {
             invocation_id: format!("{:032x}", n * 7 + 1),
             description: format!("Web frontend {n}"),
             why: None,
+            leased_ms: None,
             log: vec![],
         };
         documents.push((keys::placement(&name), placement.encode()));

@@ -7,7 +7,7 @@ use std::{
 };
 
 #[cfg(fleet_sim)]
-pub use crate::sim::{boottime, unix_ms, uuid};
+pub use crate::sim::{boottime, boottime as monotonic, unix_ms, uuid};
 
 /// Milliseconds since the Unix epoch, for records that people read. It may jump.
 #[cfg(not(fleet_sim))]
@@ -25,6 +25,16 @@ pub fn unix_ms() -> u64 {
 #[cfg(not(fleet_sim))]
 pub fn boottime() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}
+
+/// Time since the machine booted, without suspension: the clock by which systemd's timers run.
+#[cfg(not(fleet_sim))]
+pub fn monotonic() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Duration::new(
         u64::try_from(time.tv_sec).unwrap_or(0),
         u32::try_from(time.tv_nsec).unwrap_or(0),

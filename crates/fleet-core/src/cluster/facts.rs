@@ -175,6 +175,8 @@ pub struct Reported {
     pub starting: bool,
     /// Why it was refused or failed.
     pub why: Option<Arc<str>>,
+    /// It is bound to the machine's lease, and may run for so long after that was last seen.
+    pub leased_ms: Option<u64>,
 }
 
 impl From<&StateRecord> for Reported {
@@ -189,6 +191,7 @@ impl From<&StateRecord> for Reported {
                 _ if record.active == "failed" => record.why.as_deref().map(Arc::from),
                 _ => None,
             },
+            leased_ms: record.leased_ms,
         }
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Machine {
     pub(crate) open: bool,
     /// When this planner first saw it absent, in its monotonic milliseconds.
     pub(crate) vanished_at: Option<u64>,
+    /// The same for people, in milliseconds since the Unix epoch.
+    pub(crate) vanished_unix_ms: u64,
 
     /// Its rank in the index of open machines: whether it was avoided when it was last reviewed.
     pub(crate) comes_last: bool,
@@ -90,6 +92,7 @@ impl Default for Machine {
             comes_last: false,
             outcomes: Vec::new(),
             on_trial: BTreeMap::new(),
+            vanished_unix_ms: 0,
             units: BTreeMap::new(),
             load: 0,
             conflicts: PatternSet::default(),

@@ -131,6 +131,7 @@ fn units_of_a_machine_that_shuts_down_start_elsewhere_at_once() {
         cut m1
         plan
         wait 5s
+        wait 6s
         agent m2
         machine m1
         agents
@@ -162,8 +163,10 @@ fn units_of_a_machine_that_shuts_down_start_elsewhere_at_once() {
       only.service on m1: it stays on m1
     wait 5s:
       machine m1 lost: it was shut down
-      once.service on m2, leaving m1: m1 is lost; fewest units (4) of the machines that may run it [gone@m1, launched@m2]
+      once.service on m1: m1 is lost; it is Exclusive and may still be stopping there: it starts elsewhere at 00:16:51 UTC, when it has certainly ended
       only.service on m1: m1 is lost, and it stays there: no other machine may run it: MachineID m1 [1×MachineID m1]
+    wait 6s:
+      once.service on m2, leaving m1: m1 is lost; fewest units (4) of the machines that may run it [gone@m1, launched@m2]
     agent m2:
     agents:
       machine m1 present: it is back, after it was lost

@@ -26,6 +26,7 @@ impl Planner<'_> {
                 && machine.vanished_at.is_none()
             {
                 machine.vanished_at = Some(self.now.monotonic_ms);
+                machine.vanished_unix_ms = self.now.unix_ms;
             }
         }
         let missing = Missing::of(self.cluster);
@@ -314,6 +315,7 @@ impl Planner<'_> {
             subject: Subject::Machine(id.clone()),
             writes: vec![Write::Member(id.clone(), record)],
             reason: words,
+            while_absent: Vec::new(),
         });
     }
 }

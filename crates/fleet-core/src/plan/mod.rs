@@ -17,6 +17,7 @@ use crate::records::{
 
 mod avoided;
 mod back_off;
+mod exclusive;
 mod explain;
 mod failures;
 mod global;
@@ -27,6 +28,8 @@ mod placing;
 
 pub use moves::DEFAULT_DRAIN_PARALLEL;
 
+#[cfg(test)]
+mod exclusive_fixtures;
 #[cfg(test)]
 mod failures_fixtures;
 #[cfg(test)]
@@ -76,6 +79,9 @@ pub struct Change {
     pub writes: Vec<Write>,
     /// Why, in words.
     pub reason: String,
+    /// It holds only while these machines are away: an exclusive unit may start there the moment
+    /// they are back.
+    pub while_absent: Vec<MachineId>,
 }
 
 /// What a change is about.
@@ -415,7 +421,7 @@ impl<'c> Planner<'c> {
                 let retired = self.cluster.status(id) == crate::records::MemberStatus::Retired;
                 if assigned.order == Order::Gone && done {
                     Some((id.clone(), "its machine has confirmed that it is gone"))
-                } else if retired {
+                } else if retired && self.has_surely_ended(unit, id) {
                     Some((id.clone(), "its machine is retired"))
                 } else {
                     None
@@ -484,11 +490,13 @@ fn finish(cluster: &Cluster, name: &UnitName, touched: Touched, changes: &mut Ve
         writes.push(Write::DeleteUnit(name.clone(), generation));
     }
     let subject = Subject::Unit(name.clone());
+    let while_absent = exclusive::relied_on(unit, &touched.assignments);
     while writes.len() > MAX_CHANGE_WRITES {
         changes.push(Change {
             subject: subject.clone(),
             writes: writes.drain(..MAX_CHANGE_WRITES).collect(),
             reason: reason.clone(),
+            while_absent: while_absent.clone(),
         });
     }
     if !writes.is_empty() {
@@ -496,6 +504,7 @@ fn finish(cluster: &Cluster, name: &UnitName, touched: Touched, changes: &mut Ve
             subject,
             writes,
             reason,
+            while_absent,
         });
     }
 }

@@ -109,10 +109,21 @@ impl Model {
             invocation_id: String::new(),
             description: String::new(),
             why: why.map(str::to_owned),
+            leased_ms: assignment.text.contains("Exclusive=yes").then_some(3_000),
             log: Vec::new(),
         };
         let reported = Reported::from(&record);
         self.states.insert((unit.clone(), id.clone()), record);
+        self.tell(Fact::State(unit.clone(), id.clone(), Some(reported)));
+    }
+
+    /// What a machine has said of a unit stands, but for the lease that it is bound to.
+    pub(crate) fn report_leased(&mut self, unit: &UnitName, id: &MachineId, ms: Option<u64>) {
+        let Some(record) = self.states.get_mut(&(unit.clone(), id.clone())) else {
+            return;
+        };
+        record.leased_ms = ms;
+        let reported = Reported::from(&*record);
         self.tell(Fact::State(unit.clone(), id.clone(), Some(reported)));
     }
 
@@ -375,6 +386,11 @@ pub(crate) fn run(script: &str) -> String {
             "well" => {
                 let id = MachineId::new(rest[1]);
                 model.report(&name(rest[0]), &id, Reached::Launched, None);
+                false
+            }
+            "leased" => {
+                let (unit, id) = (name(rest[0]), MachineId::new(rest[1]));
+                model.report_leased(&unit, &id, rest.get(2).map(|ms| ms.parse().unwrap()));
                 false
             }
             "restarting" => {

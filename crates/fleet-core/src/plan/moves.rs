@@ -120,6 +120,11 @@ impl Planner<'_> {
 
     /// Whether the machine has been away for as long as this unit bears.
     pub(crate) fn is_lost_for(&mut self, name: &UnitName, wish: &Wish, id: &MachineId) -> bool {
+        self.is_given_up(name, wish, id)
+            && (!wish.requirements.exclusive || self.awaits_end(name, id))
+    }
+
+    fn is_given_up(&mut self, name: &UnitName, wish: &Wish, id: &MachineId) -> bool {
         let status = self.cluster.status(id);
         if !matches!(
             status,

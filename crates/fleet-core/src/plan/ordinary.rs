@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::exclusive::is_still_there;
 use super::{Planner, Whereabouts};
 use crate::cluster::Wish;
 use crate::name::UnitName;
-use crate::records::{DesiredState, MachineId, MemberStatus, Order};
+use crate::records::{DesiredState, MachineId, MemberStatus, Order, PlacementRecord};
 use crate::schedule::No;
 
 impl Planner<'_> {
@@ -99,6 +100,7 @@ impl Planner<'_> {
             self.cluster.status(&id),
             MemberStatus::Lost | MemberStatus::Retired
         );
+        let gone = gone && self.has_surely_ended(unit, &id);
         if gone || unit.assignments.get(&id).is_some() {
             return None;
         }
@@ -115,12 +117,16 @@ impl Planner<'_> {
             return;
         };
         let old = unit.placement.as_deref();
+        let still_there = self.why_still_there(name, wish, home);
+        let stands = |old: &PlacementRecord| {
+            old.machine.as_ref() == Some(home)
+                && !waited
+                && old.refusals.is_empty()
+                && !is_still_there(&old.reason)
+        };
         let reason = match old {
-            Some(old)
-                if old.machine.as_ref() == Some(home) && !waited && old.refusals.is_empty() =>
-            {
-                old.reason.clone()
-            }
+            _ if still_there.is_some() => still_there.unwrap_or_default(),
+            Some(old) if stands(old) => old.reason.clone(),
             Some(_) => format!("it stays on {}", home.short()),
             None => format!("it was found on {}", home.short()),
         };

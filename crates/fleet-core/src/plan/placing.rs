@@ -223,7 +223,9 @@ impl Planner<'_> {
             self.cluster.waiting.remove(name);
             let whereabouts = Whereabouts {
                 leaving: Some(first.clone()),
-                reason: self.why_awaited(name, first),
+                reason: self
+                    .why_still_there(name, wish, first)
+                    .unwrap_or_else(|| self.why_awaited(name, first)),
                 ..Whereabouts::default()
             };
             self.settle(name, whereabouts);

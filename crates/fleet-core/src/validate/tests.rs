@@ -165,8 +165,8 @@ const SPELLINGS: &[(&str, &[&str])] = &[
     ("RescheduleOnFailure", &["RescheduleOnFailure=no"]),
 ];
 
-/// The pairs that exclude each other, as the original has them.
-const EXCLUSIVE_PAIRS: [(&str, &str); 7] = [
+/// The pairs that exclude each other: as the original has them, and one of ours.
+const EXCLUSIVE_PAIRS: [(&str, &str); 8] = [
     ("MachineID", "Peers"),
     ("MachineID", "Conflicts"),
     ("MachineID", "Global"),
@@ -174,6 +174,7 @@ const EXCLUSIVE_PAIRS: [(&str, &str); 7] = [
     ("Global", "Peers"),
     ("Global", "Replaces"),
     ("Conflicts", "Replaces"),
+    ("Global", "Exclusive"),
 ];
 
 #[test]
@@ -198,8 +199,8 @@ fn every_pair_of_options_in_every_spelling_is_allowed_or_has_its_error() {
             }
         }
     }
-    // Both orders of 3×2 + 3×2 + 3×5 + 3×1 + 5×2 + 5×1 + 2×1 spellings.
-    assert_eq!(n_refused, 2 * 47);
+    // Both orders of 3×2 + 3×2 + 3×5 + 3×1 + 5×2 + 5×1 + 2×1 + 5×1 spellings.
+    assert_eq!(n_refused, 2 * 52);
 }
 
 #[test]

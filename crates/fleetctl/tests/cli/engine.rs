@@ -107,6 +107,7 @@ fn answer(unit: &str, machine: &str, assigned: &AssignmentRecord) -> StateRecord
         invocation_id: String::new(),
         description: String::new(),
         why: (active == "failed").then(|| "exit-code: status 1/FAILURE".to_owned()),
+        leased_ms: None,
         log: Vec::new(),
     }
 }

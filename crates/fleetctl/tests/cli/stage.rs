@@ -124,6 +124,7 @@ fn reached(
         invocation_id: format!("{}-{}", wish.restarts, is_launched),
         description: "Hello World".into(),
         why: is_bad.then(|| "exit code 1".into()),
+        leased_ms: None,
         log: if is_bad {
             vec!["/bin/false: no".into()]
         } else {

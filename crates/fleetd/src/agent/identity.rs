@@ -108,6 +108,7 @@ mod tests {
             machine: MachineId::new("148a18ff6e954cd892dac9de9bb90d5a"),
             machine_id_file: dir.path().join("machine-id"),
             ttl: Duration::from_secs(3),
+            unsupervised_grace: Duration::from_secs(600),
             run_directory: dir.path().to_owned(),
             record: MachineRecord::default(),
         };
@@ -155,6 +156,7 @@ mod tests {
             machine: own.clone(),
             machine_id_file: file.clone(),
             ttl: Duration::from_secs(3),
+            unsupervised_grace: Duration::from_secs(600),
             run_directory: dir.path().to_owned(),
             record: MachineRecord::default(),
         });

@@ -44,6 +44,8 @@ pub struct AgentConfig {
     pub machine_id_file: PathBuf,
     /// How long presence outlives the last keepalive.
     pub ttl: Duration,
+    /// How long the cluster leaves this machine's units here when fleetd is stopped in order.
+    pub unsupervised_grace: Duration,
     /// Where what ends with the boot is kept.
     pub run_directory: PathBuf,
     /// What to publish of this machine; an empty address is found out.
@@ -57,6 +59,7 @@ impl AgentConfig {
             machine,
             machine_id_file: PathBuf::from(machine::ID_FILE),
             ttl: config.agent_ttl,
+            unsupervised_grace: config.unsupervised_grace,
             run_directory: config.run_directory.clone(),
             record: MachineRecord {
                 boot_id: boot_id(),
@@ -172,7 +175,7 @@ impl Agent {
         let (leave, left) = watch::channel(false);
         let mut presence = tokio::spawn(presence.run(left));
         let identity = Identity {
-            config: self.config,
+            config: self.config.clone(),
             record: Arc::clone(&record),
             told: None,
         };
@@ -180,8 +183,7 @@ impl Agent {
         let worker = Worker::new(Parts {
             store: self.store,
             manager: self.manager,
-            machine: config.machine,
-            run_directory: config.run_directory,
+            config: self.config,
             metrics: self.metrics,
             record,
             standing,

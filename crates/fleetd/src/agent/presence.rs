@@ -397,6 +397,9 @@ impl Presence {
                 }
             }
             let sent = clock::boottime();
+            if fleet_core::planted!("the lease is prolonged without an answer") {
+                self.manager.lease_until(sent + registered.ttl);
+            }
             match self.store.keep_alive(registered.lease).await {
                 Ok(ttl) => {
                     self.tell(&registered, sent, ttl);
@@ -471,10 +474,12 @@ impl Presence {
 
     /// The time counts from sending: the store may have renewed the lease as early as that.
     fn tell(&self, registered: &Registered, sent: Duration, granted: Duration) {
+        let certain_until = sent + granted.min(registered.ttl);
+        self.manager.lease_until(certain_until);
         self.standing.send_replace(Standing {
             epoch: Some(registered.epoch),
             fence: registered.fence,
-            certain_until: sent + granted.min(registered.ttl),
+            certain_until,
         });
     }
 

@@ -325,6 +325,7 @@ mod tests {
             invocation_id: String::new(),
             description: String::new(),
             why: None,
+            leased_ms: None,
             log: Vec::new(),
         }
     }

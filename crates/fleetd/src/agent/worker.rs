@@ -5,7 +5,6 @@
 //! fleet-core, the tasks are handed to systemd, and what is to be said goes to `states/`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +20,15 @@ use tracing::{debug, error, info, warn};
 use super::hold::Hold;
 use super::presence::Standing;
 use super::publisher::{Batch, Publisher};
-use super::{AgentMetrics, Memory, Question};
+use super::{AgentConfig, AgentMetrics, Memory, Question};
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::shutdown::{Shutdown, stopped};
 use crate::store::codec::{ClusterRecord, Document};
 use crate::store::{Error, Event, Range, Revision, Store, Watch, WatchBatch, keys};
 use crate::units::{Changes, UnitManager};
+
+mod leased;
 
 /// States that are still to be said when fleetd stops are given this long.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -38,8 +40,7 @@ const WORD_EVERY: Duration = Duration::from_secs(2);
 pub(super) struct Parts {
     pub(super) store: Arc<dyn Store>,
     pub(super) manager: Arc<dyn UnitManager>,
-    pub(super) machine: MachineId,
-    pub(super) run_directory: PathBuf,
+    pub(super) config: watch::Receiver<AgentConfig>,
     pub(super) metrics: Arc<AgentMetrics>,
     /// What this machine says of itself: the loop adds its trouble.
     pub(super) record: Arc<watch::Sender<MachineRecord>>,
@@ -53,6 +54,10 @@ pub(super) struct Worker {
     store: Arc<dyn Store>,
     manager: Arc<dyn UnitManager>,
     machine: MachineId,
+    config: watch::Receiver<AgentConfig>,
+    /// The longest lease that this machine has had: what is bound to it may outlive the last sign of
+    /// the machine by so much.
+    lease: Duration,
     metrics: Arc<AgentMetrics>,
     record: Arc<watch::Sender<MachineRecord>>,
     standing: watch::Receiver<Standing>,
@@ -86,12 +91,15 @@ enum Left {
 
 impl Worker {
     pub(super) fn new(parts: Parts) -> Worker {
+        let config = parts.config.borrow().clone();
         Worker {
-            publisher: Publisher::new(Arc::clone(&parts.store), parts.machine.clone()),
-            hold: Hold::open(parts.run_directory.join("cluster")),
+            publisher: Publisher::new(Arc::clone(&parts.store), config.machine.clone()),
+            hold: Hold::open(config.run_directory.join("cluster")),
             store: parts.store,
             manager: parts.manager,
-            machine: parts.machine,
+            machine: config.machine,
+            lease: config.ttl,
+            config: parts.config,
             metrics: parts.metrics,
             record: parts.record,
             standing: parts.standing,
@@ -395,7 +403,8 @@ impl Worker {
         match plan.report {
             Some(report) => {
                 let hash = assignment.map(|assignment| assignment.hash);
-                let state = agent::state_record(&report, &observed, hash);
+                let mut state = agent::state_record(&report, &observed, hash);
+                state.leased_ms = self.leased_ms(unit, &observed);
                 let order = self.orders.get(unit).copied();
                 self.publisher.say(unit, state, report.settled, order);
             }
@@ -508,24 +517,42 @@ impl Worker {
         if epoch.is_none() {
             return;
         }
+        let bound = self.bound_until_back().await;
+        let until = clock::boottime() + self.config.borrow().unsupervised_grace;
         let words = async {
             if let Some(sending) = self.sending.take() {
                 let (batch, outcome) = sending.await;
                 self.publisher.done(batch, &outcome);
                 if outcome.is_err() {
-                    return;
+                    return false;
                 }
+            }
+            for (unit, state) in &bound {
+                self.publisher.say(unit, state.clone(), true, None);
             }
             while let Some(batch) = self.publisher.batch(fence) {
                 let (batch, outcome) = batch.send(Arc::clone(&self.store)).await;
                 self.publisher.done(batch, &outcome);
                 if outcome.is_err() {
-                    return;
+                    return false;
                 }
             }
+            true
         };
         // What is not said now is said by the next fleetd, which compares before it speaks.
-        let _ = tokio::time::timeout(LAST_WORDS, words).await;
+        let said = tokio::time::timeout(LAST_WORDS, words).await;
+        let mut bound = bound.iter();
+        let is_known = bound.len() > 0
+            && bound.all(|(unit, state)| self.publisher.published(unit) == Some(state));
+        // Only when the cluster knows that it waits so long are the units kept so long.
+        if said == Ok(true) && is_known {
+            let kept = self.manager.lease_for_absence(until);
+            let kept = tokio::time::timeout(LAST_WORDS, kept).await;
+            info!(
+                kept = kept == Ok(true),
+                "exclusive units stay while fleetd is away"
+            );
+        }
     }
 }
 

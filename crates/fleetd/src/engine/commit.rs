@@ -121,7 +121,10 @@ fn pack(fence: &Compare, changes: Vec<&Change>) -> Vec<Txn> {
 }
 
 fn writes(change: &Change) -> (Vec<Compare>, Vec<Op>) {
-    let mut compares = Vec::new();
+    let absent = change.while_absent.iter();
+    let mut compares: Vec<Compare> = absent
+        .map(|machine| Compare::Absent(keys::machine(machine.as_str())))
+        .collect();
     let mut ops: Vec<Op> = change
         .writes
         .iter()
@@ -243,6 +246,7 @@ mod tests {
                     subject: Subject::Unit(unit.clone()),
                     writes: vec![Write::Placement(unit, None)],
                     reason: String::new(),
+                    while_absent: Vec::new(),
                 }
             })
             .collect();

@@ -245,6 +245,7 @@ mod tests {
             subject: Subject::Unit(name.clone()),
             writes,
             reason: String::new(),
+            while_absent: Vec::new(),
         };
         let changes = [
             change(vec![

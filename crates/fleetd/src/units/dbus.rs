@@ -135,29 +135,48 @@ impl Manager {
         &self,
         units: &[String],
     ) -> Result<(Vec<Row>, Sequence), CallError> {
-        type Raw = (
-            String,
-            String,
-            String,
-            String,
-            String,
-            String,
-            OwnedObjectPath,
-            u32,
-            String,
-            OwnedObjectPath,
-        );
         let reply = self.manager("ListUnitsByNames", &(units,)).await?;
-        let rows: Vec<Raw> = decode(&reply)?;
-        let rows = rows.into_iter().map(|raw| Row {
-            name: raw.0,
-            description: raw.1,
-            load: raw.2,
-            active: raw.3,
-            sub: raw.4,
-            job: (raw.7 != 0).then_some((raw.8, raw.9)),
-        });
-        Ok((rows.collect(), reply.recv_position()))
+        Ok((decode_rows(&reply)?, reply.recv_position()))
+    }
+
+    /// Starts a timer that systemd makes up: it elapses so many microseconds after systemd itself
+    /// began to start units, at once if that has passed, and starts the service of its name.
+    pub(crate) async fn start_timer(
+        &self,
+        timer: &str,
+        elapses_us: u64,
+        description: &str,
+    ) -> Result<OwnedObjectPath, CallError> {
+        let properties = vec![
+            ("Description", Variant::from(description)),
+            (
+                "TimersMonotonic",
+                Variant::from(vec![("OnStartupSec", elapses_us)]),
+            ),
+            // systemd's own minute would make a lease of seconds one of minutes.
+            ("AccuracyUSec", Variant::from(1_000_u64)),
+            ("RemainAfterElapse", Variant::from(false)),
+        ];
+        type Auxiliary<'a> = Vec<(&'a str, Vec<(&'a str, Variant<'a>)>)>;
+        let body = (timer, "fail", properties, Auxiliary::new());
+        self.manager_for("StartTransientUnit", &body).await
+    }
+
+    /// When systemd began to start units: microseconds of the monotonic clock.
+    pub(crate) async fn began_at(&self) -> Result<u64, CallError> {
+        let name = "UserspaceTimestampMonotonic";
+        self.property(MANAGER_PATH, MANAGER, name).await
+    }
+
+    /// The names of the units in memory that match a pattern.
+    pub(crate) async fn names_like(&self, pattern: &str) -> Result<Vec<String>, CallError> {
+        let states: Vec<&str> = Vec::new();
+        let body = (states, vec![pattern]);
+        let reply = self.manager("ListUnitsByPatterns", &body).await?;
+        Ok(decode_rows(&reply)?
+            .into_iter()
+            .map(|row| row.name)
+            .collect())
     }
 
     /// The directories where systemd looks for unit files, the strongest first.
@@ -375,6 +394,32 @@ pub(crate) fn hex(bytes: impl IntoIterator<Item = u8>) -> String {
         .into_iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+/// What the listings of units answer.
+fn decode_rows(reply: &Message) -> Result<Vec<Row>, CallError> {
+    type Raw = (
+        String,
+        String,
+        String,
+        String,
+        String,
+        String,
+        OwnedObjectPath,
+        u32,
+        String,
+        OwnedObjectPath,
+    );
+    let rows: Vec<Raw> = decode(reply)?;
+    let rows = rows.into_iter().map(|raw| Row {
+        name: raw.0,
+        description: raw.1,
+        load: raw.2,
+        active: raw.3,
+        sub: raw.4,
+        job: (raw.7 != 0).then_some((raw.8, raw.9)),
+    });
+    Ok(rows.collect())
 }
 
 fn decode<T>(reply: &Message) -> Result<T, CallError>

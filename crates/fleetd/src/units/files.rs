@@ -5,6 +5,9 @@
 //! <units_directory>/web.service                  the unit file, 0644
 //! <link_directory>/web.service -> …              how systemd finds it
 //! <run_directory>/launched/web.service           what fleet has done with it
+//!
+//! <link_directory>/web.service.d/…               of an exclusive unit: binds it to the lease
+//! <run_directory>/leased/web.service             it was started under the lease
 //! ```
 //!
 //! Every write is whole or absent (a temporary file, renamed). What fleet does not recognise it
@@ -18,11 +21,20 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use fleet_core::agent::{LaunchRecord, Phase};
+use fleet_core::exclusive;
 use fleet_core::hash::UnitHash;
 use fleet_core::name::UnitName;
 use fleet_core::records::Decision;
+use fleet_core::requirements::Requirements;
 use fleet_core::unit_file::{INSTALL_SECTION, UnitFile};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
+
+/// What exclusive units are bound to: reached while the lease lives.
+pub(crate) const LEASE_TARGET: &str = "fleet-lease.target";
+
+/// The drop-in of an exclusive unit; its name sorts behind those of others, so that its stop
+/// timeout counts.
+const BINDING: &str = "zz-fleet-exclusive.conf";
 
 /// Temporary files begin with a dot, which no unit name does here, and end in this.
 const TEMPORARY: &str = ".fleet-tmp";
@@ -33,6 +45,8 @@ pub(crate) struct UnitFiles {
     pub(crate) units: PathBuf,
     pub(crate) links: PathBuf,
     pub(crate) records: PathBuf,
+    /// A file each for the exclusive units that were started and not yet seen to end.
+    pub(crate) leased: PathBuf,
     /// Records of another boot do not count.
     pub(crate) boot_id: String,
 }
@@ -43,13 +57,15 @@ pub(crate) struct Found {
     /// The file's hash and text; None if it or its link is missing.
     pub(crate) file: Option<(UnitHash, String)>,
     pub(crate) record: Option<LaunchRecord>,
+    /// It was started under the lease.
+    pub(crate) leased: bool,
 }
 
 impl UnitFiles {
     /// Makes the directories and reads what is there.
     pub(crate) fn scan(&self) -> io::Result<BTreeMap<UnitName, Found>> {
         let mut found: BTreeMap<UnitName, Found> = BTreeMap::new();
-        for directory in [&self.units, &self.records, &self.links] {
+        for directory in [&self.units, &self.records, &self.leased, &self.links] {
             make_directory(directory)?;
             remove_temporaries(directory)?;
         }
@@ -77,6 +93,10 @@ impl UnitFiles {
                 }
             }
         }
+        for (name, _) in named_files(&self.leased)? {
+            found.entry(name).or_default().leased = true;
+        }
+        self.remove_stray_bindings(&found)?;
         Ok(found)
     }
 
@@ -103,6 +123,11 @@ impl UnitFiles {
 
     /// Writes the unit file, and its link if there is none.
     pub(crate) fn write_unit(&self, name: &UnitName, text: &str) -> io::Result<()> {
+        // First what binds it: without that its text must not be found.
+        match binding(text) {
+            Some(binding) => self.write_binding(name, &binding)?,
+            None => self.remove_binding(name)?,
+        }
         match write_whole(&self.unit(name), text.as_bytes()) {
             // Somebody has taken the directory away.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -127,7 +152,88 @@ impl UnitFiles {
         if self.is_own_link(&link, name) {
             remove(&link)?;
         }
-        remove(&self.unit(name))
+        remove(&self.unit(name))?;
+        self.remove_binding(name)?;
+        self.forget_leased(name)
+    }
+
+    /// It is about to be started under the lease.
+    pub(crate) fn remember_leased(&self, name: &UnitName) -> io::Result<()> {
+        write_whole(&self.leased.join(name.as_str()), b"")
+    }
+
+    /// Its end was looked into.
+    pub(crate) fn forget_leased(&self, name: &UnitName) -> io::Result<()> {
+        remove(&self.leased.join(name.as_str()))
+    }
+
+    /// Writes systemd's files of the lease, if they are not there.
+    pub(crate) fn write_lease_files(&self, files: &[(&str, &str)]) -> io::Result<()> {
+        for (name, text) in files {
+            let path = self.links.join(name);
+            if fs::read_to_string(&path).ok().as_deref() != Some(*text) {
+                write_whole(&path, text.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any of them is there.
+    pub(crate) fn has_lease_files(&self, files: &[(&str, &str)]) -> bool {
+        files.iter().any(|(name, _)| self.links.join(name).exists())
+    }
+
+    /// Removes them.
+    pub(crate) fn remove_lease_files(&self, files: &[(&str, &str)]) -> io::Result<()> {
+        files
+            .iter()
+            .try_for_each(|(name, _)| remove(&self.links.join(name)))
+    }
+
+    fn binding_directory(&self, name: &UnitName) -> PathBuf {
+        self.links.join(format!("{name}.d"))
+    }
+
+    fn write_binding(&self, name: &UnitName, text: &str) -> io::Result<()> {
+        let directory = self.binding_directory(name);
+        make_directory(&directory)?;
+        write_whole(&directory.join(BINDING), text.as_bytes())
+    }
+
+    fn remove_binding(&self, name: &UnitName) -> io::Result<()> {
+        let directory = self.binding_directory(name);
+        remove(&directory.join(BINDING))?;
+        match fs::remove_dir(&directory) {
+            // Others have drop-ins there, too.
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                ) =>
+            {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the bindings of units that are not here any more: fleetd was killed in between.
+    fn remove_stray_bindings(&self, found: &BTreeMap<UnitName, Found>) -> io::Result<()> {
+        for entry in fs::read_dir(&self.links)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let unit = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(".d"))
+                .and_then(|name| UnitName::parse(name).ok());
+            if let Some(unit) = unit
+                && entry.path().join(BINDING).exists()
+                && found.get(&unit).is_none_or(|found| found.file.is_none())
+            {
+                self.remove_binding(&unit)?;
+            }
+        }
+        Ok(())
     }
 
     /// Remembers what was done.
@@ -204,6 +310,46 @@ impl UnitFiles {
 /// Whether a unit with this text is enabled when it is loaded.
 pub(crate) fn has_install(text: &str) -> bool {
     UnitFile::parse(text).is_ok_and(|file| file.has_section(INSTALL_SECTION))
+}
+
+/// Whether a unit with this text is exclusive.
+pub(crate) fn is_exclusive(text: &str) -> bool {
+    // Most are not, and need not be read twice.
+    text.contains("Exclusive")
+        && UnitFile::parse(text).is_ok_and(|file| Requirements::parse(&file, None).0.exclusive)
+}
+
+/// Why a unit with this text cannot be bound to the lease, if it is exclusive.
+pub(crate) fn why_not_bound(text: &str) -> Option<String> {
+    if !is_exclusive(text) {
+        return None;
+    }
+    let file = UnitFile::parse(text).ok()?;
+    let error = exclusive::stop_timeouts(&file).err()?;
+    Some(error.to_string())
+}
+
+/// What is put beside an exclusive unit's file. It starts only while the lease lives
+/// (`Requisite=`, which pulls nothing in), and is stopped with it, in a time that is known.
+fn binding(text: &str) -> Option<String> {
+    if !is_exclusive(text) {
+        return None;
+    }
+    let file = UnitFile::parse(text).ok()?;
+    let timeouts = exclusive::stop_timeouts(&file).unwrap_or_default();
+    let mut binding = format!(
+        "# Written by fleet: the unit says Exclusive=yes in [X-Fleet].\n\
+         [Unit]\nRequisite={LEASE_TARGET}\nAfter={LEASE_TARGET}\n"
+    );
+    for (section, timeout) in timeouts {
+        let key = match section {
+            "Service" => "TimeoutStopSec",
+            _ => "TimeoutSec",
+        };
+        let milliseconds = timeout.as_millis();
+        binding += &format!("[{section}]\n{key}={milliseconds}ms\nSendSIGKILL=yes\n");
+    }
+    Some(binding)
 }
 
 /// Whether systemd calls a unit with this text started before its program has begun.
@@ -297,6 +443,7 @@ mod tests {
             units: root.join("units"),
             links: root.join("system"),
             records: root.join("launched"),
+            leased: root.join("leased"),
             boot_id: "b1".to_owned(),
         }
     }

@@ -10,7 +10,8 @@ use fleet_core::requirements::not_loadable;
 
 use super::dbus::{CallError, Manager};
 use super::failure;
-use super::files::{has_install, is_simple};
+use super::files::{has_install, is_exclusive, is_simple, why_not_bound};
+use super::lease::is_lease_unit;
 use super::state::Entry;
 use super::systemd::Driver;
 use super::work::{InMemory, in_memory};
@@ -46,7 +47,8 @@ impl Driver {
         let mut accepted = Vec::with_capacity(loads.len());
         for load in loads {
             let known = before.get(load.unit.as_str());
-            match self.why_not(&load.unit, &unit_path, known) {
+            let why_not = why_not_bound(&load.text);
+            match why_not.or_else(|| self.why_not(&load.unit, &unit_path, known)) {
                 Some(why) => self.refuse_untouched(&load, why),
                 None => accepted.push(load),
             }
@@ -96,6 +98,9 @@ impl Driver {
         {
             return Some(format!("this machine has a {unit} of its own: {origin}"));
         }
+        if is_lease_unit(unit) {
+            return Some(format!("{unit} is a name that fleet uses itself"));
+        }
         not_loadable(unit.unit_type())
     }
 
@@ -138,6 +143,8 @@ impl Driver {
         self.files.write_record(&load.unit, &load.record)?;
         self.shared.update(&load.unit, |entry| {
             entry.observed.file = Some(load.record.hash);
+            entry.observed.is_exclusive = is_exclusive(&load.text);
+            entry.observed.is_lease_set = self.lease.is_set();
             entry.observed.record = Some(load.record.clone());
             entry.install = has_install(&load.text);
             entry.simple = is_simple(&load.text);

@@ -6,6 +6,7 @@
 //! decides nothing but how.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use fleet_core::agent::{Observed, Task};
@@ -15,6 +16,7 @@ mod connection;
 mod dbus;
 mod failure;
 mod files;
+mod lease;
 mod load;
 mod private_socket;
 mod signals;
@@ -23,6 +25,7 @@ mod state;
 pub mod systemd;
 mod work;
 
+pub(crate) use files::is_exclusive;
 pub use systemd::{Systemd, SystemdConfig};
 
 /// What has changed since it was last asked.
@@ -55,6 +58,17 @@ pub trait UnitManager: Send + Sync + 'static {
 
     /// Whether the machine itself is going down, and all units with it.
     async fn is_shutting_down(&self) -> bool;
+
+    /// Until then (time since boot) this machine's presence is certain. Exclusive units are bound to
+    /// that: whatever becomes of fleetd, they are stopped then, unless a later time was given. By
+    /// itself a manager knows no exclusive units.
+    fn lease_until(&self, _until: Duration) {}
+
+    /// fleetd ends, and the cluster leaves the units here until then: exclusive units are kept so
+    /// long. Returns whether that could be done.
+    async fn lease_for_absence(&self, _until: Duration) -> bool {
+        false
+    }
 
     /// Waits until something has changed. One caller; it may be dropped at any time.
     async fn changed(&self) -> Changes;

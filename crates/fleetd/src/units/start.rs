@@ -47,6 +47,15 @@ impl Driver {
             entry.observed.record = Some(record.clone());
             entry.start_anew();
         });
+        let exclusive = self
+            .shared
+            .update(&unit, |entry| entry.observed.is_exclusive);
+        if exclusive && let Err(error) = self.enter_lease(&manager, &unit).await {
+            if !matches!(error, CallError::Lost(_)) {
+                self.attempt_failed(&unit, id, &record, &error.to_string());
+            }
+            return;
+        }
         let n_reloads = *self.reloads.lock().await;
         let ask = || async {
             if restart {

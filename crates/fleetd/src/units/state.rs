@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fleet_core::agent::{Attempt, Observed, Phase, Task, TaskKind, Working};
+use fleet_core::agent::{Attempt, LaunchRecord, Observed, Phase, Task, TaskKind, Working};
 use fleet_core::name::UnitName;
 use fleet_core::records::Decision;
 use tokio::sync::{Notify, oneshot};
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use zbus::message::Sequence;
 
 use super::dbus::{CallError, Manager, Row, Signal, unit_object};
+use crate::clock;
 
 /// A unit that systemd restarts again and again is looked into this often.
 const LOOK_UP_PAUSE: Duration = Duration::from_secs(5);
@@ -27,7 +28,7 @@ const LAST_ATTEMPT_PAUSE: Duration = Duration::from_secs(30);
 const MAX_DOUBLINGS: u32 = 10;
 
 /// The driver's memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
     /// Something has changed for the agent.
@@ -36,10 +37,14 @@ pub(crate) struct Shared {
     pub(crate) work: Notify,
     /// Everything must be looked at anew.
     pub(crate) resync: Notify,
+    /// The lease of the exclusive units is to be looked at.
+    pub(crate) lease: Arc<Notify>,
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
+    /// As [`Shared::lease`].
+    lease: Arc<Notify>,
     pub(crate) units: BTreeMap<UnitName, Entry>,
     /// systemd's object paths of these units.
     paths: HashMap<String, UnitName>,
@@ -58,9 +63,23 @@ pub(crate) struct State {
     next_id: u64,
 }
 
-impl Default for State {
+impl Default for Shared {
     fn default() -> Self {
+        let lease = Arc::new(Notify::new());
+        Shared {
+            state: Mutex::new(State::new(Arc::clone(&lease))),
+            changed: Notify::new(),
+            work: Notify::new(),
+            resync: Notify::new(),
+            lease,
+        }
+    }
+}
+
+impl State {
+    fn new(lease: Arc<Notify>) -> Self {
         State {
+            lease,
             units: BTreeMap::new(),
             paths: HashMap::new(),
             changed: BTreeSet::new(),
@@ -86,6 +105,10 @@ pub(crate) struct Entry {
     pub(crate) install: bool,
     /// systemd calls it started before its program has begun.
     pub(crate) simple: bool,
+    /// An exclusive unit that was started under the lease, and whose end has not been looked into.
+    pub(crate) leased: bool,
+    /// When it was seen to go down, in time since boot.
+    pub(crate) down_at: Option<Duration>,
     /// The task in flight; an overtaken one has another id and no more say.
     pub(crate) work_id: u64,
     /// Told when the unit is no longer active, by whoever waits for it to settle.
@@ -350,6 +373,12 @@ impl State {
         let entry = self.units.entry(unit.clone()).or_default();
         let before = entry.observed.clone();
         let result = change(entry);
+        if entry.observed.is_down() != before.is_down() {
+            entry.down_at = entry.observed.is_down().then(clock::boottime);
+        }
+        if entry.has_ended() {
+            self.lease.notify_one();
+        }
         if entry.observed != before {
             self.changed.insert(unit.clone());
         }
@@ -428,6 +457,15 @@ impl State {
 }
 
 impl Entry {
+    /// An exclusive unit is down, and nobody knows yet whether by itself or with its lease.
+    pub(crate) fn has_ended(&self) -> bool {
+        let launched = |record: &LaunchRecord| record.phase == Phase::Launched;
+        self.leased
+            && self.observed.is_down()
+            && self.observed.working.is_none()
+            && self.observed.record.as_ref().is_some_and(launched)
+    }
+
     /// Another attempt has failed; the pause before the next one.
     pub(crate) fn attempt_failed(&mut self, decision: Decision, why: String) -> Duration {
         let n_failed = self.n_failed(decision);

@@ -20,7 +20,8 @@ use crate::config::Config;
 
 use super::connection::{self, Transport};
 use super::dbus::{CallError, Manager};
-use super::files::{UnitFiles, has_install, is_simple};
+use super::files::{UnitFiles, has_install, is_exclusive, is_simple};
+use super::lease::Lease;
 use super::signals;
 use super::state::Shared;
 use super::{Changes, UnitManager};
@@ -123,6 +124,7 @@ impl Systemd {
             units: config.units_directory.clone(),
             links: config.link_directory.clone(),
             records: config.run_directory.join("launched"),
+            leased: config.run_directory.join("leased"),
             boot_id: config.boot_id.clone(),
         };
         let shared = Arc::new(Shared::default());
@@ -134,12 +136,14 @@ impl Systemd {
             slots: Arc::new(Semaphore::new(MAX_JOBS)),
             slow_slots: Arc::new(Semaphore::new(MAX_SLOW_JOBS)),
             reloads: tokio::sync::Mutex::new(0),
+            lease: Lease::default(),
         });
         let scanned = driver.scan();
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&driver).keep_connected(config.transport, scanned));
         tasks.spawn(Arc::clone(&driver).work());
         tasks.spawn(Arc::clone(&driver).watch_files());
+        tasks.spawn(Arc::clone(&driver).keep_lease());
         Arc::new(Systemd {
             driver,
             _tasks: tasks,
@@ -184,6 +188,14 @@ impl UnitManager for Systemd {
         }
     }
 
+    fn lease_until(&self, until: Duration) {
+        self.driver.lease_until(until);
+    }
+
+    async fn lease_for_absence(&self, until: Duration) -> bool {
+        self.driver.lease_for_absence(until).await
+    }
+
     async fn changed(&self) -> Changes {
         let shared = &self.driver.shared;
         loop {
@@ -213,6 +225,8 @@ pub(crate) struct Driver {
     pub(crate) slow_slots: Arc<Semaphore>,
     /// How many reloads were done; held while one is under way.
     pub(crate) reloads: tokio::sync::Mutex<u64>,
+    /// What exclusive units are bound to.
+    pub(crate) lease: Lease,
 }
 
 impl Driver {
@@ -226,8 +240,10 @@ impl Driver {
                 let record = found.record.as_ref();
                 entry.install = record.is_some_and(|record| record.phase != Phase::Gone);
                 entry.observed.record = found.record;
+                entry.leased = found.leased;
                 if let Some((hash, text)) = found.file {
                     entry.observed.file = Some(hash);
+                    entry.observed.is_exclusive = is_exclusive(&text);
                     entry.install = has_install(&text);
                     entry.simple = is_simple(&text);
                 }
@@ -337,7 +353,9 @@ impl Driver {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = path;
         self.look_at_everything(manager).await?;
+        self.forget_timers().await;
         self.shared.connected(manager);
+        self.shared.lease.notify_one();
         *reached = true;
         tracing::info!("systemd reached");
         loop {

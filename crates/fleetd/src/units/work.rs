@@ -167,6 +167,8 @@ impl Driver {
                 entry.observed.record = Some(record);
             });
         }
+        // The last exclusive unit takes the lease with it.
+        self.shared.lease.notify_one();
     }
 
     /// Sees to it that systemd has nothing left of units whose files are gone. One that failed is
@@ -336,6 +338,9 @@ fn forget_state(entry: &mut Entry) {
     observed.description.clear();
     observed.failure = None;
     observed.failure_pending = false;
+    observed.is_exclusive = false;
+    observed.is_lease_set = false;
+    entry.leased = false;
     entry.install = false;
     entry.looked_up = None;
 }

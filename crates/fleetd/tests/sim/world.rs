@@ -127,6 +127,7 @@ impl World {
                 machine: id.clone(),
                 machine_id_file: "/nonexistent".into(),
                 ttl: config::DEFAULT_AGENT_TTL,
+                unsupervised_grace: Duration::from_secs(600),
                 run_directory: host.run_directory(),
                 record: MachineRecord {
                     boot_id: host.boot_id(),

@@ -10,6 +10,7 @@
 
 mod adoption;
 mod contents;
+mod exclusive;
 mod failures;
 mod install;
 mod life;

@@ -87,6 +87,7 @@ fn start_over(
         machine: MachineId::new(MACHINE),
         machine_id_file: dir.join("machine-id"),
         ttl,
+        unsupervised_grace: Duration::from_secs(600),
         run_directory: dir.to_owned(),
         record: record.clone(),
     });

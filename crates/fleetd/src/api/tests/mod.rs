@@ -236,6 +236,7 @@ fn state(decision: Decision, reached: Reached, systemd: &str) -> StateRecord {
         invocation_id: String::new(),
         description: String::new(),
         why: None,
+        leased_ms: None,
         log: Vec::new(),
     }
 }

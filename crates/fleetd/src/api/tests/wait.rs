@@ -222,6 +222,7 @@ async fn a_failure_ends_the_wait_with_its_reason_and_log() {
         let decision = cluster.place(unit, Some("m1")).await;
         let record = StateRecord {
             why: why.map(str::to_owned),
+            leased_ms: None,
             log: vec!["last words".into()],
             ..state(decision, Reached::Launched, systemd)
         };

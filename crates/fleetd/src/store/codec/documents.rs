@@ -355,6 +355,9 @@ shape! {
         why: Option<Word<'a>>,
         #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
         log: Vec<Word<'a>>,
+        // Milliseconds that it may outlive the last sign of its machine.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        leased: Option<u64>,
     }
     of(record) {
         load: (record.load != USUAL_LOAD).then(|| Word((&*record.load).into())),
@@ -370,7 +373,8 @@ shape! {
             .then(|| Word((&*record.invocation_id).into())),
         desc: (&*record.description).into(),
         why: record.why.as_deref().map(|why| Word(why.into())),
-        log: record.log.iter().map(|line| Word((&**line).into())).collect()
+        log: record.log.iter().map(|line| Word((&**line).into())).collect(),
+        leased: record.leased_ms
     }
     text { record.description.len() + record.log.iter().map(String::len).sum::<usize>() }
     record(doc) {
@@ -398,6 +402,7 @@ shape! {
             description: doc.desc.into_owned(),
             why: doc.why.map(|why| why.0.into_owned()),
             log: doc.log.into_iter().map(|line| line.0.into_owned()).collect(),
+            leased_ms: doc.leased,
         })
     }
 }

@@ -124,6 +124,7 @@ fn state() -> StateRecord {
         invocation_id: ID.to_owned(),
         description: "Hello \"World\"".to_owned(),
         why: Some("exit status 1".to_owned()),
+        leased_ms: None,
         log: vec!["a\tline".to_owned(), String::new()],
     }
 }
@@ -190,10 +191,15 @@ fn every_record_comes_back_as_it_was() {
         check(StateRecord {
             invocation_id: invocation_id.to_owned(),
             why: None,
+            leased_ms: None,
             log: vec![],
             ..state()
         });
     }
+    check(StateRecord {
+        leased_ms: Some(603_000),
+        ..state()
+    });
     for reached in [
         Reached::Gone,
         Reached::Working,
@@ -347,6 +353,7 @@ fn a_new_reader_takes_what_an_older_writer_left_out() {
             invocation_id: empty(),
             description: empty(),
             why: None,
+            leased_ms: None,
             log: vec![],
             ..state()
         },
@@ -424,6 +431,7 @@ fn a_placement_and_a_state_without_text_take_at_most_150_bytes() {
             reached,
             description: String::new(),
             why: None,
+            leased_ms: None,
             log: vec![],
             ..state()
         };
@@ -566,6 +574,7 @@ proptest! {
             load: text.clone(),
             sub: text.clone(),
             why: Some(text.clone()),
+            leased_ms: None,
             log: list.clone(),
             decision,
             ..state()
