@@ -34,6 +34,8 @@ pub(crate) struct Machine {
     pub(crate) open: bool,
     /// When this planner first saw it absent, in its monotonic milliseconds.
     pub(crate) vanished_at: Option<u64>,
+    /// This planner has given it up since then, for want of a sign of life.
+    pub(crate) given_up: bool,
     /// The same for people, in milliseconds since the Unix epoch.
     pub(crate) vanished_unix_ms: u64,
 
@@ -89,6 +91,7 @@ impl Default for Machine {
             left_for: LeftFor::default(),
             open: false,
             vanished_at: None,
+            given_up: false,
             comes_last: false,
             outcomes: Vec::new(),
             on_trial: BTreeMap::new(),

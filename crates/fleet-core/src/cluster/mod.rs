@@ -32,9 +32,11 @@ pub struct Settings {
     pub lost_after_ms: u64,
     /// From an orderly stop of fleetd until its machine is given up.
     pub unsupervised_grace_ms: u64,
-    /// When more machines than this share of the members, and more than one, vanish within
-    /// `lost_after_ms`, nothing is moved: more likely it is us who cannot see them.
+    /// When more machines than this share of the members, and more than one, vanish at once,
+    /// nothing is moved: more likely it is us who cannot see them.
     pub freeze_percent: u32,
+    /// So far apart the ends of their leases may be seen although they vanished at the same time.
+    pub spread_ms: u64,
     /// How long such a freeze lasts at most.
     pub freeze_for_ms: u64,
     /// At most so many changed units are looked at in one plan, so that no event waits long
@@ -51,6 +53,7 @@ impl Default for Settings {
             lost_after_ms: 5_000,
             unsupervised_grace_ms: 600_000,
             freeze_percent: 34,
+            spread_ms: 1_000,
             freeze_for_ms: 300_000,
             max_units_per_plan: 4096,
             explain_budget: 100_000,

@@ -165,6 +165,144 @@ fn when_most_machines_vanish_at_once_nothing_moves() {
     ");
 }
 
+/// The leases of machines that are cut off together end as far apart as they were renewed, and as
+/// etcd looks for ended ones.
+#[test]
+fn machines_that_vanish_at_once_are_seen_to_vanish_one_after_the_other() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        machine m3
+        machine m4
+        unit a.service launched
+        unit b.service launched
+        plan
+        agents
+        cut m1
+        plan
+        wait 900ms
+        cut m2
+        plan
+        wait 4100ms
+        wait 1s
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      machine m3 present: it joined
+      machine m4 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+      b.service on m2: fewest units (0) of the machines that may run it [launched@m2]
+    agents:
+    plan:
+      machine m1 suspect: its lease has ended
+    wait 900ms:
+    plan:
+      machine m2 suspect: its lease has ended
+    wait 4100ms:
+      machine m1 suspect: too many machines vanished at once: nothing is moved until they are back, for at most 300 s
+    wait 1s:
+      machine m2 suspect: too many machines vanished at once: nothing is moved until they are back, for at most 300 s
+    ");
+}
+
+#[test]
+fn what_vanishes_a_moment_after_one_was_given_up_is_frozen_all_the_same() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        machine m3
+        machine m4
+        unit a.service launched
+        unit b.service launched
+        unit c.service launched
+        plan
+        agents
+        cut m1
+        plan
+        wait 5s
+        wait 900ms
+        cut m2
+        plan
+        wait 5s
+        wait 300s
+        cut m3
+        plan
+        wait 5s
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      machine m3 present: it joined
+      machine m4 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+      b.service on m2: fewest units (0) of the machines that may run it [launched@m2]
+      c.service on m3: fewest units (0) of the machines that may run it [launched@m3]
+    agents:
+    plan:
+      machine m1 suspect: its lease has ended
+    wait 5s:
+      machine m1 lost: no sign of life for 5 s
+      a.service on m4, leaving m1: m1 is lost; fewest units (0) of the machines that may run it [launched@m4]
+    wait 900ms:
+    plan:
+      machine m2 suspect: its lease has ended
+    wait 5s:
+      machine m2 suspect: too many machines vanished at once: nothing is moved until they are back, for at most 300 s
+    wait 300s:
+      machine m2 lost: no sign of life for 305 s
+      b.service on m3, leaving m2: m2 is lost; fewest units (1) of the machines that may run it [launched@m3]
+    plan:
+      machine m3 suspect: its lease has ended
+    wait 5s:
+      machine m3 lost: no sign of life for 5 s
+      b.service on m4, leaving m2: m3 is lost; fewest units (1) of the machines that may run it [gone@m3, launched@m4]
+      c.service on m4, leaving m3: m3 is lost; fewest units (2) of the machines that may run it [launched@m4]
+    ");
+}
+
+#[test]
+fn what_was_given_up_long_ago_freezes_nobody() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        machine m3
+        unit a.service launched
+        unit b.service launched
+        plan
+        agents
+        cut m1
+        plan
+        wait 5s
+        agents
+        wait 2s
+        cut m2
+        plan
+        wait 5s
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      machine m3 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+      b.service on m2: fewest units (0) of the machines that may run it [launched@m2]
+    agents:
+    plan:
+      machine m1 suspect: its lease has ended
+    wait 5s:
+      machine m1 lost: no sign of life for 5 s
+      a.service on m3, leaving m1: m1 is lost; fewest units (0) of the machines that may run it [launched@m3]
+    agents:
+      a.service m3 has started it [gone@m1]
+    wait 2s:
+    plan:
+      machine m2 suspect: its lease has ended
+    wait 5s:
+      machine m2 lost: no sign of life for 5 s
+      b.service on m3, leaving m2: m2 is lost; fewest units (1) of the machines that may run it [launched@m3]
+    ");
+}
+
 #[test]
 fn a_frozen_cluster_moves_after_a_while() {
     assert_snapshot!(run("

@@ -32,7 +32,7 @@ impl Planner<'_> {
         let missing = Missing::of(self.cluster);
         if self.cluster.freeze.is_some() {
             // Whoever comes or goes may end the freeze for all.
-            marked.extend(missing.ids.iter().cloned());
+            marked.extend(missing.waiting.iter().map(|(id, _)| id.clone()));
         }
         self.update_freeze(&missing);
         for id in &marked {
@@ -46,7 +46,7 @@ impl Planner<'_> {
     fn update_freeze(&mut self, missing: &Missing) {
         let now_ms = self.now.monotonic_ms;
         let settings = &self.cluster.settings;
-        let too_many = missing.since.iter().any(|at| {
+        let too_many = missing.waiting.iter().any(|(_, at)| {
             at.saturating_add(settings.lost_after_ms) <= now_ms && missing.too_many_at(*at)
         });
         let until = now_ms.saturating_add(settings.freeze_for_ms);
@@ -85,6 +85,10 @@ impl Planner<'_> {
             return;
         };
         let old_status = std::mem::replace(&mut machine.status, status);
+        let recorded = machine.member.as_ref().map(|member| member.status);
+        if status == MemberStatus::Lost && recorded != Some(MemberStatus::Lost) {
+            machine.given_up = true;
+        }
         let trusted = self.review_avoided(id);
         let Some(machine) = self.cluster.machines.get_mut(id) else {
             return;
@@ -104,6 +108,7 @@ impl Planner<'_> {
         let rank_changed = score != old_score;
         if !machine.is_absent() {
             machine.vanished_at = None;
+            machine.given_up = false;
         }
         if was_open && (!is_open || metadata_changed || rank_changed) {
             self.cluster.open.remove(&old_score, &old_metadata);
@@ -320,20 +325,24 @@ impl Planner<'_> {
     }
 }
 
-/// The machines that are away and not given up yet.
+/// The machines that have vanished.
 struct Missing {
-    ids: Vec<MachineId>,
-    /// Since when, in ascending order.
+    /// Those that are not given up yet, and since when each is away.
+    waiting: Vec<(MachineId, u64)>,
+    /// Since when, in ascending order; of those also that were given up a moment ago.
     since: Vec<u64>,
-    /// As many may vanish within one grace.
+    /// As many may vanish at once.
     limit: usize,
-    lost_after_ms: u64,
+    /// What vanishes within this time vanishes at once: nobody is given up in less than the grace,
+    /// and the leases of machines that are cut off together end apart. What comes too late to keep
+    /// the first machine's units where they were still keeps those of all others.
+    window_ms: u64,
 }
 
 impl Missing {
     fn of(cluster: &Cluster) -> Missing {
         let mut members = 0;
-        let mut ids = Vec::new();
+        let mut waiting = Vec::new();
         let mut since = Vec::new();
         for (id, machine) in &cluster.machines {
             let recorded = machine.member.as_ref().map(|member| member.status);
@@ -347,29 +356,36 @@ impl Missing {
                 continue;
             }
             members += 1;
-            // One that was lost before went for a reason of its own.
-            if machine.is_absent()
-                && recorded != Some(MemberStatus::Lost)
-                && let Some(at) = machine.vanished_at
-            {
-                ids.push(id.clone());
+            if !machine.is_absent() {
+                continue;
+            }
+            let Some(at) = machine.vanished_at else {
+                continue;
+            };
+            let lost = recorded == Some(MemberStatus::Lost);
+            if !lost {
+                waiting.push((id.clone(), at));
+            }
+            // One that was lost before this planner looked went for a reason of its own.
+            if !lost || machine.given_up {
                 since.push(at);
             }
         }
         since.sort_unstable();
-        let share = members * cluster.settings.freeze_percent as usize / 100;
+        let settings = &cluster.settings;
+        let share = members * settings.freeze_percent as usize / 100;
         Missing {
-            ids,
+            waiting,
             since,
             limit: share.max(1),
-            lost_after_ms: cluster.settings.lost_after_ms,
+            window_ms: settings.lost_after_ms.saturating_add(settings.spread_ms),
         }
     }
 
     /// Whether too many vanished about that time for it to be their fault.
     fn too_many_at(&self, vanished_at: u64) -> bool {
-        let from = vanished_at.saturating_sub(self.lost_after_ms);
-        let to = vanished_at.saturating_add(self.lost_after_ms);
+        let from = vanished_at.saturating_sub(self.window_ms);
+        let to = vanished_at.saturating_add(self.window_ms);
         let before = self.since.partition_point(|at| *at < from);
         let until = self.since.partition_point(|at| *at <= to);
         until - before > self.limit

@@ -419,8 +419,10 @@ pub(crate) fn run(script: &str) -> String {
                 false
             }
             "wait" => {
-                let seconds: u64 = rest[0].trim_end_matches('s').parse().unwrap();
-                model.now_ms += seconds * 1000;
+                model.now_ms += match rest[0].strip_suffix("ms") {
+                    Some(ms) => ms.parse().unwrap(),
+                    None => rest[0].trim_end_matches('s').parse::<u64>().unwrap() * 1000,
+                };
                 true
             }
             "agent" => {

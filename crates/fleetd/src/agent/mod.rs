@@ -32,7 +32,7 @@ use crate::store::codec::FORMAT;
 use crate::units::UnitManager;
 use identity::Identity;
 use presence::Presence;
-pub(crate) use presence::Standing;
+pub(crate) use presence::{KEEPALIVES_PER_TTL, Standing};
 use worker::{Parts, Worker};
 
 /// What the agent is told; `ttl` and `record` may change while it runs.

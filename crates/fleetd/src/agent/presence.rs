@@ -25,8 +25,10 @@ use crate::store::codec::Document;
 use crate::store::{Compare, Entry, Error, LeaseId, Op, Revision, Store, Txn, keys};
 use crate::units::UnitManager;
 
-/// Two keepalives may be lost before the lease is.
-const KEEPALIVES_PER_TTL: u32 = 3;
+/// Five keepalives may be lost before the lease is. And what is cut off at the same time must be
+/// seen to vanish at the same time, before the first of it is given up (`lost_after`): the leases
+/// end as far apart as they were renewed.
+pub(crate) const KEEPALIVES_PER_TTL: u32 = 6;
 
 /// A keepalive that failed is tried again after this part of the TTL.
 const RETRIES_PER_TTL: u32 = 12;

@@ -215,6 +215,7 @@ fn settings(config: &EngineConfig) -> Settings {
         unsupervised_grace_ms: ms(config.unsupervised_grace),
         freeze_percent: config.freeze_share,
         freeze_for_ms: ms(config.freeze_for),
+        spread_ms: ms(config.spread),
         ..Settings::default()
     }
 }

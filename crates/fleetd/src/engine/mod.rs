@@ -29,7 +29,7 @@ mod tests;
 
 pub use metrics::{EngineMetrics, RoleMetrics};
 
-use crate::agent::Standing;
+use crate::agent::{KEEPALIVES_PER_TTL, Standing};
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::reload;
@@ -42,6 +42,9 @@ use leadership::{Campaign, Leadership};
 /// The leader's lease. A leader that dies is replaced when it ends; one that is stopped in order
 /// gives it back, and one that is started again on its machine takes it at once.
 const LEADER_TTL: Duration = Duration::from_secs(3);
+
+/// etcd looks for leases that have ended this often.
+const EXPIRY_EVERY: Duration = Duration::from_millis(500);
 
 /// The version of what engines decide. It is raised when an older engine must not lead beside or
 /// after this one; see ARCHITECTURE.md.
@@ -64,6 +67,8 @@ pub struct EngineConfig {
     pub freeze_share: u32,
     /// How long nothing is moved when more vanish.
     pub freeze_for: Duration,
+    /// How far apart the leases of machines end that vanish at the same time.
+    pub spread: Duration,
     /// Look at everything again this often though nothing happened; None: never.
     pub safety_tick: Option<Duration>,
 }
@@ -79,6 +84,7 @@ impl EngineConfig {
             unsupervised_grace: config.unsupervised_grace,
             freeze_share: config.freeze_share,
             freeze_for: config.freeze_for,
+            spread: config.agent_ttl / KEEPALIVES_PER_TTL + EXPIRY_EVERY,
             safety_tick: (!config.disable_safety_ticks).then_some(config.engine_reconcile_interval),
         }
     }

@@ -42,13 +42,9 @@ fn a_fleetd_that_stands_still_for_less_than_the_time_to_lost_loses_nothing() {
 
 #[test]
 fn nothing_moves_when_too_many_vanish_at_once_until_somebody_says_that_they_are_gone() {
-    // The leases of machines that are cut off at once end as far apart as their last renewals,
-    // and on a busy computer farther than the second after which a machine is lost by default.
-    let cluster = with(Sandbox::builder().hosts(4).fleet_conf("lost_after=4s"));
+    let cluster = cluster(4);
     let before = cluster.invocations(&UNITS);
-    for host in [2, 3] {
-        cluster.host(host).cut().unwrap();
-    }
+    cut_at_once(&cluster, [2, 3]);
     wait_until_frozen(&cluster);
     assert_eq!(cluster.invocations(&UNITS), before);
     // One is back: the other one is lost alone, as any machine may be.
@@ -81,9 +77,7 @@ fn nothing_moves_when_too_many_vanish_at_once_until_somebody_says_that_they_are_
     }
     cluster.wait_until_complete();
 
-    for host in [2, 3] {
-        cluster.host(host).cut().unwrap();
-    }
+    cut_at_once(&cluster, [2, 3]);
     wait_until_frozen(&cluster);
     let thawed = cluster.ok(&["thaw"]);
     // The other one's time may not be over yet; it is lost alone then.
@@ -93,6 +87,17 @@ fn nothing_moves_when_too_many_vanish_at_once_until_somebody_says_that_they_are_
         "{thawed}"
     );
     elsewhere(&[2, 3]);
+}
+
+/// Within a few milliseconds, although each of them waits for ip(8).
+fn cut_at_once(cluster: &Cluster, hosts: [usize; 2]) {
+    let cuts = hosts.map(|host| {
+        let host = cluster.host(host);
+        std::thread::spawn(move || host.cut().unwrap())
+    });
+    for cut in cuts {
+        cut.join().unwrap();
+    }
 }
 
 fn wait_until_frozen(cluster: &Cluster) {
@@ -106,4 +111,80 @@ fn wait_until_frozen(cluster: &Cluster) {
         }
     })
     .unwrap();
+}
+
+#[test]
+fn units_wait_as_long_as_they_say_and_what_one_machine_alone_may_run_stays_its() {
+    const VICTIM: usize = 2;
+    let cluster = Cluster::up(3);
+    let id = cluster.host(VICTIM).machine_id().unwrap();
+    cluster.patch(VICTIM, "spot", "here");
+    for (unit, x_fleet) in [
+        ("fast.service", "LostAfter=100ms\nMachineMetadata=spot=here"),
+        ("usual.service", "MachineMetadata=spot=here"),
+        ("slow.service", "LostAfter=10min\nMachineMetadata=spot=here"),
+        ("only.service", &format!("MachineID={id}")),
+    ] {
+        cluster.start(unit, x_fleet);
+        assert_eq!(cluster.place(unit), VICTIM);
+    }
+    cluster.patch(1, "spot", "here");
+    cluster.host(VICTIM).kill().unwrap();
+    let began = ["fast.service", "usual.service"].map(|unit| {
+        assert_eq!(cluster.wait_for_place(unit, FAILOVER), 1, "{unit}");
+        let show = [
+            "systemctl",
+            "show",
+            "--value",
+            "-p",
+            "ActiveEnterTimestampMonotonic",
+        ];
+        let argv = [&show[..], &[unit]].concat();
+        let at: u64 = cluster.host(1).run(&argv).unwrap().trim().parse().unwrap();
+        at
+    });
+    assert!(began[0] < began[1], "the impatient one first: {began:?}");
+    cluster.host(VICTIM).boot().unwrap();
+    for unit in ["slow.service", "only.service"] {
+        assert_eq!(cluster.wait_for_place(unit, FAILOVER), VICTIM, "{unit}");
+        for host in 0..2 {
+            let grep = format!("^Started {unit}");
+            let argv = ["journalctl", "-o", "cat", "-t", "systemd", "--grep", &grep];
+            let log = cluster.host(host).exec(&argv).unwrap();
+            assert_eq!(log.stdout, "", "{unit} was never started on host {host}");
+        }
+    }
+}
+
+#[test]
+fn a_replacement_that_has_not_started_is_cancelled_when_the_machine_is_back() {
+    let cluster = Cluster::up(2);
+    // Where the file is, it does not get ready.
+    let waits = "ExecStartPre=/bin/sh -c 'while [ -e /etc/not-yet ]; do sleep 0.1; done'\n\
+                 TimeoutStartSec=infinity";
+    let text = sleeper("").replace("[Service]\n", &format!("[Service]\n{waits}\n"));
+    let path = cluster.file("lazy.service", &text);
+    cluster.ok(&["start", &path]);
+    let home = cluster.place("lazy.service");
+    let before = cluster.invocations(&["lazy.service"]);
+    let other = 1 - home;
+    cluster.host(other).write_file("/etc/not-yet", "").unwrap();
+    cluster.host(home).cut().unwrap();
+    wait_for(
+        "the replacement to be on its way",
+        FAILOVER,
+        || match cluster.active_on(other, "lazy.service").as_str() {
+            "activating" => Ok(()),
+            state => Err(state.to_owned()),
+        },
+    )
+    .unwrap();
+    cluster.host(home).heal().unwrap();
+    assert_eq!(cluster.wait_for_place("lazy.service", FAILOVER), home);
+    assert_eq!(
+        cluster.invocations(&["lazy.service"]),
+        before,
+        "the original was never touched"
+    );
+    cluster.wait_until_complete();
 }
