@@ -1,11 +1,12 @@
 //! Connections to etcd, and which endpoint they go to.
 //!
 //! There are two connections, each to one endpoint at a time: `main` for reads, writes and
-//! watches, `lease` for keepalives, so that presence does not wait behind bulk traffic. With
-//! several endpoints, whatever fails or takes too long moves both on to the next one and cuts the
-//! watches that hang on the old one: a dead endpoint is left by the first request to it, at the
-//! latest by the next keepalive of a lease. With one endpoint there is nowhere to go: the
-//! connection itself comes back when etcd does.
+//! watches, `lease` for keepalives, so that presence does not wait behind bulk traffic. Whatever
+//! fails or takes too long moves both on to the next endpoint, and cuts the watches that hang on the
+//! old one: a dead endpoint is left by the first request to it, at the latest by the next keepalive
+//! of a lease. With one endpoint they move on to another connection to the same: one that was cut
+//! half-open with data in flight comes back only when TCP tries again, after up to as long again as
+//! the cut has lasted, and an idle watch on it would wait for the pings.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -115,12 +116,15 @@ impl Links {
         self.endpoints.get(endpoint).map_or("", |(url, _)| url)
     }
 
-    /// Leaves the endpoint of a link that failed, if there is another one, with all that uses it.
+    /// Leaves the endpoint of a link that failed, with all that uses it: for another endpoint, or for
+    /// another connection where there is but one.
     fn leave(&self, failed: &Link) {
-        let count = self.endpoints.len();
-        if count < 2 {
+        if failed.cut.send_replace(true) {
+            // What was sent over it before fails one after the other, and says nothing against
+            // the connection that has taken its place.
             return;
         }
+        let count = self.endpoints.len();
         let next = (failed.endpoint + 1) % count;
         let moved = self.preferred.compare_exchange(
             failed.endpoint,
@@ -128,14 +132,13 @@ impl Links {
             Ordering::Relaxed,
             Ordering::Relaxed,
         );
-        if moved.is_ok() {
+        if moved.is_ok() && count > 1 {
             tracing::warn!(
                 endpoint = self.url(failed.endpoint),
                 next = self.url(next),
                 "an etcd endpoint does not answer"
             );
         }
-        failed.cut.send_replace(true);
         for slot in &self.slots {
             let mut current = slot.lock();
             if current

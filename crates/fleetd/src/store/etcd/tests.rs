@@ -126,11 +126,22 @@ async fn a_write_that_is_not_answered_has_an_unknown_outcome() {
     .unwrap();
     write_until_done(&store, "a").await;
     server.freeze(true);
-    let read = bounded(store.read(Range::default())).await.unwrap_err();
     let write = bounded(store.commit(txn([op("b", "1")])))
         .await
         .unwrap_err();
+    // There is no connection any more, and none to be had: nothing is sent.
+    let unsent = bounded(store.commit(txn([op("d", "1")])))
+        .await
+        .unwrap_err();
     server.freeze(false);
+    write_until_done(&store, "e").await;
+    server.freeze(true);
+    let read = bounded(store.read(Range::default())).await.unwrap_err();
+    server.freeze(false);
+    assert!(
+        matches!(&unsent, Error::Unavailable(why) if why.contains("no connection within 500ms")),
+        "{unsent:?}"
+    );
     assert!(
         matches!(&read, Error::Unavailable(why) if why.contains("no answer within 500ms")),
         "{read:?}"
@@ -140,6 +151,38 @@ async fn a_write_that_is_not_answered_has_an_unknown_outcome() {
         "{write:?}"
     );
     write_until_done(&store, "c").await;
+}
+
+/// Its pings would find out, after eight seconds.
+#[tokio::test]
+async fn a_watch_of_an_etcd_that_hangs_ends_with_the_next_request() {
+    let server = Server::start().await;
+    let store = EtcdStore::new(EtcdConfig {
+        request_timeout: SHORT,
+        ..server.config()
+    })
+    .unwrap();
+    let (lease, _) = until_available(|| store.grant(Duration::from_secs(60))).await;
+    until_available(|| store.keep_alive(lease)).await;
+    let before = write_until_done(&store, "a").await;
+    let mut watch = until_available(|| store.watch("", before)).await;
+    server.freeze(true);
+    bounded(store.keep_alive(lease)).await.unwrap_err();
+    let end = tokio::time::timeout(Duration::from_secs(3), next(&mut watch)).await;
+    server.freeze(false);
+    assert!(matches!(end, Ok(Err(Error::Unavailable(_)))), "{end:?}");
+    // Nothing is missed.
+    write_until_done(&store, "b").await;
+    let mut watch = until_available(|| store.watch("", before)).await;
+    let seen = bounded(async {
+        loop {
+            let events = next(&mut watch).await.unwrap().events;
+            if let Some(Event::Put(entry)) = events.into_iter().next() {
+                return entry.key;
+            }
+        }
+    });
+    assert_eq!(seen.await, "b");
 }
 
 #[tokio::test]
