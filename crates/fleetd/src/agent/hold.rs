@@ -24,8 +24,18 @@ impl Hold {
     /// What was remembered.
     pub(crate) fn open(file: PathBuf) -> Hold {
         let lines = runfile::read(&file);
+        let known = runfile::value(&lines, "cluster").map(str::to_owned);
+        if known.is_none() && !runfile::is_absent(&file) {
+            error!(
+                file = %file.display(),
+                "which store this machine's units came from is written here and cannot be read: no \
+                 unit is stopped on the word of any, until somebody says that the one that there \
+                 is is to be believed: fleetctl accept-store"
+            );
+        }
         Hold {
-            cluster: runfile::value(&lines, "cluster").map(str::to_owned),
+            // No store has this id.
+            cluster: known.or_else(|| (!runfile::is_absent(&file)).then(String::new)),
             revision: runfile::value(&lines, "revision")
                 .and_then(|r| r.parse().ok())
                 .unwrap_or(0),
@@ -147,6 +157,20 @@ mod tests {
             hold.judge(cluster, revision);
             assert_eq!(hold.is_holding(), holding, "{cluster:?} at {revision}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_a_machine_that_has_seen_no_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cluster");
+        std::fs::write(&file, "half a li").unwrap();
+        let mut hold = Hold::open(file.clone());
+        hold.judge(Some("a"), 10);
+        assert!(hold.is_holding());
+        assert!(hold.accept(11, Some("a")));
+        let mut hold = Hold::open(file);
+        hold.judge(Some("a"), 12);
+        assert!(!hold.is_holding());
     }
 
     #[test]

@@ -18,6 +18,11 @@ pub(crate) fn read(path: &Path) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Whether there is no such file. One that cannot be read is one.
+pub(crate) fn is_absent(path: &Path) -> bool {
+    matches!(text(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
+}
+
 /// The value of a key.
 pub(crate) fn value<'a>(lines: &'a [(String, String)], key: &str) -> Option<&'a str> {
     lines

@@ -208,7 +208,7 @@ impl Worker {
             return Err(Error::Unavailable(why.to_owned()));
         }
         let here = self.manager.observe_all();
-        if here.is_empty() {
+        if self.manager.holds_nothing() {
             self.hold.nothing_to_lose();
         }
         self.hold.judge(cluster.as_deref(), snapshot.revision);

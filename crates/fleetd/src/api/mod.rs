@@ -14,7 +14,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use tokio::sync::watch;
 
 use crate::shutdown::Shutdown;
 use crate::store::Store;
@@ -58,8 +57,6 @@ pub(crate) struct Shared {
     server: String,
     metrics: MetricsText,
     counters: Arc<ApiMetrics>,
-    /// Why nothing can be served, if so.
-    unready: Option<watch::Receiver<Option<String>>>,
     /// Ends the waits.
     shutdown: Option<Shutdown>,
     ids: RequestIds,
@@ -79,7 +76,6 @@ impl ApiState {
                 server: format!("fleetd/v{version}"),
                 metrics: Arc::new(String::new),
                 counters: Arc::new(ApiMetrics::default()),
-                unready: None,
                 shutdown: None,
                 ids: RequestIds::new(),
                 boundaries: Boundaries::default(),
@@ -100,15 +96,6 @@ impl ApiState {
     /// With the text of `/metrics`.
     pub fn with_metrics(self, metrics: MetricsText) -> ApiState {
         self.map(|shared| Shared { metrics, ..shared })
-    }
-
-    /// With readiness: while the value is a reason, everything but `/metrics` and `/discovery`
-    /// answers 503 with it.
-    pub fn with_readiness(self, unready: watch::Receiver<Option<String>>) -> ApiState {
-        self.map(|shared| Shared {
-            unready: Some(unready),
-            ..shared
-        })
     }
 
     /// With the sign to stop: waits end then, so that they do not hold up fleetd.

@@ -161,9 +161,6 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
         Route::Base => Err(Failure::new(405, "")),
         Route::Nothing => Err(Failure::new(404, "")),
         Route::NoV2 => Err(Failure::new(404, "no such resource in API v2")),
-        Route::V1(_) | Route::V2(_) if state.unready().is_some() => {
-            Err(Failure::unavailable(&state.unready().unwrap_or_default()))
-        }
         Route::V1(resource) => v1::serve(state, &call, &mut body, resource).await,
         Route::V2(resource) => v2::serve(state, &call, &mut body, resource).await,
     };
@@ -184,13 +181,6 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
         sent: response.body().size_hint().exact().unwrap_or(0),
     });
     response
-}
-
-impl super::Shared {
-    /// Why nothing can be served.
-    fn unready(&self) -> Option<String> {
-        self.unready.as_ref()?.borrow().clone()
-    }
 }
 
 /// About what the head has taken on the wire.

@@ -74,6 +74,8 @@ impl UnitFiles {
                 Ok(text) => text,
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "unit file cannot be read");
+                    // It is there all the same, and is written anew when it is wanted.
+                    found.entry(name).or_default();
                     continue;
                 }
             };
@@ -84,7 +86,12 @@ impl UnitFiles {
             }
         }
         for (name, path) in named_files(&self.records)? {
-            let text = fs::read_to_string(&path).unwrap_or_default();
+            // What cannot be read says nothing, least of all that it is of another boot.
+            let text = match fs::read(&path) {
+                Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
             match self.parse_record(&text) {
                 Some(record) => found.entry(name).or_default().record = Some(record),
                 None => {
@@ -450,6 +457,18 @@ mod tests {
 
     fn name(name: &str) -> UnitName {
         UnitName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn a_unit_file_that_cannot_be_read_is_there_all_the_same() {
+        let root = tempfile::tempdir().unwrap();
+        let files = files(root.path());
+        files.scan().unwrap();
+        // Bytes that are no text.
+        std::fs::write(files.units.join("a.service"), b"\xff\xfe").unwrap();
+        let found = files.scan().unwrap();
+        assert!(found.contains_key(&name("a.service")), "{found:?}");
+        assert!(found[&name("a.service")].file.is_none());
     }
 
     #[test]

@@ -46,6 +46,12 @@ pub trait UnitManager: Send + Sync + 'static {
     /// Every unit of fleet's on this machine.
     fn observe_all(&self) -> BTreeMap<UnitName, Observed>;
 
+    /// Whether it is certain that no unit of fleet's is on this machine. Where one looked in vain,
+    /// nobody knows what there is.
+    fn holds_nothing(&self) -> bool {
+        self.observe_all().is_empty()
+    }
+
     /// Begins tasks; those of one unit are done in the given order. Until they are done the unit
     /// is observed as `working`, and afterwards as changed. A failure is found in
     /// `Observed::refused` or `Observed::attempt`. A `Stop` may be given while a start is in

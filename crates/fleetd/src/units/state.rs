@@ -46,6 +46,8 @@ pub(crate) struct State {
     /// As [`Shared::lease`].
     lease: Arc<Notify>,
     pub(crate) units: BTreeMap<UnitName, Entry>,
+    /// What is in the directories is among them.
+    pub(crate) scanned: bool,
     /// systemd's object paths of these units.
     paths: HashMap<String, UnitName>,
     /// Changed since the agent last asked.
@@ -81,6 +83,7 @@ impl State {
         State {
             lease,
             units: BTreeMap::new(),
+            scanned: false,
             paths: HashMap::new(),
             changed: BTreeSet::new(),
             everything_changed: false,

@@ -167,6 +167,11 @@ impl UnitManager for Systemd {
             .collect()
     }
 
+    fn holds_nothing(&self) -> bool {
+        let state = self.driver.shared.lock();
+        state.scanned && state.units.is_empty()
+    }
+
     fn apply(&self, tasks: Vec<Task>) {
         if !tasks.is_empty() {
             self.driver.shared.queue(tasks);
@@ -249,6 +254,7 @@ impl Driver {
                 }
             });
         }
+        self.shared.lock().scanned = true;
         Ok(())
     }
 
@@ -389,5 +395,31 @@ impl Driver {
     pub(crate) fn unit_path(&self) -> Vec<String> {
         let path = self.unit_path.lock();
         path.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_read_is_not_taken_for_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let run = root.path().join("run");
+        // In the way of the directories.
+        std::fs::write(&run, "").unwrap();
+        let config = SystemdConfig::user(root.path(), &run.join("units"), &run, "b1");
+        let systemd = Systemd::new(config);
+        assert!(systemd.observe_all().is_empty());
+        assert!(!systemd.holds_nothing(), "nobody knows what there is");
+
+        std::fs::remove_file(&run).unwrap();
+        let read = async {
+            while !systemd.holds_nothing() {
+                tokio::time::sleep(FIRST_BACK_OFF).await;
+            }
+        };
+        let bound = std::time::Duration::from_secs(600);
+        tokio::time::timeout(bound, read).await.unwrap();
     }
 }

@@ -144,9 +144,7 @@ async fn every_message_has_its_row_and_every_row_is_a_message() {
     let large = "x".repeat(65_536);
     let large = [("X-Large", large.as_str())];
     answers.push(cluster.call("GET", "/", &large, "").await);
-    let mut away = Cluster::new();
-    let (_readiness, unready) = tokio::sync::watch::channel(Some("why".to_owned()));
-    away.state = away.state.with_readiness(unready);
+    let away = Cluster::over(Arc::new(super::paths::Away), 100);
     answers.push(away.get("/fleet/v1/units").await);
 
     let mut sent: Vec<String> = answers

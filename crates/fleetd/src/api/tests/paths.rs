@@ -1,7 +1,6 @@
 //! Paths, methods, headers and what is served whatever happens.
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 
 use super::*;
 use crate::store::{self, LeaseId, Snapshot, Watch};
@@ -146,7 +145,7 @@ async fn who_changed_a_unit_is_kept() {
 }
 
 /// A store that cannot be reached.
-struct Away;
+pub(super) struct Away;
 
 #[async_trait]
 impl Store for Away {
@@ -215,27 +214,12 @@ async fn without_a_store_requests_answer_503_and_metrics_and_discovery_go_on() {
         assert!(!got.headers.contains_key("server"), "{path}");
         assert!(got.headers.contains_key("x-request-id"), "{path}");
     }
-    check_always_served(&cluster).await;
-}
-
-#[tokio::test]
-async fn an_unready_fleetd_says_why() {
-    let mut cluster = Cluster::new();
-    let (readiness, unready) = watch::channel(Some("not registered yet".to_owned()));
-    cluster.state = cluster
-        .state
-        .with_readiness(unready)
-        .with_metrics(Arc::new(|| "fleet_engine_reconcile_count_total 1\n".into()));
-    let expected = error(503, "fleet server unable to communicate with etcd");
-    assert_eq!(cluster.shown("/fleet/v1/units").await, expected);
     // v2 has room for the reason.
     let (status, body) = cluster.shown("/fleet/v2/units").await;
-    let message = "fleet server unable to communicate with etcd: not registered yet";
+    let message = "fleet server unable to communicate with etcd: no etcd at http://10.0.0.1:2379";
     assert_eq!(status, 503);
     assert!(body.contains(message), "{body}");
     check_always_served(&cluster).await;
-    readiness.send_replace(None);
-    assert_eq!(cluster.shown("/fleet/v1/units").await, (200, "{}".into()));
 }
 
 async fn check_always_served(cluster: &Cluster) {
