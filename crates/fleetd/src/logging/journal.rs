@@ -4,6 +4,8 @@
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -14,7 +16,8 @@ use super::said::Said;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// A journal that takes nothing for so long does without the line: fleetd has units to mind.
+/// A journal that takes nothing for so long does without the line, and is not waited for again
+/// until it takes one: its disk may have stalled, and fleetd has a lease to renew and units to mind.
 const WAIT: Duration = Duration::from_millis(500);
 
 /// Of a longer text the beginning is said: a datagram has room for about 200 KiB in all.
@@ -25,18 +28,49 @@ const PREFIX: &str = "F_";
 
 /// Sends each event to the journal.
 pub(super) struct Journal {
-    socket: UnixDatagram,
+    path: PathBuf,
+    /// Waits for room.
+    patient: UnixDatagram,
+    /// Waits for nothing.
+    hasty: UnixDatagram,
+    /// The last line found no room.
+    is_full: AtomicBool,
 }
 
 impl Journal {
     /// # Errors
     /// There is no journal, or there are no sockets left.
     pub(super) fn new() -> io::Result<Journal> {
-        let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(WAIT))?;
-        // Nothing but to learn whether it is there.
-        socket.send_to(&[], SOCKET)?;
-        Ok(Journal { socket })
+        Journal::at(Path::new(SOCKET))
+    }
+
+    fn at(path: &Path) -> io::Result<Journal> {
+        let patient = UnixDatagram::unbound()?;
+        patient.set_write_timeout(Some(WAIT))?;
+        let hasty = UnixDatagram::unbound()?;
+        hasty.set_nonblocking(true)?;
+        let journal = Journal {
+            path: path.to_owned(),
+            patient,
+            hasty,
+            is_full: AtomicBool::new(false),
+        };
+        // Nothing but to learn whether it is there. One that is full is there.
+        match journal.send(&[]) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(journal),
+        }
+    }
+
+    fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        let socket = match self.is_full.load(Ordering::Relaxed) {
+            true => &self.hasty,
+            false => &self.patient,
+        };
+        let sent = socket.send_to(datagram, &self.path);
+        let is_full = matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        self.is_full.store(is_full, Ordering::Relaxed);
+        sent.map(|_| ())
     }
 }
 
@@ -44,7 +78,7 @@ impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let datagram = datagram(event.metadata(), &Said::by(event));
         // Where could one say that nothing can be said?
-        let _ = self.socket.send_to(&datagram, SOCKET);
+        let _ = self.send(&datagram);
     }
 }
 
@@ -154,5 +188,26 @@ mod tests {
         for (_, value) in read(&post[1]) {
             assert!(value.len() <= MAX_TEXT_BYTES);
         }
+    }
+
+    /// journald with a stalled disk: its socket is there, and nobody reads.
+    #[test]
+    fn a_journal_that_takes_nothing_is_waited_for_once_and_used_again_when_it_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let reader = UnixDatagram::bind(&path).unwrap();
+        let journal = Journal::at(&path).unwrap();
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let refused = (0..10_000).filter(|_| journal.send(b"x").is_err()).count();
+            let _ = done.send((refused, journal));
+        });
+        // Waited for each time it would take an hour.
+        let (refused, journal) = ended.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(refused > 0, "there is room for all");
+        reader.set_nonblocking(true).unwrap();
+        while reader.recv(&mut [0; 8]).is_ok() {}
+        journal.send(b"y").unwrap();
+        assert!(!journal.is_full.load(Ordering::Relaxed));
     }
 }
