@@ -12,7 +12,7 @@ SYSCONFDIR ?= /etc
 PROFILE ?= dist
 BIN ?= target/$(PROFILE)
 
-.PHONY: demo demo-down test soak nemesis build packages lint bench deny dist install uninstall deb
+.PHONY: demo demo-down test soak nemesis build packages lint bench bench-failover deny dist install uninstall deb
 
 demo: build
 	scripts/demo.sh $(DEMO)
@@ -58,6 +58,10 @@ nemesis: packages
 
 bench: build
 	scripts/bench.sh
+
+# How long it takes until the units of a lost machine are active elsewhere; some minutes.
+bench-failover: build
+	cargo bench --locked -p fleetd --bench failover
 
 # Licences, duplicate crates and sources; needs cargo-deny (cargo install cargo-deny).
 deny:

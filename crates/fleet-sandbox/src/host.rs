@@ -262,6 +262,15 @@ impl Host {
         }
     }
 
+    /// Gives it so many percent of one processor, all its processes together; None: as much as there
+    /// is.
+    ///
+    /// # Errors
+    /// When the computer cannot do so.
+    pub fn limit_cpu(&self, percent: Option<u32>) -> Result<()> {
+        self.record()?.scope.limit_cpu(percent)
+    }
+
     /// Its journal, all boots, as journalctl prints it with these arguments; also when it is off.
     ///
     /// # Errors

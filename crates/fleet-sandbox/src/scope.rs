@@ -27,6 +27,8 @@ use crate::{Error, Result, wait_for};
 const KILL_BOUND: Duration = Duration::from_secs(30);
 /// Of a program's output, what an error shows.
 const SHOWN: usize = 3000;
+/// Of a limited share of a processor.
+const CPU_PERIOD_US: u64 = 100_000;
 /// Top of all sandboxes in each hierarchy.
 const TOP: &str = "fleet-sandbox";
 
@@ -54,6 +56,43 @@ impl Scope {
                 .map(|top| top.join(TOP).join(name).join(what))
                 .collect(),
         )
+    }
+
+    /// Gives all of it so many percent of one processor, None: as much as there is. What is used up
+    /// within a tenth of a second is waited for in the next.
+    pub(crate) fn limit_cpu(&self, percent: Option<u32>) -> Result<()> {
+        let directories = match self {
+            Scope::Unit(unit) => {
+                let quota = percent.map_or_else(String::new, |percent| format!("{percent}%"));
+                let mut command = SYSTEMCTL.command()?;
+                command
+                    .args(["set-property", "--runtime", unit])
+                    .arg(format!("CPUQuota={quota}"));
+                return output_of(command, "").map(|_| ());
+            }
+            Scope::Cgroups(directories) => directories,
+        };
+        let quota = percent.map(|percent| u64::from(percent) * CPU_PERIOD_US / 100);
+        let period = format!("{CPU_PERIOD_US}");
+        for directory in directories {
+            // The v1 hierarchy, and the unified one.
+            let (v1, v2) = (
+                directory.join("cpu.cfs_quota_us"),
+                directory.join("cpu.max"),
+            );
+            if v1.exists() {
+                fs::write(directory.join("cpu.cfs_period_us"), &period).at("write", &v1)?;
+                let quota = quota.map_or_else(|| "-1".to_owned(), |quota| quota.to_string());
+                return fs::write(&v1, quota).at("write", v1);
+            }
+            if v2.exists() {
+                let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
+                return fs::write(&v2, format!("{quota} {period}")).at("write", v2);
+            }
+        }
+        Err(Error::Invalid(
+            "this computer has no cgroup controller for processors".to_owned(),
+        ))
     }
 
     /// Starts a program in it, in a session of its own, as nobody's child, with its output
