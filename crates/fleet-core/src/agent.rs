@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::body::BodyHash;
 use crate::hash::UnitHash;
 use crate::name::UnitName;
 use crate::records::{AssignmentRecord, Decision, Reached, StateRecord};
@@ -115,6 +116,8 @@ pub struct Failure {
 pub struct Observed {
     /// Hash of fleet's file on disk; None: there is no such file.
     pub file: Option<UnitHash>,
+    /// What of that file makes the process.
+    pub body: Option<BodyHash>,
     /// What was remembered. None: nothing was, or it is of another boot.
     pub record: Option<LaunchRecord>,
     /// systemd's LoadState; empty if not known.

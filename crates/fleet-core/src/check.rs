@@ -113,6 +113,9 @@ fn check_machines_of(
         if assigned.decision.generation < wish.generation {
             say(format!("its machine {at} does not know its newest wish"));
         }
+        if cluster.stays_for_now(name) {
+            continue;
+        }
         if !matches_id(needs.machine_id.as_deref(), id) {
             say(format!("it is on {at}, which its MachineID does not name"));
         }
@@ -128,7 +131,8 @@ fn check_machines_of(
         }
         let frozen = |unit: &UnitName| cluster.units.get(unit).is_none_or(|unit| unit.is_frozen());
         // The older copy of a unit that is handed over is on its way out.
-        let leaves = |unit: &UnitName| !cluster.is_on(unit.as_str(), id);
+        let leaves =
+            |unit: &UnitName| !cluster.is_on(unit.as_str(), id) || cluster.stays_for_now(unit);
         let conflicting: BTreeSet<_> = cluster
             .conflicting(name, needs, machine)
             .into_iter()
@@ -144,4 +148,13 @@ fn check_machines_of(
 
 fn matches_id(wanted: Option<&str>, id: &MachineId) -> bool {
     wanted.is_none_or(|wanted| wanted == id.as_str() || wanted == id.short())
+}
+
+impl Cluster {
+    /// It is to leave its machine, and the other one has failed to start it: it goes on where it is
+    /// until that one is tried again.
+    pub(crate) fn stays_for_now(&self, name: &UnitName) -> bool {
+        let rare = self.units.get(name).and_then(|unit| unit.rare.as_ref());
+        self.waiting.units.contains_key(name) && rare.is_some_and(|r| !r.back_offs.is_empty())
+    }
 }

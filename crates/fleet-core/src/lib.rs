@@ -21,6 +21,7 @@ macro_rules! planted {
 }
 
 pub mod agent;
+pub mod body;
 pub mod check;
 pub mod cluster;
 pub mod exclusive;

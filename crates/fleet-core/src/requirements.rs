@@ -17,9 +17,9 @@ mod values;
 
 pub use values::{DEFAULT_MOVES, MAX_MOVES};
 
-pub(crate) use keys::UnknownKey;
 #[cfg(test)]
 pub(crate) use keys::known;
+pub(crate) use keys::{EXCLUSIVE, UnknownKey};
 
 /// The section that requirements stand in. Case counts.
 pub const SECTION: &str = "X-Fleet";

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Circumstances, LaunchRecord, Observed, Phase, Task, TaskKind, UnitPlan, Working};
+use crate::body::BodyHash;
 use crate::name::UnitName;
 use crate::records::{AssignmentRecord, Order, Reached};
 
@@ -104,6 +105,14 @@ impl Planner<'_> {
         let observed = self.observed;
         match observed.file {
             Some(hash) if hash == self.assignment.hash => self.launched_with_right_file(),
+            // Where a unit may run is no business of its process.
+            Some(_) if self.only_requirements_differ() => {
+                // A start in flight is let come to its end first.
+                if observed.working.is_none() {
+                    self.load(Phase::Launched, "only its requirements have changed");
+                }
+                Reached::Working
+            }
             Some(_) => {
                 if self.down_for_new_contents() && self.may_start() {
                     self.load(Phase::Loaded, "unit loaded but hash differs to expected");
@@ -228,6 +237,18 @@ impl Planner<'_> {
         }
         let text = Arc::clone(&self.assignment.text);
         self.task(TaskKind::Load(record, text), reason);
+    }
+
+    /// Whether what fleet has started here is what is wanted but for its requirements.
+    fn only_requirements_differ(&self) -> bool {
+        let observed = self.observed;
+        let is_started = matches!(observed.phase(), Some(Phase::Starting | Phase::Launched));
+        let runs = observed.working == Some(Working::Starting) || !observed.is_down();
+        is_started
+            && runs
+            && observed.active != "deactivating"
+            && observed.body == Some(BodyHash::of_text(&self.assignment.text))
+            && !planted!("other requirements restart a unit")
     }
 
     /// Whether other contents may be written now: the old process is down to the last of its

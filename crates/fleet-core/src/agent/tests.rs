@@ -1,6 +1,7 @@
 //! One unit a line, the plan as a snapshot; and what must hold for all of them.
 //!
 //! A line of a fixture: `assigned => here`, both of them words.
+//! A TEXT is `A`, or `A/x` for the same unit with requirements.
 //! Assigned: `gone|loaded|launched TEXT @GENERATION[.SEQ] [restarts=N]`, or `-` for nothing.
 //! Here: `[file=TEXT] [active|activating|failed|deactivating] [PHASE=TEXT@GENERATION[.SEQ]]
 //! [id=INVOCATION] [before=INVOCATION] [stopping|starting|files] [refused@G] [attempt@G|due@G]`.
@@ -54,8 +55,17 @@ fn name() -> UnitName {
     UnitName::parse("a.service").unwrap()
 }
 
-fn text_hash(text: &str) -> UnitHash {
-    UnitHash::of(text.as_bytes())
+fn text_hash(word: &str) -> UnitHash {
+    UnitHash::of(text(word).as_bytes())
+}
+
+fn text(word: &str) -> String {
+    let (program, fleet) = word.split_once('/').unwrap_or((word, ""));
+    let fleet = match fleet {
+        "" => String::new(),
+        fleet => format!("\n[X-Fleet]\nMachineMetadata=m={fleet}\n"),
+    };
+    format!("[Service]\nExecStart=/bin/{program}\n{fleet}")
 }
 
 fn decision(text: &str) -> Decision {
@@ -68,15 +78,15 @@ fn decision(text: &str) -> Decision {
 
 fn assignment(words: &str) -> Option<AssignmentRecord> {
     let words: Vec<&str> = words.split_whitespace().collect();
-    let [order, text, at, rest @ ..] = &words[..] else {
+    let [order, word, at, rest @ ..] = &words[..] else {
         return None;
     };
     let restarts = rest
         .first()
         .map_or("0", |r| r.strip_prefix("restarts=").unwrap());
     Some(AssignmentRecord {
-        text: (*text).into(),
-        hash: text_hash(text),
+        text: text(word).into(),
+        hash: text_hash(word),
         decision: decision(at.strip_prefix('@').unwrap()),
         order: Order::parse(order).unwrap(),
         restarts: restarts.parse().unwrap(),
@@ -88,7 +98,10 @@ fn here_of(words: &str) -> Observed {
     let mut observed = Observed::default();
     for word in words.split_whitespace() {
         match word.split_once(['=', '@']) {
-            Some(("file", text)) => observed.file = Some(text_hash(text)),
+            Some(("file", word)) => {
+                observed.file = Some(text_hash(word));
+                observed.body = Some(BodyHash::of_text(&text(word)));
+            }
             Some(("id", id)) => id.clone_into(&mut observed.invocation_id),
             Some(("before", id)) => {
                 id.clone_into(&mut observed.record.as_mut().unwrap().invocation_id);
@@ -163,6 +176,45 @@ fn new_contents_wait_until_the_old_process_is_down() {
         working?
         stop (unit currently launched but desired state is loaded), working?
         ",
+    );
+}
+
+#[test]
+fn other_requirements_touch_no_process() {
+    check(
+        "
+        launched A/x @2 => file=A active launched=A@1
+        launched A @2 => file=A/x activating launched=A/x@1
+        launched A/x @2 => file=A active starting=A@1
+        launched A/x @2 => file=A activating launched=A@1 starting
+        launched A/x @2 restarts=1 => file=A active launched=A@1
+        launched A/x @2 restarts=1 => file=A/x active launched=A/x@2
+        launched A/x @2 => file=A deactivating launched=A@1
+        launched A/x @2 => file=A active stopping=A@1
+        launched A/x @2 => file=A inactive launched=A@1
+        launched B/x @2 => file=A/x active launched=A/x@1
+        ",
+        "
+        load (only its requirements have changed), working?
+        load (only its requirements have changed), working?
+        load (only its requirements have changed), working?
+        working?
+        load (only its requirements have changed), working?
+        restart (a restart was asked for), working?
+        stop (unit loaded but hash differs to expected), working?
+        stop (unit loaded but hash differs to expected), working?
+        load (unit loaded but hash differs to expected), start (unit currently loaded but desired state is launched), working?
+        stop (unit loaded but hash differs to expected), working?
+        ",
+    );
+    let held = Circumstances {
+        hold: true,
+        ..Circumstances::GOOD
+    };
+    check_under(
+        held,
+        "launched A/x @2 => file=A active launched=A@1",
+        "load (only its requirements have changed), working?",
     );
 }
 
@@ -436,8 +488,9 @@ fn carry_out(observed: &mut Observed, kind: &TaskKind, invocation: &mut u32) {
                 ..Observed::default()
             };
         }
-        TaskKind::Load(record, _) => {
+        TaskKind::Load(record, text) => {
             observed.file = Some(record.hash);
+            observed.body = Some(BodyHash::of_text(text));
             observed.record = Some(record.clone());
         }
         TaskKind::Remember(record) => observed.record = Some(record.clone()),
@@ -458,15 +511,15 @@ fn carry_out(observed: &mut Observed, kind: &TaskKind, invocation: &mut u32) {
 }
 
 fn any_assigned() -> impl Strategy<Value = AssignmentRecord> {
-    ("(gone|loaded|launched) [AB] @[12]\\.[12]", 0u64..2)
+    ("(gone|loaded|launched) [AB](/x)? @[12]\\.[12]", 0u64..2)
         .prop_map(|(words, restarts)| assignment(&format!("{words} restarts={restarts}")).unwrap())
 }
 
 fn any_here() -> impl Strategy<Value = Observed> {
     (
-        "(file=[AB])?",
+        "(file=[AB](/x)?)?",
         "(active|activating|failed|inactive|deactivating)?",
-        "((loaded|starting|launched|gone)=[AB]@[12]\\.[12])?",
+        "((loaded|starting|launched|gone)=[AB](/x)?@[12]\\.[12])?",
         "(id=x)?",
         "(refused@[12]|attempt@[12]|due@[12])?",
     )
@@ -529,7 +582,9 @@ proptest! {
     fn contents_change_only_while_the_unit_is_down(assigned in any_assigned(), here in any_here()) {
         let plan = plan_unit(&name(), Some(&assigned), &here, Circumstances::GOOD);
         let changes = plan.tasks.iter().any(|task| match &task.kind {
-            TaskKind::Load(record, _) => here.file.is_some_and(|hash| hash != record.hash),
+            TaskKind::Load(_, text) => {
+                here.body.is_some_and(|body| body != BodyHash::of_text(text))
+            }
             TaskKind::Unload(_) => true,
             _ => false,
         });

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::body::BodyHash;
 use crate::hash::UnitHash;
 use crate::name::UnitName;
 use crate::records::{
@@ -99,6 +100,8 @@ pub struct Wish {
     pub text: Arc<str>,
     /// SHA-1 of the text.
     pub hash: UnitHash,
+    /// What of it makes the process.
+    pub body: BodyHash,
     /// How often a restart was asked for.
     pub restarts: u64,
     /// The machine that it goes to if it may run there.
@@ -120,6 +123,7 @@ impl Wish {
             desired: record.desired,
             text: record.text.clone(),
             hash: record.hash,
+            body: BodyHash::of(&file),
             restarts: record.restarts,
             prefer: record.prefer.clone(),
             requirements: Arc::new(requirements),
@@ -147,6 +151,8 @@ pub struct Assigned {
     pub order: Order,
     /// Hash of the unit's text.
     pub hash: UnitHash,
+    /// What of the text makes the process.
+    pub body: BodyHash,
     /// Copied from the wish.
     pub restarts: u64,
 }
@@ -157,6 +163,7 @@ impl From<&AssignmentRecord> for Assigned {
             decision: record.decision,
             order: record.order,
             hash: record.hash,
+            body: BodyHash::of_text(&record.text),
             restarts: record.restarts,
         }
     }

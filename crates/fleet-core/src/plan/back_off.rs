@@ -56,4 +56,14 @@ impl Planner<'_> {
         let timer = Timer::BackOff(name.clone(), id.clone());
         self.cluster.timers.insert((until, timer));
     }
+
+    /// Whether there is a machine that is not asked again yet.
+    pub(crate) fn is_backed_off(&self, name: &UnitName) -> bool {
+        let unit = self.cluster.units.get(name);
+        let rare = unit.and_then(|unit| unit.rare.as_ref());
+        rare.is_some_and(|rare| {
+            let mut back_offs = rare.back_offs.values();
+            back_offs.any(|back_off| self.now.monotonic_ms < back_off.until)
+        })
+    }
 }

@@ -239,14 +239,14 @@ fn a_group_moves_as_one_and_a_follower_alone_not_at_all() {
       side.service on m1: it stays on m1
     wait 2s:
       db.service on m2, leaving m1: it failed on m1: exit-code; move 1 of at most 5; fewest units (0) of the machines that may run it [gone@m1, launched@m2]
-      side.service on m2, leaving m1: it may not stay on m1: MachineOf db.service is on another machine; MachineOf db.service [launched@m2]
+      side.service on m2, leaving m1: it no longer fits m1: MachineOf db.service is on another machine; MachineOf db.service [launched@m2]
     agents:
       db.service on m2: it failed on m1: exit-code; move 1 of at most 5; fewest units (0) of the machines that may run it [-@m1]
       side.service m2 has started it [gone@m1]
     agents:
-      side.service on m2: it may not stay on m1: MachineOf db.service is on another machine; MachineOf db.service [-@m1]
+      side.service on m2: it no longer fits m1: MachineOf db.service is on another machine; MachineOf db.service [-@m1]
     plan:
-      side.service on m2: it may not stay on m1: MachineOf db.service is on another machine; MachineOf db.service [launched@m2]
+      side.service on m2: it no longer fits m1: MachineOf db.service is on another machine; MachineOf db.service [launched@m2]
     agents:
     plan:
       db.service on m2: it failed on m2: exit-code; it is moved at 00:16:48 UTC, if it has not recovered: move 2 of at most 5

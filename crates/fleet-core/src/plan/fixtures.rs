@@ -451,7 +451,7 @@ fn a_placed_unit_stays_and_the_global_unit_gives_way() {
 }
 
 #[test]
-fn changed_metadata_stops_first_then_starts_elsewhere() {
+fn changed_metadata_starts_elsewhere_before_it_stops() {
     assert_snapshot!(run("
         machine m1 region=eu
         machine m2 region=eu
@@ -472,12 +472,12 @@ fn changed_metadata_stops_first_then_starts_elsewhere() {
       side.service on m1: MachineOf a.service [launched@m1]
     agents:
     plan:
-      a.service leaving m1: it may not stay on m1: MachineMetadata region=eu; waits until m1 has stopped it [gone@m1]
-      b.service on m1: fewest units (0) of the machines that may run it [launched@m1]
-      side.service leaving m1: it may not stay on m1: MachineOf a.service is not placed; waits until m1 has stopped it [gone@m1]
+      a.service on m2, leaving m1: it no longer fits m1: MachineMetadata region=eu; fewest units (0) of the machines that may run it [launched@m2]
+      b.service on m1: fewest units (2) of the machines that may run it [launched@m1]
+      side.service on m2, leaving m1: it no longer fits m1: MachineOf a.service is on another machine; MachineOf a.service [launched@m2]
     agents:
-      a.service on m2: fewest units (0) of the machines that may run it [-@m1, launched@m2]
-      side.service on m2: MachineOf a.service [-@m1, launched@m2]
+      a.service m2 has started it [gone@m1]
+      side.service m2 has started it [gone@m1]
     ");
 }
 

@@ -274,11 +274,11 @@ impl<'c> Planner<'c> {
             return;
         };
         let old = unit.assignments.get(id).copied();
-        let hash = match (&unit.wish, old) {
+        let (hash, body) = match (&unit.wish, old) {
             // What is to go is what was there.
-            (_, Some(old)) if order == Order::Gone => old.hash,
-            (Some(wish), _) => wish.hash,
-            (None, Some(old)) => old.hash,
+            (_, Some(old)) if order == Order::Gone => (old.hash, old.body),
+            (Some(wish), _) => (wish.hash, wish.body),
+            (None, Some(old)) => (old.hash, old.body),
             (None, None) => return,
         };
         let restarts = unit.wish.as_ref().map_or(0, |wish| wish.restarts);
@@ -286,6 +286,7 @@ impl<'c> Planner<'c> {
             decision,
             order,
             hash,
+            body,
             restarts,
         };
         let touched = self.touch(name);

@@ -242,9 +242,16 @@ impl Model {
     }
 }
 
-/// A wish with these lines in its `[X-Fleet]` section.
+/// A wish with these lines in its `[X-Fleet]` section; those that begin with `+` are of its
+/// `[Service]` section.
 pub(crate) fn unit_record(desired: DesiredState, lines: &[&str]) -> UnitRecord {
     let mut text = String::from("[Service]\nExecStart=/bin/true\n");
+    let (service, lines): (Vec<&str>, Vec<&str>) =
+        lines.iter().partition(|line| line.starts_with('+'));
+    for line in service {
+        text.push_str(&line[1..]);
+        text.push('\n');
+    }
     if !lines.is_empty() {
         text.push_str("\n[X-Fleet]\n");
         for line in lines {

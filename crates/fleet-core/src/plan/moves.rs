@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::{Planner, Whereabouts};
+use crate::body::BodyHash;
 use crate::cluster::{Cluster, Machine, Timer, Unit, Wish};
 use crate::name::UnitName;
 use crate::records::{Decision, MachineId, MemberStatus, Order};
@@ -27,7 +28,8 @@ pub(crate) enum Cause {
     Drained,
     ShutDown,
     ReplacedBy(UnitName),
-    /// The unit that it follows has moved. The unit itself is as it was.
+    /// The machine, the units around it or its own requirements have changed. What it runs has
+    /// not.
     Unfit(No),
     /// systemd there has given it up: why.
     Failed(Arc<str>),
@@ -48,7 +50,7 @@ impl Cause {
             Cause::Drained => format!("{from} is being drained"),
             Cause::ShutDown => format!("{from} is shutting down"),
             Cause::ReplacedBy(unit) => format!("{unit} replaces it on {from}"),
-            Cause::Unfit(no) => format!("it may not stay on {from}: {no}"),
+            Cause::Unfit(no) => format!("it no longer fits {from}: {no}"),
             Cause::Failed(why) => format!("it failed on {from}: {why}"),
         }
     }
@@ -93,27 +95,24 @@ impl Planner<'_> {
             return Some(Cause::Failed(self.why_failed(name, home)));
         }
         // New contents are no move: the old ones are stopped first, wherever the new ones go.
-        if needs.exclusive || self.hash_at(name, home) != Some(wish.hash) {
+        if needs.exclusive || self.body_at(name, home) != Some(wish.body) {
             return None;
         }
-        match self
+        let stay = self
             .cluster
-            .may_stay(name, needs, home, &mut Default::default())
-        {
-            Err(no @ No::PeerElsewhere(_)) => Some(Cause::Unfit(no)),
-            _ => None,
-        }
+            .may_stay(name, needs, home, &mut Default::default());
+        stay.err().map(Cause::Unfit)
     }
 
-    /// The contents that a machine was assigned before this plan.
-    fn hash_at(&self, name: &UnitName, id: &MachineId) -> Option<crate::hash::UnitHash> {
+    /// What a machine was assigned to run before this plan.
+    pub(crate) fn body_at(&self, name: &UnitName, id: &MachineId) -> Option<BodyHash> {
         let touched = self.touched.get(name);
         let before = touched.and_then(|touched| touched.assignments.get(id));
         match before {
-            Some(before) => before.map(|assigned| assigned.hash),
+            Some(before) => before.map(|assigned| assigned.body),
             None => {
                 let unit = self.cluster.units.get(name)?;
-                unit.assignments.get(id).map(|assigned| assigned.hash)
+                unit.assignments.get(id).map(|assigned| assigned.body)
             }
         }
     }
@@ -195,7 +194,7 @@ impl Planner<'_> {
                 let why = format!("it failed on {}", home.short());
                 self.go_back(name, order, &home, &other, why);
                 return other;
-            } else if started {
+            } else if started || planted!("a move stops the old copy first") {
                 let why = format!("{} has started it", home.short());
                 self.assign(name, &other, Order::Gone, why);
                 // Those that follow it have waited for this.

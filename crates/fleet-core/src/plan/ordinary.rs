@@ -146,8 +146,10 @@ impl Planner<'_> {
         let Some(old) = unit.and_then(|unit| unit.assignments.get(home)).copied() else {
             return;
         };
-        let reason = if old.hash != wish.hash {
+        let reason = if old.body != wish.body {
             "its contents have changed"
+        } else if old.hash != wish.hash {
+            "its requirements have changed"
         } else if old.restarts != wish.restarts {
             "a restart was asked for"
         } else if old.order != order {

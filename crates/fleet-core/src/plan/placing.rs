@@ -318,7 +318,23 @@ impl Planner<'_> {
         for_want_of_room: bool,
     ) {
         let needs = &wish.requirements;
-        if peeked {
+        // It could go on where it is, unless it may not even stay there.
+        let misfit = moves
+            .as_ref()
+            .filter(|moves| moves.cause != Cause::Lost)
+            .and_then(|moves| {
+                let stay = &mut BTreeSet::new();
+                let stay = self.cluster.may_stay(name, needs, &moves.from, stay);
+                stay.err().map(|no| (moves.from.clone(), no))
+            });
+        if let Some((from, no)) = &misfit {
+            // A machine that has failed to start it is tried again; what runs waits for that.
+            let is_same = self.body_at(name, from) == Some(wish.body);
+            if needs.exclusive || !is_same || !self.is_backed_off(name) {
+                self.stop_first(name, from, no);
+                return;
+            }
+        } else if peeked {
             if for_want_of_room && let Some(wait) = self.cluster.waiting.units.get(name) {
                 let wait = Wait {
                     for_room: true,
@@ -329,16 +345,6 @@ impl Planner<'_> {
             return;
         }
         if let Some(moves) = &moves {
-            if moves.cause != Cause::Lost {
-                // It could go on where it is, unless it may not even stay there.
-                let stay = self
-                    .cluster
-                    .may_stay(name, needs, &moves.from, &mut BTreeSet::new());
-                if let Err(no) = stay {
-                    self.stop_first(name, &moves.from, &no);
-                    return;
-                }
-            }
             self.renew(name, wish, order, &moves.from);
             if moves.cause == Cause::Drained && !self.cluster.waiting.units.contains_key(name) {
                 // Those that follow it need not wait for it to leave.

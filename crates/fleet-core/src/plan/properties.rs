@@ -9,6 +9,7 @@ use super::{Plan, Write};
 use crate::cluster::{Cluster, Settings};
 use crate::name::UnitName;
 use crate::records::{DesiredState, MachineId, MachineRecord, MachineWish, Order, Reached};
+use crate::schedule::{Found, Search};
 
 const MACHINES: [&str; 5] = ["m1", "m2", "m3", "m4", "m5"];
 const UNITS: [&str; 9] = [
@@ -136,11 +137,16 @@ fn act(model: &mut Model, step: &Step) -> bool {
             model.set_wish(&MachineId::new(MACHINES[*m]), wish);
         }
         Step::Unit(u, requirements, d) => {
+            let mut lines = REQUIREMENTS[*requirements].to_vec();
             let wanted = match desired(*d) {
-                DesiredState::Destroyed => DesiredState::Launched,
+                // Other contents, too.
+                DesiredState::Destroyed => {
+                    lines.push("+Nice=1");
+                    DesiredState::Launched
+                }
                 other => other,
             };
-            let record = unit_record(wanted, REQUIREMENTS[*requirements]);
+            let record = unit_record(wanted, &lines);
             model.set_unit(&name(UNITS[*u]), record);
         }
         Step::Desired(u, d) => {
@@ -231,6 +237,68 @@ fn homes(model: &Model) -> BTreeMap<UnitName, BTreeSet<MachineId>> {
         }
     }
     homes
+}
+
+/// Whether a machine runs a unit by what it was assigned last.
+fn has_started(model: &Model, unit: &UnitName, id: &MachineId) -> bool {
+    let assigned = model.assignments.get(&(id.clone(), unit.clone()));
+    let state = model.states.get(&(unit.clone(), id.clone()));
+    assigned.is_some_and(|assigned| assigned.order == Order::Launched)
+        && state.is_some_and(|state| {
+            state.reached == Reached::Launched
+                && state.active == "active"
+                && assigned.is_some_and(|assigned| state.decision >= assigned.decision)
+        })
+}
+
+/// Whether another machine may run a unit that was stopped. Who replaces others may perhaps only
+/// once it has made room itself.
+fn may_run_somewhere(model: &Model, name: &UnitName) -> bool {
+    let wish = model
+        .cluster
+        .units
+        .get(name)
+        .and_then(|unit| unit.wish.as_ref());
+    let wish = wish.filter(|wish| wish.requirements.replaces.is_empty());
+    wish.is_some_and(|wish| {
+        let search = Search {
+            unit: name,
+            needs: &wish.requirements,
+            now_ms: model.now_ms,
+            prefer: None,
+            except: None,
+            only: None,
+            with_followers: false,
+            makes_room: false,
+        };
+        matches!(model.cluster.find(&search), Found::At(_))
+    })
+}
+
+/// The machines that run each unit which may run twice for a moment, and whose process is to
+/// stay as it is.
+fn running(model: &Model) -> BTreeMap<UnitName, BTreeSet<MachineId>> {
+    let mut running: BTreeMap<UnitName, BTreeSet<MachineId>> = BTreeMap::new();
+    for (id, name) in model.assignments.keys() {
+        let unit = model.cluster.units.get(name);
+        let Some(unit) = unit.filter(|unit| !unit.is_global()) else {
+            continue;
+        };
+        let (Some(wish), Some(assigned)) = (&unit.wish, unit.assignments.get(id)) else {
+            continue;
+        };
+        // Or it was a global unit just now.
+        let is_ordinary = unit.is_handing_over() || unit.wanted_at().count() == 1;
+        let stays = is_ordinary
+            && wish.desired == DesiredState::Launched
+            && !wish.requirements.exclusive
+            && wish.body == assigned.body;
+        let is_well = |presence: &MachineRecord| presence.trouble.is_none();
+        if stays && model.presences.get(id).is_some_and(is_well) && has_started(model, name, id) {
+            running.entry(name.clone()).or_default().insert(id.clone());
+        }
+    }
+    running
 }
 
 fn settings() -> Settings {
@@ -355,6 +423,7 @@ fn keeps_the_promises(steps: &[Step]) -> Result<(), TestCaseError> {
         full.mark_all();
         let mut twin = model.cluster.clone();
         let before = homes(&model);
+        let up = running(&model);
         let absent: BTreeSet<_> = model
             .assignments
             .keys()
@@ -365,6 +434,17 @@ fn keeps_the_promises(steps: &[Step]) -> Result<(), TestCaseError> {
         // Equal input gives equal output.
         let now = model.now();
         let plan = model.plan();
+        // What runs and is to run elsewhere is not stopped before it has started there.
+        let homes_now = homes(&model);
+        for (unit, machines) in up {
+            let wanted = homes_now.get(&unit).cloned().unwrap_or_default();
+            let runs = |id: &MachineId| machines.contains(id) || has_started(&model, &unit, id);
+            let is_well = match wanted.is_empty() {
+                true => !may_run_somewhere(&model, &unit),
+                false => wanted.iter().any(runs),
+            };
+            prop_assert!(is_well, "{unit}: a gap between {machines:?} and {wanted:?}");
+        }
         prop_assert_eq!(&plan, &twin.plan(now));
         // Planning by marks decides as planning everything.
         let full_plan = full.plan(now);
@@ -405,7 +485,10 @@ fn keeps_the_promises(steps: &[Step]) -> Result<(), TestCaseError> {
                 let text = model.units.get(&unit).map(|(record, _)| &record.text);
                 left && text.is_some_and(|text| text.contains("Exclusive"))
             };
-            let only = machines.len() == 1 && !machines.iter().any(stops_first);
+            // What failed elsewhere, and so stays where it no longer fits, only this leader knows.
+            let only = machines.len() == 1
+                && !machines.iter().any(stops_first)
+                && !model.cluster.stays_for_now(&unit);
             prop_assert!(!only || machines.iter().all(keeps), "{unit} {machines:?}");
         }
         // Failures move a unit so often as it asks for, whoever leads.

@@ -297,12 +297,12 @@ fn other_requirements_of_a_running_unit_move_it_only_if_it_may_not_stay() {
       a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
     agents:
     plan:
-      a.service leaving m1: it may not stay on m1: MachineMetadata region=us; waits until m1 has stopped it [gone@m1]
+      a.service on m2, leaving m1: it no longer fits m1: MachineMetadata region=us; fewest units (1) of the machines that may run it [launched@m2]
     agents:
-      a.service on m2: fewest units (1) of the machines that may run it [-@m1, launched@m2]
+      a.service m2 has started it [gone@m1]
     plan:
-      a.service leaving m2: it may not stay on m2: Conflicts with b.service; waits until m2 has stopped it [gone@m2]
+      a.service on m1, leaving m2: it no longer fits m2: Conflicts with b.service; fewest units (0) of the machines that may run it [launched@m1]
     agents:
-      a.service on m1: fewest units (0) of the machines that may run it [launched@m1, -@m2]
+      a.service m1 has started it [gone@m2]
     ");
 }

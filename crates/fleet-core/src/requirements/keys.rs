@@ -15,7 +15,7 @@ pub(super) const METADATA: [&str; 2] = ["X-ConditionMachineMetadata", "MachineMe
 pub(super) const CONFLICTS: [&str; 2] = ["X-Conflicts", "Conflicts"];
 pub(super) const REPLACES: [&str; 1] = ["Replaces"];
 pub(super) const GLOBAL: &str = "Global";
-pub(super) const EXCLUSIVE: &str = "Exclusive";
+pub(crate) const EXCLUSIVE: &str = "Exclusive";
 pub(super) const LOST_AFTER: &str = "LostAfter";
 pub(super) const RESCHEDULE_ON_FAILURE: &str = "RescheduleOnFailure";
 

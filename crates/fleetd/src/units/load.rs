@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fleet_core::agent::LaunchRecord;
+use fleet_core::body::BodyHash;
 use fleet_core::name::UnitName;
 use fleet_core::requirements::not_loadable;
 
@@ -145,6 +146,7 @@ impl Driver {
             entry.observed.file = Some(load.record.hash);
             entry.observed.is_exclusive = is_exclusive(&load.text);
             entry.observed.is_lease_set = self.lease.is_set();
+            entry.observed.body = Some(BodyHash::of_text(&load.text));
             entry.observed.record = Some(load.record.clone());
             entry.install = has_install(&load.text);
             entry.simple = is_simple(&load.text);

@@ -331,6 +331,7 @@ impl Driver {
 fn forget_state(entry: &mut Entry) {
     let observed = &mut entry.observed;
     observed.file = None;
+    observed.body = None;
     observed.load.clear();
     observed.active.clear();
     observed.sub.clear();

@@ -5,7 +5,7 @@ use fleet_sandbox::{Sandbox, wait_for};
 use crate::cluster::{Cluster, SOON, sleeper};
 
 #[test]
-fn metadata_set_at_run_time_moves_and_stops_units_and_never_runs_one_twice() {
+fn metadata_set_at_run_time_moves_units_without_a_gap_and_stops_what_has_nowhere_to_go() {
     let cluster = Cluster::with(
         Sandbox::builder()
             .hosts(3)
@@ -13,12 +13,19 @@ fn metadata_set_at_run_time_moves_and_stops_units_and_never_runs_one_twice() {
             .metadata(1, "region=us")
             .metadata(2, "region=us"),
     );
-    // It takes its time to stop, so that an overlap would show.
-    let slow = sleeper("MachineMetadata=region=us").replace(
-        "ExecStart=/bin/sleep infinity",
-        "ExecStart=/bin/sleep infinity\nExecStop=/bin/sleep 1\n\n[Install]\nWantedBy=multi-user.target\n",
+    // It takes its time to start, so that a gap would show.
+    let slow = |x_fleet: &str| {
+        sleeper(x_fleet).replace(
+            "ExecStart=/bin/sleep infinity",
+            "ExecStartPre=/bin/sleep 1\nExecStart=/bin/sleep infinity\n\n[Install]\nWantedBy=multi-user.target\n",
+        )
+    };
+    let path = cluster.file("a.service", &slow("MachineMetadata=region=us"));
+    cluster.ok(&["start", &path]);
+    let path = cluster.file(
+        "once.service",
+        &slow("MachineMetadata=region=us\nExclusive=yes"),
     );
-    let path = cluster.file("a.service", &slow);
     cluster.ok(&["start", &path]);
     cluster.start("side.service", "MachineOf=a.service");
     cluster.start(
@@ -33,17 +40,22 @@ fn metadata_set_at_run_time_moves_and_stops_units_and_never_runs_one_twice() {
     let first = cluster.place("a.service");
     let second = 3 - first;
 
-    // Moved: stopped first, then started elsewhere, with what follows it.
+    // Moved: active elsewhere before it is stopped, with what follows it. Only what may never run
+    // twice is stopped first.
     cluster.patch(first, "region", "eu");
     wait_for("a.service to move", SOON, || {
-        let running = cluster.running("a.service");
-        assert!(running.len() <= 1, "it runs twice: {running:?}");
-        match &running[..] {
-            [one] if one.host == second && one.active == "active" => Ok(()),
-            _ => Err(format!("{running:?}")),
+        let old = cluster.active_on(first, "a.service");
+        let new = cluster.active_on(second, "a.service");
+        assert!(old == "active" || new == "active", "a gap: {old}, {new}");
+        let once = cluster.running("once.service");
+        assert!(once.len() <= 1, "it runs twice: {once:?}");
+        match cluster.running("a.service")[..] {
+            [ref one] if one.host == second && one.active == "active" => Ok(()),
+            ref running => Err(format!("{running:?}")),
         }
     })
     .unwrap();
+    assert_eq!(cluster.wait_for_place("once.service", SOON), second);
     assert_eq!(cluster.wait_for_place("side.service", SOON), second);
     // Neither file nor link of it is left where it was.
     let links = ["find", "/run/systemd/system", "-name", "a.service"];
@@ -68,6 +80,33 @@ fn metadata_set_at_run_time_moves_and_stops_units_and_never_runs_one_twice() {
         .unwrap();
     };
     wait_for_hosts("everywhere.service", &[second]);
+
+    // Requirements changed by its user: moved if it must be, and left alone if it may stay.
+    let at_home = cluster.invocations(&["a.service"]);
+    for x_fleet in ["", "MachineMetadata=region=us\nMachineMetadata=region=eu"] {
+        let path = cluster.file("a.service", &slow(x_fleet));
+        cluster.ok(&["start", "--replace", &path]);
+        assert_eq!(cluster.invocations(&["a.service"]), at_home, "{x_fleet:?}");
+    }
+    let id = cluster.host(first).machine_id().unwrap();
+    for (there, x_fleet) in [
+        (first, format!("MachineID={id}")),
+        (second, "MachineMetadata=region=us".to_owned()),
+    ] {
+        let path = cluster.file("a.service", &slow(&x_fleet));
+        cluster.ok(&["start", "--replace", "--no-block", &path]);
+        wait_for("a.service to move by its new requirements", SOON, || {
+            let old = cluster.active_on(3 - there, "a.service");
+            let new = cluster.active_on(there, "a.service");
+            assert!(old == "active" || new == "active", "a gap: {old}, {new}");
+            match cluster.running("a.service")[..] {
+                [ref one] if one.host == there && one.active == "active" => Ok(()),
+                ref running => Err(format!("{running:?}")),
+            }
+        })
+        .unwrap();
+    }
+    cluster.ok(&["destroy", "once.service"]);
 
     // Nowhere to go: stopped, and the reason is told.
     cluster.patch(second, "region", "eu");

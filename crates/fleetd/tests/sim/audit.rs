@@ -1,14 +1,14 @@
 //! What must hold at every step: at each transaction in the store, and at each job that a
 //! simulated systemd is asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fleet_core::hash::UnitHash;
 use fleet_core::records::{
     AssignmentRecord, Decision, DesiredState, MachineId, MemberRecord, MemberStatus, Order,
-    PlacementRecord, UnitRecord,
+    PlacementRecord, Reached, StateRecord, UnitRecord,
 };
 use fleetd::store::codec::{Document, LeaderRecord};
 use fleetd::store::keys::{self, Key};
@@ -69,6 +69,8 @@ struct Seen {
     assigned: BTreeMap<(String, String), Vec<AssignmentRecord>>,
     /// The assignments that stand, by unit and machine.
     standing: BTreeMap<String, BTreeMap<String, AssignmentRecord>>,
+    /// The machines that have said that the unit runs there, as they were assigned it.
+    arrived: BTreeSet<(String, String)>,
     placements: BTreeMap<String, PlacementRecord>,
     wishes: BTreeMap<String, Vec<(Revision, UnitRecord)>>,
     members: BTreeMap<String, MemberRecord>,
@@ -118,6 +120,7 @@ impl Audit {
     pub fn committed(&self, writer: &Writer, txn: &Txn, revision: Revision) {
         let mut seen = lock(&self.seen);
         let mut touched = Vec::new();
+        let mut left = Vec::new();
         for op in &txn.ops {
             let (key, value) = match op {
                 Op::Put { key, value, .. } => (key, Some(value)),
@@ -149,6 +152,11 @@ impl Audit {
                 (Key::Assignment(machine, unit), value) => {
                     touched.push(unit.to_owned());
                     let record = value.and_then(|v| AssignmentRecord::decode(key, v).ok());
+                    let is_wanted = |r: &AssignmentRecord| r.order != Order::Gone;
+                    if !record.as_ref().is_some_and(is_wanted) {
+                        let place = (unit.to_owned(), machine.to_owned());
+                        left.extend(seen.arrived.take(&place));
+                    }
                     self.assigned(&mut seen, machine, unit, record);
                 }
                 (Key::Placement(unit), Some(value)) => {
@@ -171,6 +179,14 @@ impl Audit {
                         self.member(&mut seen, machine, record);
                     }
                 }
+                (Key::State(unit, machine), Some(value)) => {
+                    let ran = StateRecord::decode(key, value)
+                        .is_ok_and(|s| s.reached == Reached::Launched && s.active == "active");
+                    let standing = seen.standing.get(unit).and_then(|at| at.get(machine));
+                    if ran && standing.is_some_and(|record| record.order == Order::Launched) {
+                        seen.arrived.insert((unit.to_owned(), machine.to_owned()));
+                    }
+                }
                 (Key::MachineWish(machine), _) => {
                     seen.upset.insert(machine.to_owned(), Instant::now());
                 }
@@ -179,6 +195,30 @@ impl Audit {
         }
         for unit in touched {
             self.check_copies(&seen, &unit);
+        }
+        for (unit, machine) in left {
+            self.check_move(&seen, &unit, &machine);
+        }
+    }
+
+    /// What changes nothing but its place leaves a machine only when it has arrived elsewhere.
+    fn check_move(&self, seen: &Seen, unit: &str, from: &str) {
+        let gone = seen.absent_since.get(from).copied().flatten();
+        let back = seen.back_since.get(from);
+        let is_away = gone.is_some() || back.is_some_and(|back| back.elapsed() < NEWS);
+        if !only_moves(unit) || is_away {
+            return;
+        }
+        let standing = seen.standing.get(unit).into_iter().flatten();
+        let mut wanted = standing
+            .filter(|(_, record)| record.order == Order::Launched)
+            .map(|(machine, _)| (unit.to_owned(), machine.clone()))
+            .peekable();
+        if wanted.peek().is_some() && !wanted.any(|place| seen.arrived.contains(&place)) {
+            self.sim.fail(format!(
+                "{unit} was taken from {} before it had arrived elsewhere",
+                short(from)
+            ));
         }
     }
 
@@ -377,7 +417,7 @@ impl Audit {
         let ordered = versions.iter().any(|version| {
             version.decision == decision
                 && (version.order != Order::Launched
-                    || version.hash != running.hash
+                    || (version.hash != running.hash && !only_moves(unit))
                     || version.restarts > running.restarts)
         });
         let at = short(machine);
@@ -433,6 +473,11 @@ pub fn short(machine: &str) -> &str {
 /// Units without any requirement are called so.
 pub fn is_plain(unit: &str) -> bool {
     unit.starts_with("plain")
+}
+
+/// Units whose users change only where they may run are called so.
+pub fn only_moves(unit: &str) -> bool {
+    unit.starts_with("moves")
 }
 
 /// Global units are called so.

@@ -63,6 +63,7 @@ impl Driver {
             for (name, unit) in host.units() {
                 let observed = &mut state.entries.entry(name).or_default().observed;
                 observed.file = unit.file.as_ref().map(|(hash, _)| *hash);
+                observed.body = unit.body();
                 observed.record = unit.record;
             }
         }
@@ -107,6 +108,7 @@ impl Driver {
             for (name, unit) in units {
                 let entry = state.entries.entry(name.clone()).or_default();
                 entry.observed.file = unit.file.as_ref().map(|(hash, _)| *hash);
+                entry.observed.body = unit.body();
                 entry.observed.record = unit.record.clone();
                 look(&mut entry.observed, &unit);
                 let starting = unit
@@ -238,6 +240,7 @@ fn look(observed: &mut Observed, unit: &HostUnit) {
 
 fn forget_state(observed: &mut Observed) {
     observed.file = None;
+    observed.body = None;
     observed.load.clear();
     observed.active.clear();
     observed.sub.clear();

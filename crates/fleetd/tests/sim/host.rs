@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use fleet_core::agent::LaunchRecord;
+use fleet_core::body::BodyHash;
 use fleet_core::hash::UnitHash;
 use fleet_core::name::UnitName;
 use fleet_core::records::Decision;
@@ -316,6 +317,12 @@ impl Host {
 }
 
 impl HostUnit {
+    /// What of its file makes the process.
+    pub fn body(&self) -> Option<BodyHash> {
+        let text = self.file.as_ref().map(|(_, text)| text);
+        text.map(|text| BodyHash::of_text(text))
+    }
+
     pub fn is_down(&self) -> bool {
         matches!(self.active, "" | "inactive" | "failed")
     }

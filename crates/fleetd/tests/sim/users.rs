@@ -75,9 +75,21 @@ pub fn specs(sim: &Sim, n_units: usize, n_machines: usize) -> Vec<Spec> {
             name,
         }
     };
+    // Its user changes nothing but where it may run.
+    let moves = |name: String| {
+        let text = |region: &str| {
+            format!(
+                "[Service]\nExecStart=/bin/slow {name}\n\n[X-Fleet]\nMachineMetadata=region={region}\n"
+            )
+        };
+        Spec {
+            texts: [text("eu"), text("eu\nMachineMetadata=region=us")],
+            name,
+        }
+    };
     let mut specs = Vec::new();
     for n in 0..n_units {
-        let kind = if n < 3 { 0 } else { sim.below(14) };
+        let kind = if n < 3 { 0 } else { sim.below(15) };
         specs.push(match kind {
             0..=4 => spec(format!("plain{n}.service"), "runs", ""),
             5 => spec(format!("plain{n}.service"), "slow", ""),
@@ -101,6 +113,7 @@ pub fn specs(sim: &Sim, n_units: usize, n_machines: usize) -> Vec<Spec> {
                 "slow",
                 "MachineMetadata=region=eu",
             ),
+            13 => moves(format!("moves{n}.service")),
             _ => spec(format!("takes{n}.service"), "runs", "Replaces=eu*.service"),
         });
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use fleet_core::agent::{Failure, LaunchRecord, Phase, Task, TaskKind, Working};
+use fleet_core::body::BodyHash;
 use fleet_core::name::UnitName;
 
 use super::{Driver, forget_state};
@@ -89,6 +90,14 @@ impl Driver {
             self.sim.note("disk-error", format_args!("{unit}"));
             return self.attempt_failed(unit, id, record.decision, "no space left on device");
         }
+        let old = self.host.unit(unit);
+        if !old.is_down()
+            && old
+                .body()
+                .is_some_and(|body| body != BodyHash::of_text(&text))
+        {
+            self.host.center.audit.orphans(&self.host.id, unit.as_str());
+        }
         self.host.change(unit, |unit| {
             unit.file = Some((record.hash, Arc::clone(&text)))
         });
@@ -97,6 +106,7 @@ impl Driver {
             .change(unit, |unit| unit.record = Some(record.clone()));
         self.update(unit, |entry| {
             entry.observed.file = Some(record.hash);
+            entry.observed.body = Some(BodyHash::of_text(&text));
             entry.observed.record = Some(record.clone());
         });
         tokio::time::sleep(self.sim.between(0, 3)).await;
