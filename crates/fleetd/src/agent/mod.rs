@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 mod address;
 mod hold;
 mod identity;
+mod leaving;
 mod metrics;
 mod presence;
 mod publisher;
@@ -31,6 +32,7 @@ use crate::store::Store;
 use crate::store::codec::FORMAT;
 use crate::units::UnitManager;
 use identity::Identity;
+use leaving::Leaving;
 use presence::Presence;
 pub(crate) use presence::{KEEPALIVES_PER_TTL, Standing};
 use worker::{Parts, Worker};
@@ -156,7 +158,7 @@ impl Agent {
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Duplicate> {
         let config = self.config.borrow().clone();
         let mut record = Identity::first_record(&config);
-        record.trouble = self.manager.trouble();
+        record.trouble = leaving::trouble_of(&*self.manager);
         let record = Arc::new(watch::Sender::new(record));
         let standing = self.standing.subscribe();
         let renew = Arc::new(Notify::new());
@@ -180,6 +182,13 @@ impl Agent {
             told: None,
         };
         let identity = identity.run(shutdown.clone());
+        let leaving = Leaving {
+            store: Arc::clone(&self.store),
+            manager: Arc::clone(&self.manager),
+            machine: config.machine.clone(),
+            record: Arc::clone(&record),
+        };
+        let leaving = leaving.run(shutdown.clone());
         let worker = Worker::new(Parts {
             store: self.store,
             manager: self.manager,
@@ -191,21 +200,29 @@ impl Agent {
             asked: self.asked,
         });
         let mut work = std::pin::pin!(async move {
-            tokio::join!(worker.run(shutdown), identity);
+            tokio::join!(worker.run(shutdown), identity, leaving);
             leave.send_replace(true);
         });
         tokio::select! {
             () = &mut work => {
-                // It ends by the same signal; a panic of its own has been logged by the runtime.
-                presence.await.unwrap_or(Ok(()))
+                // It ends by the same signal.
+                presence.await.unwrap_or_else(|error| passed_on(error))
             }
-            ended = &mut presence => match ended {
-                Ok(Err(duplicate)) => Err(duplicate),
-                _ => {
+            ended = &mut presence => match ended.unwrap_or_else(|error| passed_on(error)) {
+                Err(duplicate) => Err(duplicate),
+                Ok(()) => {
                     work.await;
                     Ok(())
                 }
             },
         }
     }
+}
+
+/// An agent without presence is none: its panic is the agent's. Otherwise it was cancelled.
+fn passed_on(error: tokio::task::JoinError) -> Result<(), Duplicate> {
+    if error.is_panic() {
+        std::panic::resume_unwind(error.into_panic());
+    }
+    Ok(())
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::hold::Hold;
+use super::leaving::trouble_of;
 use super::presence::Standing;
 use super::publisher::{Batch, Publisher};
 use super::{AgentConfig, AgentMetrics, Memory, Question};
@@ -493,6 +494,7 @@ impl Worker {
                     "systemd cannot be reached: this machine takes no new units"
                 );
             }
+            let trouble = trouble_of(&*self.manager);
             self.record.send_if_modified(|record| {
                 let changed = record.trouble != trouble;
                 record.trouble = trouble;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fleet_core::agent::{Observed, Task};
 use fleet_core::name::UnitName;
+use tokio::sync::watch;
 
 mod connection;
 mod dbus;
@@ -18,6 +19,7 @@ mod failure;
 mod files;
 mod lease;
 mod load;
+mod logind;
 mod private_socket;
 mod signals;
 mod start;
@@ -75,6 +77,15 @@ pub trait UnitManager: Send + Sync + 'static {
     async fn lease_for_absence(&self, _until: Duration) -> bool {
         false
     }
+
+    /// For how long a shutdown of the machine waits that was announced; None: there is none. Nobody
+    /// announces any where there is no logind.
+    fn shutdown(&self) -> watch::Receiver<Option<Duration>> {
+        watch::Sender::default().subscribe()
+    }
+
+    /// What was announced need wait no longer.
+    fn let_shutdown_go_on(&self) {}
 
     /// Waits until something has changed. One caller; it may be dropped at any time.
     async fn changed(&self) -> Changes;

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use fleet_core::agent::{Observed, Phase, Task};
+use fleet_core::body::BodyHash;
 use fleet_core::name::UnitName;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -22,6 +23,7 @@ use super::connection::{self, Transport};
 use super::dbus::{CallError, Manager};
 use super::files::{UnitFiles, has_install, is_exclusive, is_simple};
 use super::lease::Lease;
+use super::logind::Goodbye;
 use super::signals;
 use super::state::Shared;
 use super::{Changes, UnitManager};
@@ -112,6 +114,7 @@ const STOPPING: &str = "stopping";
 #[derive(Debug)]
 pub struct Systemd {
     driver: Arc<Driver>,
+    goodbye: Arc<Goodbye>,
     /// Aborted when this is dropped.
     _tasks: JoinSet<()>,
 }
@@ -139,13 +142,18 @@ impl Systemd {
             lease: Lease::default(),
         });
         let scanned = driver.scan();
+        let goodbye = Goodbye::new();
         let mut tasks = JoinSet::new();
+        if matches!(config.transport, Transport::System(_)) {
+            tasks.spawn(Arc::clone(&goodbye).follow());
+        }
         tasks.spawn(Arc::clone(&driver).keep_connected(config.transport, scanned));
         tasks.spawn(Arc::clone(&driver).work());
         tasks.spawn(Arc::clone(&driver).watch_files());
         tasks.spawn(Arc::clone(&driver).keep_lease());
         Arc::new(Systemd {
             driver,
+            goodbye,
             _tasks: tasks,
         })
     }
@@ -201,6 +209,14 @@ impl UnitManager for Systemd {
         self.driver.lease_for_absence(until).await
     }
 
+    fn shutdown(&self) -> watch::Receiver<Option<Duration>> {
+        self.goodbye.subscribe()
+    }
+
+    fn let_shutdown_go_on(&self) {
+        self.goodbye.let_go();
+    }
+
     async fn changed(&self) -> Changes {
         let shared = &self.driver.shared;
         loop {
@@ -249,6 +265,7 @@ impl Driver {
                 if let Some((hash, text)) = found.file {
                     entry.observed.file = Some(hash);
                     entry.observed.is_exclusive = is_exclusive(&text);
+                    entry.observed.body = Some(BodyHash::of_text(&text));
                     entry.install = has_install(&text);
                     entry.simple = is_simple(&text);
                 }
