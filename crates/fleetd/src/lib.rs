@@ -16,6 +16,7 @@ pub mod machine;
 pub mod memory;
 pub mod metrics;
 pub mod notify;
+pub mod panics;
 pub mod reload;
 pub mod server;
 pub mod shutdown;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fleetd::config::keys::{KEYS, Kind};
 use fleetd::config::load::{self, Action, Loaded};
 use fleetd::server::{self, Surroundings};
-use fleetd::{VERSION, logging};
+use fleetd::{VERSION, logging, panics};
 use tracing::{error, info, warn};
 
 /// Exit status of a fleetd that could not start or ended by a fault.
@@ -19,6 +19,7 @@ const USAGE: u8 = 2;
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
+    panics::end_the_process();
     let loaded = match load::load(std::env::args_os(), std::env::vars_os()) {
         Ok(loaded) => loaded,
         Err(problem) => return refuse(&problem),

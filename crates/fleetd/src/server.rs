@@ -167,7 +167,9 @@ impl Server {
         while let Some(ended) = parts.join_next().await {
             match ended {
                 Ok(ended) => ended?,
-                Err(error) => warn!(%error, "a part of fleetd ended by a fault"),
+                // A fleetd without one of its parts is none.
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(error) => warn!(%error, "a part of fleetd was cancelled"),
             }
         }
         Ok(())
@@ -331,10 +333,72 @@ fn open_store(config: &Config) -> Result<Opened, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use fleet_core::agent::{Observed, Task};
+    use fleet_core::name::UnitName;
 
     use super::*;
     use crate::api::ApiMetrics;
+    use crate::store::memory::MemoryStore;
+    use crate::units::Changes;
+
+    /// A systemd on which the presence task breaks when it says goodbye.
+    struct Broken;
+
+    #[async_trait::async_trait]
+    impl UnitManager for Broken {
+        fn observe(&self, _: &UnitName) -> Observed {
+            Observed::default()
+        }
+
+        fn observe_all(&self) -> BTreeMap<UnitName, Observed> {
+            BTreeMap::new()
+        }
+
+        fn apply(&self, _: Vec<Task>) {}
+
+        fn trouble(&self) -> Option<String> {
+            None
+        }
+
+        async fn is_shutting_down(&self) -> bool {
+            panic!("this task is broken")
+        }
+
+        async fn changed(&self) -> Changes {
+            std::future::pending().await
+        }
+    }
+
+    /// A fleetd without presence, or without an agent, would look alive and do nothing.
+    #[tokio::test]
+    async fn a_panic_of_a_part_is_the_servers() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            run_directory: dir.path().to_owned(),
+            state_directory: dir.path().to_owned(),
+            ..Config::for_system()
+        };
+        let machine = MachineId::new("148a18ff6e954cd892dac9de9bb90d5a");
+        let deps = Deps {
+            machine: machine.clone(),
+            store: MemoryStore::new(),
+            manager: Arc::new(Broken),
+            listeners: Vec::new(),
+        };
+        let (stop, shutdown) = watch::channel(false);
+        let (server, controls, _) = Server::build(&config, deps);
+        let mut standing = server.agent.standing();
+        let running = tokio::spawn(server.run(shutdown));
+        let registered = standing.wait_for(|standing| standing.epoch.is_some());
+        registered.await.unwrap();
+        stop.send_replace(true);
+        let ended = tokio::time::timeout(Duration::from_secs(60), running).await;
+        let error = ended.expect("it ends").unwrap_err();
+        assert!(error.is_panic(), "{error}");
+        drop(controls);
+    }
 
     const COMPATIBILITY: &str = include_str!("../../../COMPATIBILITY.md");
 

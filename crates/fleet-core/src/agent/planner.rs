@@ -248,7 +248,6 @@ impl Planner<'_> {
             && runs
             && observed.active != "deactivating"
             && observed.body == Some(BodyHash::of_text(&self.assignment.text))
-            && !planted!("other requirements restart a unit")
     }
 
     /// Whether other contents may be written now: the old process is down to the last of its

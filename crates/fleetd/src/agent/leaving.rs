@@ -295,6 +295,7 @@ mod tests {
                 considered: 0,
                 assigned: 0,
                 since_ms: 0,
+                failures: Default::default(),
             };
             let key = keys::placement("web.service");
             self.put(key, record.encode()).await;

@@ -206,9 +206,9 @@ impl Agent {
         tokio::select! {
             () = &mut work => {
                 // It ends by the same signal.
-                presence.await.unwrap_or_else(|error| passed_on(error))
+                presence.await.unwrap_or_else(passed_on)
             }
-            ended = &mut presence => match ended.unwrap_or_else(|error| passed_on(error)) {
+            ended = &mut presence => match ended.unwrap_or_else(passed_on) {
                 Err(duplicate) => Err(duplicate),
                 Ok(()) => {
                     work.await;

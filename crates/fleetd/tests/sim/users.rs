@@ -83,7 +83,7 @@ pub fn specs(sim: &Sim, n_units: usize, n_machines: usize) -> Vec<Spec> {
             )
         };
         Spec {
-            texts: [text("eu"), text("eu\nMachineMetadata=region=us")],
+            texts: [text("eu"), text("us")],
             name,
         }
     };
