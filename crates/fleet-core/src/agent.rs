@@ -351,6 +351,36 @@ pub fn plan_unit(
     plan
 }
 
+/// What is to be remembered of a unit instead, before a store is believed that it did not come
+/// from: an older copy counts anew from where it is, so that its decisions are not to be compared
+/// with what was remembered. None: nothing is to be changed, or it cannot be at the moment.
+pub fn believing(
+    name: &UnitName,
+    assignment: Option<&AssignmentRecord>,
+    observed: &Observed,
+) -> Option<Task> {
+    let record = observed.record.as_ref()?;
+    // What is in flight writes its own record when it is done.
+    if observed.working.is_some() {
+        return None;
+    }
+    let (decision, restarts) = match assignment {
+        Some(assignment) => (assignment.decision, assignment.restarts),
+        // Whatever this store says of it one day is newer; it is no order to restart it.
+        None => (Decision::default(), u64::MAX),
+    };
+    let task = TaskKind::Remember(LaunchRecord {
+        decision,
+        restarts,
+        ..record.clone()
+    });
+    (record.decision > decision).then(|| Task {
+        unit: name.clone(),
+        kind: task,
+        reason: "another store is believed from now on".to_owned(),
+    })
+}
+
 /// The state record that says `report`.
 pub fn state_record(
     report: &Report,

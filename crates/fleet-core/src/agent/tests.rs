@@ -31,8 +31,12 @@ fn check_under(circumstances: Circumstances, fixture: &str, expected: &str) {
 
 fn plan_of(circumstances: Circumstances, line: &str) -> String {
     let (assigned, here) = line.split_once("=>").unwrap();
+    plan_for(circumstances, assigned, &here_of(here))
+}
+
+fn plan_for(circumstances: Circumstances, assigned: &str, here: &Observed) -> String {
     let assignment = assignment(assigned.trim());
-    let plan = plan_unit(&name(), assignment.as_ref(), &here_of(here), circumstances);
+    let plan = plan_unit(&name(), assignment.as_ref(), here, circumstances);
     let mut words: Vec<String> = plan
         .tasks
         .iter()
@@ -133,6 +137,69 @@ fn here_of(words: &str) -> Observed {
         }
     }
     observed
+}
+
+/// An older copy of the store was restored, and somebody has said that it counts: what it orders
+/// is obeyed though its numbers are lower than those that were acted on.
+#[test]
+fn an_older_copy_of_the_store_is_obeyed_when_it_is_believed() {
+    // What the store says, what is here, and what it says later, if it says nothing now.
+    let plan_after = |now: &str, here: &str, later: &str| {
+        let mut here = here_of(here);
+        let task = believing(&name(), assignment(now).as_ref(), &here);
+        let is_changed = task.is_some();
+        if let Some(TaskKind::Remember(record)) = task.map(|task| task.kind) {
+            here.record = Some(record);
+        }
+        (is_changed, plan_for(Circumstances::GOOD, later, &here))
+    };
+    let here = "file=A active launched=A@20.180 id=i";
+    let ignored = plan_of(Circumstances::GOOD, &format!("gone A @20.161 => {here}"));
+    assert_eq!(ignored, "launched, !");
+    for (now, later, expected) in [
+        (
+            "gone A @20.161",
+            "gone A @20.161",
+            "stop (unit running but not scheduled here), working?",
+        ),
+        ("launched A @20.161", "launched A @20.161", "launched"),
+        // A restart that the copy knows of has been made.
+        (
+            "launched A @20.161 restarts=3",
+            "launched A @20.161 restarts=3",
+            "launched",
+        ),
+        // The copy does not know it: it is kept, and what is said of it one day is newer, but no
+        // restart.
+        ("-", "-", "launched, !"),
+        (
+            "-",
+            "launched A @5.6 restarts=3",
+            "remember (unit already running with these contents), working?",
+        ),
+        (
+            "-",
+            "gone A @5.6",
+            "stop (unit running but not scheduled here), working?",
+        ),
+    ] {
+        assert_eq!(
+            plan_after(now, here, later),
+            (true, expected.to_owned()),
+            "{now}"
+        );
+    }
+    // What is as new, and what is in flight, is not touched.
+    for here in [
+        "file=A active launched=A@20.161 id=i",
+        "file=A starting starting=A@20.190",
+    ] {
+        let assignment = assignment("launched A @20.161");
+        assert_eq!(
+            believing(&name(), assignment.as_ref(), &here_of(here)),
+            None
+        );
+    }
 }
 
 #[test]

@@ -94,10 +94,16 @@ impl Hold {
         }
     }
 
-    /// Somebody has said, at a revision of this store, that it is to be believed. What was said
-    /// before this store came into view was about another one, or is part of an old copy.
+    /// Whether it is about this store when somebody has said, at a revision of it, that it is to be
+    /// believed. What was said before this store came into view was about another one, or is part
+    /// of an old copy.
+    pub(crate) fn is_meant(&self, said_at: Revision) -> bool {
+        self.holding && said_at > self.held_at
+    }
+
+    /// Believes this store from now on, if it is meant.
     pub(crate) fn accept(&mut self, said_at: Revision, cluster: Option<&str>) -> bool {
-        if !self.holding || said_at <= self.held_at {
+        if !self.is_meant(said_at) {
             return false;
         }
         warn!(

@@ -37,6 +37,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A machine that does not believe its store looks this often whether it shall.
 const WORD_EVERY: Duration = Duration::from_secs(2);
 
+/// When it shall, what it remembers of its units is written first. It looks again after so long.
+const PREPARED: Duration = Duration::from_millis(100);
+
 /// What the loop works with.
 pub(super) struct Parts {
     pub(super) store: Arc<dyn Store>,
@@ -88,6 +91,15 @@ enum Left {
     /// The store is away, or its history is. A watch can go on after this revision; None:
     /// everything is to be read.
     Away(Option<Revision>, Error),
+}
+
+/// What somebody has said of a store that is not believed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Word {
+    /// Nothing, or it is done.
+    None,
+    /// It shall be believed, which is being prepared.
+    Heard,
 }
 
 impl Worker {
@@ -280,28 +292,50 @@ impl Worker {
                         }
                     }
                 }
-                _ = word.tick(), if self.hold.is_holding() => self.look_for_a_word().await,
+                _ = word.tick(), if self.hold.is_holding() => {
+                    if self.look_for_a_word().await == Word::Heard {
+                        word.reset_after(PREPARED);
+                    }
+                }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
         }
     }
 
-    /// While this store is not believed: has somebody said that it is to be?
-    async fn look_for_a_word(&mut self) {
+    /// While this store is not believed: has somebody said that it is to be? Then what is
+    /// remembered of units is brought down to what this store knows, and when that is written the
+    /// store is believed: so a fleetd that dies in between begins again.
+    async fn look_for_a_word(&mut self) -> Word {
         let wanted = [keys::ACCEPT_STORE.to_owned(), keys::CLUSTER.to_owned()];
         let Ok(read) = self.store.read_keys(&wanted).await else {
-            return;
+            return Word::None;
         };
         let found = |key: &str| read.entries.iter().find(|entry| entry.key == key);
         let cluster = found(keys::CLUSTER)
             .and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok());
         let id = cluster.as_ref().map(|cluster| cluster.id.as_str());
-        if let Some(said) = found(keys::ACCEPT_STORE)
-            && self.hold.accept(said.mod_revision, id)
-        {
-            self.dirty.extend(self.desired.keys().cloned());
-            self.dirty.extend(self.manager.observe_all().into_keys());
+        let Some(said) = found(keys::ACCEPT_STORE) else {
+            return Word::None;
+        };
+        if !self.hold.is_meant(said.mod_revision) {
+            return Word::None;
         }
+        let here = self.manager.observe_all();
+        let tasks = here.iter().filter_map(|(unit, observed)| {
+            let assignment = self.desired.get(unit);
+            let is_readable = !self.damaged.contains(unit);
+            is_readable.then(|| agent::believing(unit, assignment, observed))?
+        });
+        let tasks: Vec<Task> = tasks.collect();
+        if !tasks.is_empty() {
+            tasks.iter().for_each(say);
+            self.manager.apply(tasks);
+            return Word::Heard;
+        }
+        self.hold.accept(said.mod_revision, id);
+        self.dirty.extend(self.desired.keys().cloned());
+        self.dirty.extend(here.into_keys());
+        Word::None
     }
 
     /// Nothing can be said until there is another fence, by which everything older is kept out.
