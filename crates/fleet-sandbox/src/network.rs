@@ -16,8 +16,9 @@ use crate::{Error, Result, wait_for};
 const INSIDE: &str = "host0";
 /// Where ip(8) keeps namespaces.
 const NETNS: &str = "/run/netns";
-/// A namespace that somebody else has entered stays, and its cable with it.
-const GONE_BOUND: Duration = Duration::from_secs(10);
+/// A namespace stays, and its cable with it, while somebody else is in it, and while the kernel
+/// repeats what dead processes have sent and nobody acknowledges: the cable is out.
+const GONE_BOUND: Duration = Duration::from_secs(1);
 /// In the directory of records: /run/netns is there because of us.
 const MADE_NETNS: &str = "/run/fleet-sandbox/made-run-netns";
 

@@ -1,6 +1,7 @@
 //! Doing and undoing faults.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(crate) struct Nemesis<'a> {
     /// Two builds of fleetd.
     pub(crate) builds: &'a [PathBuf; 2],
     pub(crate) directory: &'a Path,
+    /// Set before the snapshot is saved from which etcd is restored.
+    pub(crate) restored: &'a AtomicBool,
     pub(crate) done: Mutex<Vec<Done>>,
 }
 
@@ -107,6 +110,7 @@ impl Nemesis<'_> {
                 }
             }
             Fault::Restore => {
+                self.restored.store(true, Ordering::Relaxed);
                 wait_for("a snapshot of etcd", OPERATOR_BOUND, || {
                     let file = self.snapshot();
                     let _ = std::fs::remove_file(&file);

@@ -17,6 +17,9 @@ use crate::users::{Act, is_global};
 /// A machine that was not to be seen for less than this is not given up: well below the lease of
 /// the cluster under test.
 const SEEN_AGAIN: Micros = 1_500_000;
+/// What was asked, or was out of sight, has consequences for so long: requests have deadlines, and
+/// a unit that failed to start elsewhere is tried again later.
+const LATE: Micros = 20_000_000;
 /// Two copies of a unit, once everything that struck their machines and the store is undone. The
 /// promise is 2 s after a heal; this is a computer that others share, and fleetd may be starting.
 const OVERLAP_BOUND: Micros = 20_000_000;
@@ -105,21 +108,30 @@ pub(crate) fn judge(case: &Case<'_>) -> Judgement {
 impl Case<'_> {
     fn account(&self, stopped: &Copy) -> Option<Account> {
         let at = stopped.until;
-        let asked = |act: &&Act| act.unit == stopped.unit && act.begun <= at;
-        if self.acts.iter().any(|act| asked(&act)) {
+        let asked = |act: &Act| {
+            let is_now = stopped.from - LATE <= act.begun && act.begun <= at;
+            act.unit == stopped.unit && act.may_stop() && is_now
+        };
+        if self.acts.iter().any(asked) {
             return Some(Account::User);
         }
         let before = || self.faults.iter().filter(move |done| done.begun <= at);
-        if before().any(|done| done.fault == Fault::Drain(stopped.host)) {
+        let others = || self.others(stopped).filter(move |other| other.from <= at);
+        // A machine that was cut off gives up later what has been moved meanwhile.
+        let drained = |done: &Done| {
+            let is_then = |at: Micros| done.begun <= at && at <= done.ended + LATE;
+            is_then(at) || others().any(|other| is_then(other.from))
+        };
+        if before().any(|done| done.fault == Fault::Drain(stopped.host) && drained(done)) {
             return Some(Account::Drain);
         }
-        let others = || self.others(stopped).filter(move |other| other.from <= at);
         // One of the two machines could not be seen when the later copy was started.
         let is_moved = others().any(|other| {
             let second = stopped.from.max(other.from);
             before().any(|done| {
                 let hosts = [Lane::Host(stopped.host), Lane::Host(other.host)];
-                hosts.contains(&done.lane) && done.begun <= second && hides_machine(done)
+                let is_then = done.begun <= second && second <= done.ended + LATE;
+                hosts.contains(&done.lane) && is_then && hides_machine(done)
             })
         });
         if is_moved {
@@ -143,6 +155,10 @@ impl Case<'_> {
             return 0;
         }
         let (mut from, until) = (one.from.max(other.from), one.until.min(other.until));
+        // What struck in earlier rounds is not known here, and was judged there.
+        if until < self.begun {
+            return 0;
+        }
         for done in self.faults {
             let concerns = match done.lane {
                 Lane::Host(host) => host == one.host || host == other.host,
@@ -174,11 +190,8 @@ impl Case<'_> {
 
 /// The machine may be given up for it.
 fn hides_machine(done: &Done) -> bool {
-    let hides = matches!(
-        done.fault,
-        Fault::PauseFleetd | Fault::CutPower | Fault::CutCable | Fault::LoseFrames(_)
-    );
-    hides && done.ended - done.begun >= SEEN_AGAIN
+    let is_machine = matches!(done.lane, Lane::Host(_));
+    is_machine && done.fault.may_move_units() && done.ended - done.begun >= SEEN_AGAIN
 }
 
 #[cfg(test)]
@@ -248,10 +261,18 @@ mod tests {
         let one = [stopped.clone()];
         assert_eq!(convicted(&one, &[act(29)], &[]).len(), 0);
         assert_eq!(convicted(&one, &[act(31)], &[]).len(), 1);
+        // Who asked for a start has not asked for a stop.
+        let start = Act {
+            what: "start --no-block /units/1/steady1.service".to_owned(),
+            ..act(29)
+        };
+        assert_eq!(convicted(&one, &[start], &[]).len(), 1);
         let drain = |host, begun| [done(Lane::Operator, Fault::Drain(host), begun, begun + 5)];
         assert_eq!(convicted(&one, &[], &drain(1, 10)).len(), 0);
         assert_eq!(convicted(&one, &[], &drain(1, 31)).len(), 1);
         assert_eq!(convicted(&one, &[], &drain(2, 10)).len(), 1);
+        let long_ago = [copy("steady1.service", 1, 1, 60, End::Stopped)];
+        assert_eq!(convicted(&long_ago, &[], &drain(1, 10)).len(), 1);
 
         // It was cut off, started elsewhere, and stopped when it was back.
         let two = [stopped, there];

@@ -76,6 +76,30 @@ pub(crate) enum Fault {
     Drain(usize),
 }
 
+impl Fault {
+    /// Units may be started elsewhere for it.
+    pub(crate) fn may_move_units(self) -> bool {
+        match self {
+            Fault::PauseFleetd
+            | Fault::CutPower
+            | Fault::CutCable
+            | Fault::LoseFrames(_)
+            | Fault::Drain(_) => true,
+            Fault::KillFleetd(_)
+            | Fault::StopFleetd
+            | Fault::Upgrade
+            | Fault::KillMember(_)
+            | Fault::PauseMember(_)
+            | Fault::CutMember(_)
+            | Fault::LoseQuorum(_)
+            | Fault::Restore => false,
+        }
+    }
+}
+
+/// When its machine is back, a unit is where it is to be after so long.
+const RECOVERY: Duration = Duration::from_secs(10);
+
 /// A fault and its time, from the beginning of the round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Step {
@@ -102,7 +126,25 @@ pub(crate) fn plan(seed: u64, round: usize, extent: Extent) -> Vec<Step> {
         .flat_map(|lane| plan_lane(seed, round, lane, extent))
         .collect();
     steps.sort_by_key(|step| (step.at, step.lane));
-    steps
+    calm_before_restore(steps)
+}
+
+/// Takes away what moves units around a restore. A machine that runs a unit of which the old copy
+/// says nothing, or that it is elsewhere, keeps it: absence is no order. So it would run twice for
+/// good, and who has made the copy some seconds before everything moved has to tidy up by hand.
+fn calm_before_restore(steps: Vec<Step>) -> Vec<Step> {
+    let restore = steps
+        .iter()
+        .find(|step| step.fault == Fault::Restore)
+        .copied();
+    let Some(restore) = restore else {
+        return steps;
+    };
+    let disturbs = |step: &Step| {
+        let overlaps = step.at < restore.until && restore.at < step.until + RECOVERY;
+        overlaps && step.fault.may_move_units()
+    };
+    steps.into_iter().filter(|step| !disturbs(step)).collect()
 }
 
 fn plan_lane(seed: u64, round: usize, lane: Lane, extent: Extent) -> Vec<Step> {

@@ -2,6 +2,7 @@
 //! their mind, ask any machine, and ask again until they are answered.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use crate::schedule::Rng;
 
 /// A user waits no longer for an answer.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// What is said of a unit that the store does not have.
+const UNKNOWN: &str = "not found in registry";
 /// All faults are undone and still nobody answers.
 const LAST_PATIENCE: Duration = Duration::from_secs(90);
 
@@ -72,6 +75,14 @@ pub(crate) struct Act {
     pub(crate) begun: Micros,
 }
 
+impl Act {
+    /// A unit that runs is stopped for it, or started anew.
+    pub(crate) fn may_stop(&self) -> bool {
+        let is_start = self.what.starts_with("start") || self.what.starts_with("submit");
+        !is_start || self.what.contains("--replace")
+    }
+}
+
 /// The unit file, in one of two versions.
 pub(crate) fn text(unit: &str, x_fleet: &str, version: usize) -> String {
     let mut text = format!(
@@ -88,6 +99,8 @@ pub(crate) fn text(unit: &str, x_fleet: &str, version: usize) -> String {
 pub(crate) struct Town {
     pub(crate) wants: Mutex<BTreeMap<String, Want>>,
     pub(crate) acts: Mutex<Vec<Act>>,
+    /// In this round etcd is restored from a copy that has been made.
+    pub(crate) restored: AtomicBool,
 }
 
 /// One round of the users.
@@ -108,18 +121,25 @@ impl Users<'_> {
             }
             let want = self.want(unit);
             let (args, new) = ask(unit, want, rng);
-            self.insist(unit, &args, rng);
-            self.set(unit, new);
+            // Whoever restores an old copy asks users to wait: what they were told meanwhile is lost.
+            if self.is_restored() {
+                return;
+            }
+            if self.insist(unit, &args, rng, false) {
+                self.set(unit, new);
+            }
         }
     }
 
-    /// Asks one machine after the other until one has said yes.
-    fn insist(&self, unit: &str, args: &[String], rng: &mut Rng) {
+    /// Asks one machine after the other until one has said yes. False: etcd was restored from an old
+    /// copy meanwhile; its user will ask again when that is over, and this is not it yet.
+    fn insist(&self, unit: &str, args: &[String], rng: &mut Rng, at_last: bool) -> bool {
         let n_hosts = self.cluster.sandbox.hosts().len();
         let mut last = String::new();
         while self.stage.elapsed() < self.length + LAST_PATIENCE {
             match self.once(unit, args, rng.below(n_hosts)) {
-                Ok(()) => return,
+                Ok(()) => return true,
+                Err(_) if self.is_restored() && !at_last => return false,
                 Err(why) => last = why,
             }
             // A person takes a breath.
@@ -127,7 +147,7 @@ impl Users<'_> {
                 .stage
                 .until(self.stage.elapsed() + Duration::from_millis(300))
             {
-                return;
+                return false;
             }
         }
         panic!("nobody carries out {args:?}: {last}");
@@ -161,7 +181,8 @@ impl Users<'_> {
         let want = self.want(unit);
         let file = path(unit, want.text);
         let commands: &[&[&str]] = match want.goal {
-            Goal::Absent => &[&["destroy", "--no-block", unit]],
+            // Where it runs unknown to the copy, only a word about it ends that.
+            Goal::Absent => &[&["submit", &file], &["destroy", "--no-block", unit]],
             Goal::Inactive => &[
                 &["submit", &file],
                 &["unload", "--no-block", unit],
@@ -176,8 +197,12 @@ impl Users<'_> {
         };
         for command in commands {
             let args: Vec<String> = command.iter().map(|arg| (*arg).to_owned()).collect();
-            self.insist(unit, &args, rng);
+            self.insist(unit, &args, rng, true);
         }
+    }
+
+    fn is_restored(&self) -> bool {
+        self.town.restored.load(Ordering::Relaxed)
     }
 
     fn want(&self, unit: &str) -> Want {
@@ -253,5 +278,5 @@ fn not_blocking(verb: &str, what: &str) -> Vec<String> {
 
 /// What is asked for a second time may have been done by the first.
 fn is_answered(out: &Output, verb: &str) -> bool {
-    out.success() || verb == "destroy" && out.stderr.contains("not found in registry")
+    out.success() || verb == "destroy" && out.stderr.contains(UNKNOWN)
 }
