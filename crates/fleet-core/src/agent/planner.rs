@@ -182,7 +182,13 @@ impl Planner<'_> {
                 if is_newer && observed.is_down() {
                     return self.start_or_adopt("a start was asked for again");
                 }
-                if ran || !observed.is_down() {
+                if !ran && observed.active == "active" && !observed.invocation_id.is_empty() {
+                    // Up all the time: only a restart is asked for then, and it was not.
+                    if !self.refuse_to_stop("a restart was asked for") && self.may_start() {
+                        let record = self.record(Phase::Starting);
+                        self.task(TaskKind::Restart(record), "the restart was interrupted");
+                    }
+                } else if ran || !observed.is_down() {
                     self.adopt("the start had happened");
                 } else if self.may_start() {
                     self.start("the start was interrupted");
@@ -234,6 +240,7 @@ impl Planner<'_> {
             && phase != Phase::Loaded
         {
             record.restarts = old.restarts;
+            record.invocation_id.clone_from(&old.invocation_id);
         }
         let text = Arc::clone(&self.assignment.text);
         self.task(TaskKind::Load(record, text), reason);

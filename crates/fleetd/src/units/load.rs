@@ -176,7 +176,7 @@ impl Driver {
             .cloned()
             .collect();
         // A failed unit stays in memory with its old text until its failure is forgotten.
-        self.reset_failed(manager, &failed).await;
+        self.reset_failed(manager, &failed).await?;
         let now = in_memory(manager, known).await?;
         Ok(now
             .values()

@@ -150,22 +150,33 @@ impl Driver {
         self.disable(manager, &enabled).await;
         let mut removed = Vec::with_capacity(unloads.len());
         for (unit, id, record) in unloads {
-            let result = self
-                .files
-                .remove_unit(&unit)
-                .and_then(|()| self.files.write_record(&unit, &record));
-            match result {
+            match self.files.remove_unit(&unit) {
                 Ok(()) => removed.push((unit, id, record)),
                 Err(error) => self.attempt_failed(&unit, id, &record, &error.to_string()),
             }
         }
         let names: Vec<&UnitName> = removed.iter().map(|(unit, ..)| unit).collect();
-        self.drop_from_memory(manager, &names).await;
+        let dropped = self.drop_from_memory(manager, &names).await;
         for (unit, id, record) in removed {
-            self.shared.finish(&unit, id, |entry| {
-                forget_state(entry);
-                entry.observed.record = Some(record);
-            });
+            match &dropped {
+                Ok(()) => {}
+                // Planned anew after the reconnection.
+                Err(CallError::Lost(_)) => continue,
+                Err(error) => {
+                    let why = format!("systemd still remembers it: {error}");
+                    self.attempt_failed(&unit, id, &record, &why);
+                    continue;
+                }
+            }
+            // Last of all: whoever comes after us takes a unit that is remembered as gone for one
+            // of which nothing is left.
+            match self.files.write_record(&unit, &record) {
+                Ok(()) => self.shared.finish(&unit, id, |entry| {
+                    forget_state(entry);
+                    entry.observed.record = Some(record);
+                }),
+                Err(error) => self.attempt_failed(&unit, id, &record, &error.to_string()),
+            }
         }
         // The last exclusive unit takes the lease with it.
         self.shared.lease.notify_one();
@@ -174,7 +185,11 @@ impl Driver {
     /// Sees to it that systemd has nothing left of units whose files are gone. One that failed is
     /// kept until its failure is forgotten, one that others refer to until everything is read
     /// anew: till then whoever wants it would start it with the text that systemd remembers.
-    async fn drop_from_memory(&self, manager: &Manager, units: &[&UnitName]) {
+    async fn drop_from_memory(
+        &self,
+        manager: &Manager,
+        units: &[&UnitName],
+    ) -> Result<(), CallError> {
         let names = |units: &[&UnitName]| -> Vec<String> {
             let names = units.iter().map(|unit| unit.as_str().to_owned());
             names.collect()
@@ -187,20 +202,13 @@ impl Driver {
             };
             units.iter().copied().filter(has_failed).collect()
         };
-        self.reset_failed(manager, &names(&failed)).await;
+        self.reset_failed(manager, &names(&failed)).await?;
         let n_reloads = *self.reloads.lock().await;
-        let left = match in_memory(manager, names(units)).await {
-            Ok(left) => left,
-            Err(error) => {
-                tracing::debug!(%error, "what systemd remembers of removed units is not known");
-                return;
-            }
-        };
-        if left.values().any(|left| left.load != "not-found")
-            && let Err(error) = self.reload_since(manager, n_reloads).await
-        {
-            tracing::warn!(%error, "systemd still remembers units that are gone");
+        let left = in_memory(manager, names(units)).await?;
+        if left.values().any(|left| left.load != "not-found") {
+            self.reload_since(manager, n_reloads).await?;
         }
+        Ok(())
     }
 
     /// Disables units, and returns the links that were removed. Links that stay because systemd
@@ -215,16 +223,28 @@ impl Driver {
         })
     }
 
-    /// Makes systemd drop failed units from its memory. One that it has dropped is well.
-    pub(crate) async fn reset_failed(&self, manager: &Manager, units: &[String]) {
+    /// Makes systemd drop failed units from its memory. One that it has dropped is well, and where
+    /// asking again would not help it is only said. The error is one that may pass.
+    pub(crate) async fn reset_failed(
+        &self,
+        manager: &Manager,
+        units: &[String],
+    ) -> Result<(), CallError> {
         use futures_util::StreamExt;
-        futures_util::stream::iter(units)
-            .for_each_concurrent(super::signals::CALLS_IN_FLIGHT, |unit| async move {
-                if let Err(error) = manager.reset_failed_unit(unit).await {
-                    tracing::debug!(%unit, %error, "failed state not reset");
+        futures_util::stream::iter(units.to_vec())
+            .map(|unit| async move {
+                match manager.reset_failed_unit(&unit).await {
+                    Err(error @ (CallError::Transient(_) | CallError::Lost(_))) => Err(error),
+                    Err(error) => {
+                        tracing::debug!(%unit, %error, "failed state not reset");
+                        Ok(())
+                    }
+                    Ok(()) => Ok(()),
                 }
             })
-            .await;
+            .buffer_unordered(super::signals::CALLS_IN_FLIGHT)
+            .fold(Ok(()), async |all, one| all.and(one))
+            .await
     }
 
     /// Asks for a job and waits for its end; its result in systemd's word.
@@ -300,8 +320,8 @@ impl Driver {
             if let Err(error) = removed {
                 tracing::warn!(%unit, %error, "files of a refused unit cannot be removed");
             }
-            if failed {
-                self.reset_failed(manager, &names).await;
+            if failed && let Err(error) = self.reset_failed(manager, &names).await {
+                tracing::debug!(%unit, %error, "failed state of a refused unit not reset");
             }
         }
         tracing::warn!(%unit, reason = %why, "unit refused");
