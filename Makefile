@@ -12,7 +12,7 @@ SYSCONFDIR ?= /etc
 PROFILE ?= dist
 BIN ?= target/$(PROFILE)
 
-.PHONY: demo demo-down test soak nemesis build packages lint bench bench-failover deny dist install uninstall deb
+.PHONY: demo demo-down test soak nemesis fuzz build packages lint bench bench-failover deny dist install uninstall deb
 
 demo: build
 	scripts/demo.sh $(DEMO)
@@ -55,6 +55,11 @@ soak: packages
 # Real machines on which everything breaks at random, for FLEET_NEMESIS_SECONDS (900).
 nemesis: packages
 	scripts/nemesis.sh
+
+# Bytes from outside, guided by coverage, a minute a target; needs nightly and cargo-fuzz. Bounded
+# mutations of the same corpus are part of make test.
+fuzz:
+	scripts/fuzz.sh
 
 bench: build
 	scripts/bench.sh

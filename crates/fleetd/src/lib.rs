@@ -10,6 +10,10 @@ pub(crate) mod backoff;
 pub mod clock;
 pub mod config;
 pub mod engine;
+#[doc(hidden)]
+pub mod failpoint;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod listen;
 pub mod logging;
 pub mod machine;

@@ -288,7 +288,7 @@ async fn connection(stream: Stream, router: Router, peer: Peer, shutdown: Shutdo
     }
 }
 
-async fn http(
+pub(crate) async fn http(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     peer: Peer,

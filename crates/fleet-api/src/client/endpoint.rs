@@ -104,6 +104,8 @@ impl TcpEndpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Behind two slashes the first part of a relative path would be a host.
+            Endpoint::Unix(path) if path.is_relative() => write!(f, "unix:{}", path.display()),
             Endpoint::Unix(path) => write!(f, "unix://{}", path.display()),
             Endpoint::Tcp(_) => f.write_str(&self.url_base()),
         }

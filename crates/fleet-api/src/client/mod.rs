@@ -46,6 +46,9 @@ const KEPT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A page of 100 units of the greatest size, escaped, is less.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
+/// Items of a whole listing: twice what the largest cluster has. It ends a server that never stops.
+const MAX_ITEMS: usize = 2_000_000;
+
 /// Warnings kept for the caller; more are dropped.
 const MAX_WARNINGS: usize = 100;
 
@@ -111,6 +114,14 @@ impl Client {
     /// damaged documents.
     pub fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.warnings))
+    }
+
+    /// A listing whose pages lead nowhere.
+    fn endless(&self, resource: &str) -> Error {
+        Error::Protocol {
+            endpoint: self.endpoint.to_string(),
+            reason: format!("the listing of {resource} does not end"),
+        }
     }
 
     /// Sends a request and reads a JSON answer.

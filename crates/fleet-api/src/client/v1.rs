@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-use super::{Call, Client, Error, escape};
+use super::{Call, Client, Error, MAX_ITEMS, escape};
 use crate::v1::{BASE, Machine, MachinePage, MetadataOp, Unit, UnitPage, UnitState, UnitStatePage};
 
 /// No listing has more pages: the page number has 16 bits. It ends a server that never stops.
@@ -125,12 +125,13 @@ impl Client {
             if next.is_empty() {
                 return Ok(all);
             }
+            // A page that leads to itself would be read until memory ends.
+            if next == token || all.len() > MAX_ITEMS {
+                break;
+            }
             token = next;
         }
-        Err(Error::Protocol {
-            endpoint: self.endpoint.to_string(),
-            reason: format!("the listing of {resource} does not end"),
-        })
+        Err(self.endless(resource))
     }
 }
 

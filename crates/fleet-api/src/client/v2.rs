@@ -10,7 +10,7 @@ use hyper::client::conn::http1::SendRequest;
 use tokio::time::timeout;
 
 use super::v1::found;
-use super::{Call, Client, Error, escape};
+use super::{Call, Client, Error, MAX_ITEMS, escape};
 use crate::v2::{
     BASE, BatchAnswer, BatchRequest, HEARTBEAT, MAX_BATCH, MAX_PAGE, MachineChange, MachineListing,
     MachineUnitListing, MachineView, Progress, UnitListing, UnitView, WaitRequest,
@@ -97,8 +97,12 @@ impl Client {
             let next = self
                 .unit_page(after.as_deref(), Some(page.revision), MAX_PAGE)
                 .await?;
-            if next.units.is_empty() {
+            let Some(first) = next.units.first() else {
                 break;
+            };
+            // By name: a page that does not go on would be read until memory ends.
+            if Some(&first.name) <= after.as_ref() || all.len() > MAX_ITEMS {
+                return Err(self.endless("units"));
             }
             page.more = next.more;
             all.extend(next.units);

@@ -4,6 +4,9 @@
 use std::io;
 use std::path::Path;
 
+#[cfg(not(fleet_sim))]
+use crate::failpoint;
+
 /// A fact is a handful of short lines.
 #[cfg(not(fleet_sim))]
 const MAX_BYTES: u64 = 4_096;
@@ -61,8 +64,8 @@ fn replace(path: &Path, text: String) -> io::Result<()> {
         std::fs::create_dir_all(directory)?;
     }
     let fresh = path.with_extension("new");
-    std::fs::write(&fresh, text)?;
-    std::fs::rename(&fresh, path)
+    failpoint::file("file.run.write", || std::fs::write(&fresh, text))?;
+    failpoint::file("file.run.rename", || std::fs::rename(&fresh, path))
 }
 
 #[cfg(test)]

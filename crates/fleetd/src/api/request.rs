@@ -22,6 +22,7 @@ use super::failure::Failure;
 use super::metrics::{self, Answered};
 use super::path::{Route, V1, query, route};
 use super::{Api, v1, v2};
+use crate::failpoint::{self, Failed};
 use crate::listen::Peer;
 
 /// Largest body of v1: a unit file of the greatest size, every character of it escaped, and
@@ -168,6 +169,8 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
     if !(expects && body.is_untouched) {
         body.discard().await;
     }
+    let failed = |failed: Failed| Failure::new(503, failed.to_string());
+    let answer = failpoint::call("api", "reply", async { answer }, failed).await;
     let response = match answer {
         Ok(reply) => success(state, reply),
         Err(failure) => error(state, &call, path, &failure, &shown_id, is_v2),

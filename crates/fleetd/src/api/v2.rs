@@ -288,10 +288,10 @@ fn number(call: &Call, key: &str) -> Result<Option<u64>, Failure> {
         .map_err(|_| Failure::bad_request(format!("invalid {key} {text:?}: use a number")))
 }
 
-/// A listing whose revision is no longer kept cannot go on.
+/// A listing whose revision is no longer kept, or not of this store, cannot go on.
 fn compacted(error: store::Error) -> Failure {
     match error {
-        store::Error::Compacted(_) => Failure::new(
+        store::Error::Compacted(_) | store::Error::Refused(_) => Failure::new(
             410,
             format!("{error}: begin the listing anew (GET {BASE}/units)"),
         ),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{Config, StoreKind};
+use crate::failpoint;
 
 /// Where etcd listens by default, and where the original looked for it without configuration.
 const ORIGINAL_ETCD: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 2379);
@@ -120,7 +121,8 @@ fn write(path: &Path, choice: Choice) -> Result<(), Error> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(record)?;
     }
-    std::fs::write(path, format!("{}\n", choice.as_str())).map_err(record)
+    let word = format!("{}\n", choice.as_str());
+    failpoint::file("file.choice.write", || std::fs::write(path, word)).map_err(record)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! A store whose reads and writes are counted and timed, for `/metrics`.
+//! A store whose reads and writes are counted and timed, for `/metrics`. Everything that fleetd
+//! asks of its store passes here, so that its failpoints are here, too.
 //!
 //! The families are those that the original documented and never registered: what it called the
 //! registry is the store.
@@ -10,7 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{Error, LeaseId, Range, Revision, Snapshot, Store, Txn, Watch};
+use super::{Error, LeaseId, Op, Range, Revision, Snapshot, Store, Txn, Watch};
+use crate::failpoint::{self, Failed};
 use crate::metrics::{Histogram, Kind, Labels, Source, Text};
 
 /// The original's words for a read of single keys, a transaction, and a read of a range.
@@ -70,39 +72,67 @@ impl Operation {
 #[async_trait]
 impl Store for Measured {
     async fn read(&self, range: Range) -> Result<Snapshot, Error> {
-        self.count(GET_ALL, self.store.read(range)).await
+        let read = failpoint::call("store", "read", self.store.read(range), unread);
+        self.count(GET_ALL, read).await
     }
 
     async fn read_keys(&self, keys: &[String]) -> Result<Snapshot, Error> {
-        self.count(GET, self.store.read_keys(keys)).await
+        let read = failpoint::call("store", "read_keys", self.store.read_keys(keys), unread);
+        self.count(GET, read).await
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, Error> {
-        self.store.watch(prefix, after).await
+        let watch = self.store.watch(prefix, after);
+        failpoint::call("store", "watch", watch, unread).await
     }
 
     async fn commit(&self, txn: Txn) -> Result<Revision, Error> {
-        self.count(SET, self.store.commit(txn)).await
+        let family = family_of(&txn);
+        let commit = self.store.commit(txn);
+        let commit = failpoint::call("store.commit", &family, commit, unwritten);
+        self.count(SET, commit).await
     }
 
     async fn grant(&self, ttl: Duration) -> Result<(LeaseId, Duration), Error> {
-        self.store.grant(ttl).await
+        failpoint::call("store", "grant", self.store.grant(ttl), unwritten).await
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, Error> {
-        self.store.keep_alive(lease).await
+        let renew = self.store.keep_alive(lease);
+        failpoint::call("store", "keep_alive", renew, unread).await
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), Error> {
-        self.store.revoke(lease).await
+        failpoint::call("store", "revoke", self.store.revoke(lease), unwritten).await
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        self.store.compact(revision).await
+        failpoint::call("store", "compact", self.store.compact(revision), unread).await
     }
 
     fn describe(&self) -> String {
         self.store.describe()
+    }
+}
+
+/// A transaction's failpoint is named by what it writes first.
+fn family_of(txn: &Txn) -> String {
+    let key = match txn.ops.first() {
+        Some(Op::Put { key, .. } | Op::Delete { key }) => key.as_str(),
+        None => "nothing",
+    };
+    key.split('/').next().unwrap_or_default().to_owned()
+}
+
+/// Asked again, it does no harm.
+fn unread(failed: Failed) -> Error {
+    Error::Unavailable(failed.to_string())
+}
+
+fn unwritten(failed: Failed) -> Error {
+    match failed {
+        Failed::NotDone => Error::Unavailable(failed.to_string()),
+        Failed::Lost => Error::OutcomeUnknown(failed.to_string()),
     }
 }
 

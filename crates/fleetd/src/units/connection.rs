@@ -22,7 +22,7 @@ pub enum Transport {
 
 /// Messages that may wait for our reader. A start makes about thirty; the reader is always
 /// polled, so this only evens out bursts.
-const MAX_QUEUED: NonZeroUsize = NonZeroUsize::new(8192).expect("not zero");
+pub(crate) const MAX_QUEUED: NonZeroUsize = NonZeroUsize::new(8192).expect("not zero");
 
 /// A connection to systemd and everything that it says.
 #[derive(Debug)]

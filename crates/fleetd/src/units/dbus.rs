@@ -7,6 +7,8 @@ use zbus::DBusError as _;
 use zbus::message::{Message, Sequence};
 use zbus::{ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
 
+use crate::failpoint::{self, Failed};
+
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const UNIT_PREFIX: &str = "/org/freedesktop/systemd1/unit/";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -63,7 +65,21 @@ pub(crate) struct Row {
 pub(crate) type LinkPath = String;
 
 /// What was done, the link, and what it leads to.
-type LinkChange = (String, String, String);
+pub(crate) type LinkChange = (String, String, String);
+
+/// A row of `ListUnitsByNames` as it comes.
+pub(crate) type Raw = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    OwnedObjectPath,
+    u32,
+    String,
+    OwnedObjectPath,
+);
 
 fn paths_of(changes: Vec<LinkChange>, what: &str) -> Vec<LinkPath> {
     let changes = changes.into_iter().filter(|(kind, _, _)| kind == what);
@@ -203,9 +219,7 @@ impl Manager {
         let reply = self
             .call(path, PROPERTIES, "Get", &body, CALL_TIMEOUT)
             .await?;
-        let value: OwnedVariant = decode(&reply)?;
-        T::try_from(value)
-            .map_err(|_| CallError::Transient(format!("systemd's {name} is of an unknown type")))
+        property_of(&reply, name)
     }
 
     /// `running`, `degraded`, `stopping`, …
@@ -259,13 +273,17 @@ impl Manager {
         let call =
             self.connection
                 .call_method(self.destination, path, Some(interface), method, body);
-        match tokio::time::timeout(timeout, call).await {
-            Ok(reply) => Ok(reply?),
-            Err(_) => Err(CallError::Transient(format!(
-                "systemd did not answer {method} within {} s",
-                timeout.as_secs()
-            ))),
-        }
+        let bounded = async {
+            match tokio::time::timeout(timeout, call).await {
+                Ok(reply) => Ok(reply?),
+                Err(_) => Err(CallError::Transient(format!(
+                    "systemd did not answer {method} within {} s",
+                    timeout.as_secs()
+                ))),
+            }
+        };
+        let failed = |failed: Failed| CallError::Transient(failed.to_string());
+        failpoint::call("systemd", method, bounded, failed).await
     }
 }
 
@@ -305,6 +323,16 @@ impl From<zbus::Error> for CallError {
 /// What to do when systemd refuses who asks.
 const MAY_NOT: &str = "fleetd may not manage units as the user that it runs as: let it run as root, \
     or let polkitd run with the rule 50-fleet.rules, which is for the user fleet";
+
+/// The value in the answer to a question for one property.
+pub(crate) fn property_of<T>(reply: &Message, name: &str) -> Result<T, CallError>
+where
+    T: TryFrom<OwnedVariant>,
+{
+    let value: OwnedVariant = decode(reply)?;
+    T::try_from(value)
+        .map_err(|_| CallError::Transient(format!("systemd's {name} is of an unknown type")))
+}
 
 /// The object path of a unit.
 pub(crate) fn unit_object(unit: &str) -> String {
@@ -398,18 +426,6 @@ pub(crate) fn hex(bytes: impl IntoIterator<Item = u8>) -> String {
 
 /// What the listings of units answer.
 fn decode_rows(reply: &Message) -> Result<Vec<Row>, CallError> {
-    type Raw = (
-        String,
-        String,
-        String,
-        String,
-        String,
-        String,
-        OwnedObjectPath,
-        u32,
-        String,
-        OwnedObjectPath,
-    );
     let rows: Vec<Raw> = decode(reply)?;
     let rows = rows.into_iter().map(|raw| Row {
         name: raw.0,
@@ -422,7 +438,7 @@ fn decode_rows(reply: &Message) -> Result<Vec<Row>, CallError> {
     Ok(rows.collect())
 }
 
-fn decode<T>(reply: &Message) -> Result<T, CallError>
+pub(crate) fn decode<T>(reply: &Message) -> Result<T, CallError>
 where
     T: for<'d> zbus::zvariant::DynamicDeserialize<'d>,
 {

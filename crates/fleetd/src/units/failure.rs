@@ -7,6 +7,7 @@ use std::time::Duration;
 use fleet_core::agent::Failure;
 use fleet_core::name::{UnitName, UnitType};
 use fleet_core::records::StateRecord;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Semaphore;
 use zbus::{OwnedVariant, Variant};
 
@@ -18,7 +19,9 @@ const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
 const JOURNAL_LAG: Duration = Duration::from_millis(50);
 /// More would compete with the units that are being started.
 static JOURNAL_READERS: Semaphore = Semaphore::const_new(2);
-/// What is read of journalctl's output.
+/// What is read of journalctl's output: ten ordinary lines are a thousand bytes.
+const MAX_JOURNAL_READ: u64 = 1024 * 1024;
+/// What is looked at of it.
 const MAX_JOURNAL_BYTES: usize = 64 * 1024;
 
 /// Asks systemd and the journal.
@@ -93,7 +96,7 @@ async fn reason(manager: &Manager, unit: &UnitName) -> String {
 }
 
 /// `exit-code: main process exited, status 1/FAILURE`
-fn in_words(properties: &HashMap<String, OwnedVariant>) -> String {
+pub(crate) fn in_words(properties: &HashMap<String, OwnedVariant>) -> String {
     let number = |name: &str| match properties.get(name).map(|value| &**value) {
         Some(Variant::I32(number)) => Some(*number),
         _ => None,
@@ -270,16 +273,28 @@ async fn read_journal(matches: &[&str], n_lines: usize, user: bool) -> Vec<Strin
         .arg(n_lines.to_string())
         .args(matches)
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true);
-    match tokio::time::timeout(JOURNAL_TIMEOUT, command.output()).await {
-        Ok(Ok(output)) => last_lines(&output.stdout),
-        // No journal is no trouble: the reason is told without it.
-        Ok(Err(_)) | Err(_) => Vec::new(),
-    }
+    let read = async {
+        let mut child = command.spawn().ok()?;
+        let output = read_bounded(child.stdout.take()?).await.ok()?;
+        // One that is not done yet has more to say than anybody reads: it is killed.
+        Some(last_lines(&output))
+    };
+    // No journal is no trouble: the reason is told without it.
+    let lines = tokio::time::timeout(JOURNAL_TIMEOUT, read).await;
+    lines.ok().flatten().unwrap_or_default()
 }
 
-fn last_lines(output: &[u8]) -> Vec<String> {
+/// Lines may be as long as a program likes.
+async fn read_bounded(from: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
+    let mut output = Vec::new();
+    from.take(MAX_JOURNAL_READ).read_to_end(&mut output).await?;
+    Ok(output)
+}
+
+pub(crate) fn last_lines(output: &[u8]) -> Vec<String> {
     let from = output.len().saturating_sub(MAX_JOURNAL_BYTES);
     let text = String::from_utf8_lossy(&output[from..]);
     let lines: Vec<&str> = text.lines().collect();
@@ -348,6 +363,16 @@ mod tests {
         ] {
             assert_eq!(in_words(&properties(result, code, status)), words);
         }
+    }
+
+    #[tokio::test]
+    async fn a_journal_without_end_is_read_up_to_a_bound() {
+        let output = read_bounded(tokio::io::repeat(b'x')).await.unwrap();
+        assert_eq!(output.len() as u64, MAX_JOURNAL_READ);
+        assert_eq!(
+            last_lines(&output)[0].len(),
+            StateRecord::MAX_LOG_LINE_BYTES
+        );
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::failpoint;
 use fleet_core::agent::{LaunchRecord, Phase};
 use fleet_core::exclusive;
 use fleet_core::hash::UnitHash;
@@ -92,11 +93,11 @@ impl UnitFiles {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            match self.parse_record(&text) {
+            match UnitFiles::parse_record(&text, &self.boot_id) {
                 Some(record) => found.entry(name).or_default().record = Some(record),
                 None => {
                     tracing::info!(path = %path.display(), "launch record of another boot removed");
-                    remove(&path)?;
+                    remove(RECORD, &path)?;
                 }
             }
         }
@@ -135,20 +136,20 @@ impl UnitFiles {
             Some(binding) => self.write_binding(name, &binding)?,
             None => self.remove_binding(name)?,
         }
-        match write_whole(&self.unit(name), text.as_bytes()) {
+        match write_whole(UNIT, &self.unit(name), text.as_bytes()) {
             // Somebody has taken the directory away.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make_directory(&self.units)?;
-                write_whole(&self.unit(name), text.as_bytes())?;
+                write_whole(UNIT, &self.unit(name), text.as_bytes())?;
             }
             result => result?,
         }
         let link = self.link(name);
         if !self.is_own_link(&link, name) {
             let temporary = temporary_of(&link);
-            remove(&temporary)?;
-            symlink(self.unit(name), &temporary)?;
-            fs::rename(&temporary, &link)?;
+            remove(LINK, &temporary)?;
+            failpoint::file("file.link.make", || symlink(self.unit(name), &temporary))?;
+            failpoint::file("file.link.rename", || fs::rename(&temporary, &link))?;
         }
         Ok(())
     }
@@ -157,21 +158,21 @@ impl UnitFiles {
     pub(crate) fn remove_unit(&self, name: &UnitName) -> io::Result<()> {
         let link = self.link(name);
         if self.is_own_link(&link, name) {
-            remove(&link)?;
+            remove(LINK, &link)?;
         }
-        remove(&self.unit(name))?;
+        remove(UNIT, &self.unit(name))?;
         self.remove_binding(name)?;
         self.forget_leased(name)
     }
 
     /// It is about to be started under the lease.
     pub(crate) fn remember_leased(&self, name: &UnitName) -> io::Result<()> {
-        write_whole(&self.leased.join(name.as_str()), b"")
+        write_whole(LEASED, &self.leased.join(name.as_str()), b"")
     }
 
     /// Its end was looked into.
     pub(crate) fn forget_leased(&self, name: &UnitName) -> io::Result<()> {
-        remove(&self.leased.join(name.as_str()))
+        remove(LEASED, &self.leased.join(name.as_str()))
     }
 
     /// Writes systemd's files of the lease, if they are not there.
@@ -179,7 +180,7 @@ impl UnitFiles {
         for (name, text) in files {
             let path = self.links.join(name);
             if fs::read_to_string(&path).ok().as_deref() != Some(*text) {
-                write_whole(&path, text.as_bytes())?;
+                write_whole(BOUND, &path, text.as_bytes())?;
             }
         }
         Ok(())
@@ -194,7 +195,7 @@ impl UnitFiles {
     pub(crate) fn remove_lease_files(&self, files: &[(&str, &str)]) -> io::Result<()> {
         files
             .iter()
-            .try_for_each(|(name, _)| remove(&self.links.join(name)))
+            .try_for_each(|(name, _)| remove(BOUND, &self.links.join(name)))
     }
 
     fn binding_directory(&self, name: &UnitName) -> PathBuf {
@@ -204,12 +205,12 @@ impl UnitFiles {
     fn write_binding(&self, name: &UnitName, text: &str) -> io::Result<()> {
         let directory = self.binding_directory(name);
         make_directory(&directory)?;
-        write_whole(&directory.join(BINDING), text.as_bytes())
+        write_whole(BOUND, &directory.join(BINDING), text.as_bytes())
     }
 
     fn remove_binding(&self, name: &UnitName) -> io::Result<()> {
         let directory = self.binding_directory(name);
-        remove(&directory.join(BINDING))?;
+        remove(BOUND, &directory.join(BINDING))?;
         match fs::remove_dir(&directory) {
             // Others have drop-ins there, too.
             Err(error)
@@ -245,22 +246,13 @@ impl UnitFiles {
 
     /// Remembers what was done.
     pub(crate) fn write_record(&self, name: &UnitName, record: &LaunchRecord) -> io::Result<()> {
-        let text = format!(
-            "boot={}\ngeneration={}\nseq={}\nphase={}\nhash={}\nrestarts={}\ninvocation={}\n",
-            self.boot_id,
-            record.decision.generation,
-            record.decision.seq,
-            record.phase.as_str(),
-            record.hash,
-            record.restarts,
-            record.invocation_id,
-        );
-        write_whole(&self.records.join(name.as_str()), text.as_bytes())
+        let text = UnitFiles::record_text(record, &self.boot_id);
+        write_whole(RECORD, &self.records.join(name.as_str()), text.as_bytes())
     }
 
     /// Forgets it.
     pub(crate) fn remove_record(&self, name: &UnitName) -> io::Result<()> {
-        remove(&self.records.join(name.as_str()))
+        remove(RECORD, &self.records.join(name.as_str()))
     }
 
     /// A file of that name in one of systemd's directories which is not fleet's: the machine's
@@ -283,7 +275,8 @@ impl UnitFiles {
             },
             last_modification: now,
         };
-        Ok(utimensat(CWD, &self.links, &times, AtFlags::empty())?)
+        let touch = || Ok(utimensat(CWD, &self.links, &times, AtFlags::empty())?);
+        failpoint::file("file.links.touch", touch)
     }
 
     /// Whether a path is fleet's link to that unit. A link to another unit of fleet's is none: it
@@ -292,13 +285,25 @@ impl UnitFiles {
         fs::read_link(path).is_ok_and(|target| target == self.unit(name))
     }
 
-    fn parse_record(&self, text: &str) -> Option<LaunchRecord> {
+    pub(crate) fn record_text(record: &LaunchRecord, boot_id: &str) -> String {
+        format!(
+            "boot={boot_id}\ngeneration={}\nseq={}\nphase={}\nhash={}\nrestarts={}\ninvocation={}\n",
+            record.decision.generation,
+            record.decision.seq,
+            record.phase.as_str(),
+            record.hash,
+            record.restarts,
+            record.invocation_id,
+        )
+    }
+
+    pub(crate) fn parse_record(text: &str, boot_id: &str) -> Option<LaunchRecord> {
         let fields: BTreeMap<&str, &str> = text
             .lines()
             .filter_map(|line| line.split_once('='))
             .collect();
         let field = |name: &str| fields.get(name).copied();
-        if field("boot")? != self.boot_id {
+        if field("boot")? != boot_id {
             return None;
         }
         Some(LaunchRecord {
@@ -369,19 +374,62 @@ pub(crate) fn is_simple(text: &str) -> bool {
     })
 }
 
+/// A kind of files, by the failpoints of what is done to them.
+#[derive(Clone, Copy)]
+struct Kind {
+    write: &'static str,
+    rename: &'static str,
+    remove: &'static str,
+}
+
+const UNIT: Kind = Kind {
+    write: "file.unit.write",
+    rename: "file.unit.rename",
+    remove: "file.unit.remove",
+};
+
+const RECORD: Kind = Kind {
+    write: "file.record.write",
+    rename: "file.record.rename",
+    remove: "file.record.remove",
+};
+
+/// What binds an exclusive unit to the lease, and the lease's own units.
+const BOUND: Kind = Kind {
+    write: "file.bound.write",
+    rename: "file.bound.rename",
+    remove: "file.bound.remove",
+};
+
+const LEASED: Kind = Kind {
+    write: "file.leased.write",
+    rename: "file.leased.rename",
+    remove: "file.leased.remove",
+};
+
+const LINK: Kind = Kind {
+    write: "file.link.make",
+    rename: "file.link.rename",
+    remove: "file.link.remove",
+};
+
 /// Writes a file whole or not at all, 0644 whatever the umask: people's tools read these files,
 /// and fleetd's own umask is nobody else's matter. It is not synced: it lives below /run.
-pub(crate) fn write_whole(path: &Path, contents: &[u8]) -> io::Result<()> {
+fn write_whole(kind: Kind, path: &Path, contents: &[u8]) -> io::Result<()> {
     let temporary = temporary_of(path);
+    failpoint::file(kind.write, || write_new(&temporary, contents))?;
+    failpoint::file(kind.rename, || fs::rename(&temporary, path))
+}
+
+fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o644)
-        .open(&temporary)?;
+        .open(path)?;
     file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    file.write_all(contents)?;
-    fs::rename(&temporary, path)
+    file.write_all(contents)
 }
 
 /// Makes a directory and its parents, 0755 whatever the umask. One that is there stays as it is.
@@ -399,8 +447,8 @@ pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Removes a file; none there is well.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+fn remove(kind: Kind, path: &Path) -> io::Result<()> {
+    match failpoint::file(kind.remove, || fs::remove_file(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -416,7 +464,7 @@ fn remove_temporaries(directory: &Path) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         if name.to_string_lossy().starts_with('.') && name.to_string_lossy().ends_with(TEMPORARY) {
-            remove(&entry.path())?;
+            remove(UNIT, &entry.path())?;
         }
     }
     Ok(())

@@ -17,6 +17,7 @@ mod connection;
 mod dbus;
 mod failure;
 mod files;
+pub(crate) mod fuzz;
 mod lease;
 mod load;
 mod logind;

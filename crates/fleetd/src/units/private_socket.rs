@@ -23,8 +23,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HANDSHAKE_BYTES: usize = 256;
 /// One read takes what fits: about thirty signals.
 const READ_BYTES: usize = 32 * 1024;
-/// D-Bus allows no larger message (128 MiB).
-const MAX_MESSAGE_BYTES: usize = 128 * 1024 * 1024;
+/// The largest answer is that about 2,000 units, half a megabyte. D-Bus would allow 128 MiB, which
+/// would be taken from the machine's units.
+const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 /// The fixed part of a message's header.
 const FIXED_HEADER_BYTES: usize = 16;
 
@@ -79,13 +80,17 @@ async fn connect_unbounded(path: &Path) -> io::Result<PrivateSocket> {
             format!("systemd refused the handshake: {answer}"),
         ));
     };
-    let guid = guid.to_owned();
+    Ok(over(stream, guid.to_owned()))
+}
+
+/// The socket once hands are shaken.
+pub(crate) fn over(stream: UnixStream, guid: String) -> PrivateSocket {
     let (read, write) = stream.into_split();
-    Ok(PrivateSocket {
+    PrivateSocket {
         read: Reader::new(read),
         write: Writer(write),
         guid,
-    })
+    }
 }
 
 /// Reads whole messages, mends them, and hands out their bytes.

@@ -11,6 +11,7 @@
 mod adoption;
 mod contents;
 mod exclusive;
+mod failpoints;
 mod failures;
 mod install;
 mod life;

@@ -49,6 +49,10 @@ async fn pages_hold_at_one_revision() {
     let got = cluster.get(&format!("/fleet/v2/units{query}")).await;
     assert_eq!(got.status, 410);
     assert!(got.body.contains("begin the listing anew"), "{}", got.body);
+    // Of another store, or made up.
+    let got = cluster.get("/fleet/v2/units?revision=1000000").await;
+    assert_eq!(got.status, 410);
+    assert!(got.body.contains("begin the listing anew"), "{}", got.body);
     for query in ["?limit=x", "?revision=-1"] {
         assert_eq!(
             cluster.get(&format!("/fleet/v2/units{query}")).await.status,

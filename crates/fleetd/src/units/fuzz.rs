@@ -1,0 +1,59 @@
+//! What `crate::fuzz` opens of this module.
+
+use std::collections::HashMap;
+
+use futures_util::StreamExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use zbus::connection::Builder;
+use zbus::{MessageStream, OwnedObjectPath, OwnedVariant};
+
+use super::connection::MAX_QUEUED;
+use super::dbus::{self, LinkChange, Raw};
+use super::files::UnitFiles;
+use super::{failure, private_socket};
+
+pub(crate) async fn systemd_says(bytes: &[u8]) {
+    let Ok((here, mut there)) = UnixStream::pair() else {
+        return;
+    };
+    let socket = private_socket::over(here, "0123456789abcdef0123456789abcdef".to_owned());
+    let guid = socket.guid.clone();
+    let connection = Builder::authenticated_socket(socket, guid.as_str())
+        .p2p()
+        .max_queued(MAX_QUEUED);
+    let Ok(connection) = connection.build().await else {
+        return;
+    };
+    let mut messages = MessageStream::from(&connection);
+    let say = async move {
+        // The reader may have had enough.
+        let _ = there.write_all(bytes).await;
+    };
+    let listen = async {
+        while let Some(Ok(message)) = messages.next().await {
+            let _ = dbus::signal(&message, |_| true);
+            let _ = dbus::decode::<Vec<Raw>>(&message);
+            let _ = dbus::decode::<OwnedObjectPath>(&message);
+            let _ = dbus::decode::<(bool, Vec<LinkChange>)>(&message);
+            let _ = dbus::decode::<Vec<LinkChange>>(&message);
+            if let Ok(properties) = dbus::decode::<HashMap<String, OwnedVariant>>(&message) {
+                let _ = failure::in_words(&properties);
+            }
+            let _ = dbus::property_of::<String>(&message, "SystemState");
+            let _ = dbus::property_of::<Vec<u8>>(&message, "InvocationID");
+            let _ = dbus::property_of::<Vec<String>>(&message, "UnitPath");
+        }
+    };
+    tokio::join!(say, listen);
+}
+
+pub(crate) fn launch_record(text: &str) -> Option<String> {
+    const BOOT_ID: &str = "b1";
+    let record = UnitFiles::parse_record(text, BOOT_ID)?;
+    Some(UnitFiles::record_text(&record, BOOT_ID))
+}
+
+pub(crate) fn journal(output: &[u8]) -> Vec<String> {
+    failure::last_lines(output)
+}
