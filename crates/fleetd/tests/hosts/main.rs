@@ -18,6 +18,7 @@ mod cost;
 mod cuts;
 mod daemon;
 mod drain;
+mod exclusive;
 mod farewell;
 mod install;
 mod machine;
