@@ -267,7 +267,9 @@ impl Planner<'_> {
             self.undo(name, &moves.from);
             let unit = self.cluster.units.get(name);
             let copies = unit.map_or(0, |unit| unit.wanted_at().count());
-            if wish.requirements.exclusive && moves.cause != Cause::Lost {
+            // Only this plan has sent it there: nobody has it, and nothing is to be waited for.
+            let is_nowhere = unit.is_none_or(|unit| unit.assignments.is_empty());
+            if wish.requirements.exclusive && moves.cause != Cause::Lost && !is_nowhere {
                 // Never two copies, not for a moment.
                 self.withdraw(name, &moves.words());
                 let why = self.why_moved(name, wish, moves);

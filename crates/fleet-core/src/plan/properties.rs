@@ -321,7 +321,16 @@ proptest! {
 #[test]
 fn histories_that_once_failed_keep_the_promises() {
     use Step::{Agent, Cut, Desired, Fail, Present, Refuse, Unit, Wait, Wish};
-    let histories: [&[Step]; 5] = [
+    let histories: [&[Step]; 6] = [
+        // An exclusive unit is placed and replaced in one plan.
+        &[
+            Present(0, 0),
+            Wish(0, 1),
+            Unit(8, 12, 0),
+            Present(1, 2),
+            Unit(6, 17, 0),
+            Wait(0),
+        ],
         // A unit that is replaced moves on, and its follower cannot come along.
         &[
             Unit(0, 11, 0),
