@@ -83,6 +83,18 @@ fn check_placement(unit: &Unit, order: Option<Order>, say: &mut impl FnMut(Strin
             "its placement says {at:?}, its assignments say {home:?}"
         ));
     }
+    if let Some(wish) = &unit.wish
+        && placement.decision.generation == wish.generation
+        && placement.failures.moves > wish.requirements.reschedule_on_failure
+    {
+        let (moves, limit) = (
+            placement.failures.moves,
+            wish.requirements.reschedule_on_failure,
+        );
+        say(format!(
+            "its failures have moved it {moves} times, not {limit} at most"
+        ));
+    }
     let assigned = home.and_then(|id| unit.assignments.get(id));
     if assigned.is_some_and(|assigned| assigned.decision != placement.decision) {
         say("placement and assignment carry different decisions".to_owned());

@@ -19,6 +19,7 @@ mod cuts;
 mod daemon;
 mod drain;
 mod exclusive;
+mod failures;
 mod farewell;
 mod install;
 mod machine;

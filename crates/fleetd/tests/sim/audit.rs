@@ -139,7 +139,8 @@ impl Audit {
             if !fence {
                 self.sim.fail(format!("{by} wrote {key} at {revision}, which was not its to write: it was deposed, or absent"));
             }
-            if !matches!(parsed, Key::Machine(_) | Key::Leader) {
+            if !matches!(parsed, Key::Machine(_) | Key::Leader) && !only_avoided(&seen, key, value)
+            {
                 seen.last_write = revision;
             }
             let what = match value {
@@ -463,6 +464,24 @@ impl Audit {
             short(machine)
         ));
     }
+}
+
+/// A membership record that says only that its machine is avoided, or no longer: time alone may
+/// bring that about.
+fn only_avoided(seen: &Seen, key: &str, value: Option<&Vec<u8>>) -> bool {
+    let Key::Member(machine) = keys::parse(key) else {
+        return false;
+    };
+    let (Some(before), Some(value)) = (seen.members.get(machine), value) else {
+        return false;
+    };
+    MemberRecord::decode(key, value).is_ok_and(|record| {
+        let before = MemberRecord {
+            avoided: record.avoided.clone(),
+            ..before.clone()
+        };
+        record == before
+    })
 }
 
 /// The first characters of a machine's id.
