@@ -288,7 +288,7 @@ pub struct MachineView {
     /// It would have been given up if fewer others were away; `POST /thaw` gives it up.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub frozen: bool,
-    /// What is wrong there, so that it takes no new units.
+    /// What is wrong there: it takes no new units, or does not believe its store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
     /// New units come here last, since many have failed here: why. It ends when a unit runs well

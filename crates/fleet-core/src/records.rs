@@ -126,6 +126,12 @@ pub struct UnitRecord {
     pub prefer: Option<MachineId>,
     /// Id of the request that made this version, so that a repeated request is recognised.
     pub request_id: String,
+    /// Ids of the requests that made the versions before, the newest first: a request that comes
+    /// again late, after others have changed the unit, is still recognised.
+    pub earlier_requests: Vec<String>,
+    /// Of a tombstone: no machine has anything left of the unit. The engine keeps it for a while
+    /// under a lease, so that a late request for the unit does not create it anew.
+    pub buried: bool,
     /// Who made this version, as far as is known (`uid 0`, a certificate's name).
     pub changed_by: String,
     /// When.
@@ -273,6 +279,8 @@ pub struct MachineRecord {
     pub disable_engine: bool,
     /// Why the machine can take no new unit at present (`systemd cannot be reached: …`).
     pub trouble: Option<String>,
+    /// What a person should know, though the machine takes new units.
+    pub remark: Option<String>,
 }
 
 /// What the cluster thinks of a machine.

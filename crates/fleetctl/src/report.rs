@@ -1,5 +1,6 @@
 //! What became of each unit that a verb was given: one line each, in words or as JSON.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
@@ -43,6 +44,26 @@ pub(crate) fn legend(id: &str, address: &str, full: bool) -> String {
         legend.push_str(address);
     }
     legend
+}
+
+/// Text of others as it may be shown: what would move the cursor, colour the terminal or turn the
+/// direction of writing is spelled out.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    let is_odd = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(is_odd) {
+        return Cow::Borrowed(text);
+    }
+    let mut visible = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match is_odd(c) {
+            true => visible.extend(c.escape_default()),
+            false => visible.push(c),
+        }
+    }
+    Cow::Owned(visible)
 }
 
 /// `63d22e36...`

@@ -266,6 +266,8 @@ pub(crate) fn unit_record(desired: DesiredState, lines: &[&str]) -> UnitRecord {
         restarts: 0,
         prefer: None,
         request_id: String::new(),
+        earlier_requests: Vec::new(),
+        buried: false,
         changed_by: String::new(),
         changed_ms: 0,
     }

@@ -14,7 +14,7 @@ use crate::error::{CommandError, cures};
 use crate::exit::Exit;
 use crate::import::old::{from_etcd, from_fleet};
 use crate::import::{Action, MachineStep, Old, Plan, Rules, UnitStep, plan};
-use crate::report::short_id;
+use crate::report::{short_id, visible};
 use crate::tabwriter::with_blanks;
 use crate::wishes::request_id;
 
@@ -134,7 +134,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Outcome {
     if args.dry_run {
         told.dry_run(&plan);
         for remark in &old.remarks {
-            context.ui.note(remark);
+            context.ui.note(&visible(remark));
         }
         let is_refused = plan.has(Action::Refuse);
         return Ok(if is_refused {
@@ -147,7 +147,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Outcome {
     let units = bring_units(&args, context, &told, plan.units, &mut counts).await?;
     let machines = bring_metadata(context, &told, plan.machines, &mut counts).await;
     for remark in &old.remarks {
-        context.ui.note(remark);
+        context.ui.note(&visible(remark));
     }
     context.ui.note(&counts.words());
     if counts.refused > 0 {
@@ -203,12 +203,12 @@ async fn read(args: &Args, context: &Context<'_>) -> Result<Old, CommandError> {
         for skipped in &skipped {
             context
                 .ui
-                .warning(&format!("an etcd does not answer: {skipped}"));
+                .warning(&visible(&format!("an etcd does not answer: {skipped}")));
         }
     }
     old.map_err(|error| {
         let message = format!("Error reading the other cluster from {urls}: {error}");
-        CommandError::new(message).hint(match &error {
+        CommandError::new(visible(&message)).hint(match &error {
             RegistryError::Request(_) => "is that where its etcd listens for clients?",
             RegistryError::Refused { code: 401, .. } => {
                 "give a user that may read: --etcd-username and FLEETCTL_ETCD_PASSWORD"
@@ -469,8 +469,11 @@ impl Told<'_> {
             return;
         }
         let ui = self.context.ui;
-        let name = &step.name;
-        let on = step.machine.as_deref().map(short_id);
+        let (name, why) = (&*visible(&step.name), &*visible(why));
+        let on = step
+            .machine
+            .as_deref()
+            .map(|id| visible(&short_id(id)).into_owned());
         let on = on.map_or_else(String::new, |id| format!(" on {id}"));
         match outcome {
             "refused" => ui.error(&format!("Unit {name} is not imported: {why}")),
@@ -501,9 +504,10 @@ impl Told<'_> {
         let ui = self.context.ui;
         let what = format!(
             "Machine {} metadata {}",
-            short_id(&step.machine),
-            pair(step)
+            visible(&short_id(&step.machine)),
+            visible(&pair(step))
         );
+        let why = &*visible(why);
         match outcome {
             "refused" => ui.error(&format!("{what} is not imported: {why}")),
             "same" => ui.line(&format!("{what} is so here already")),
@@ -537,6 +541,6 @@ fn pair(step: &MachineStep) -> String {
 fn or_dash(cell: &str) -> String {
     match cell {
         "" => "-".to_owned(),
-        cell => cell.to_owned(),
+        cell => visible(cell).into_owned(),
     }
 }

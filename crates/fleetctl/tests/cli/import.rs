@@ -275,6 +275,31 @@ fn metadata_of_configurations_is_set_when_that_is_asked_for() {
     }
 }
 
+/// Whoever could write to the other etcd does not get at this terminal.
+#[test]
+fn what_another_cluster_says_is_shown_without_its_control_characters() {
+    let etcd = Etcd::with(
+        "job/\u{1b}[31mred.service/object {}\n\
+         job/left\u{7f}over/target m\u{85}1\n\
+         machines/\u{1b}]0;m/metadata/k\u{202e} v\u{7}\n",
+    );
+    let mut session = with_etcd(&etcd);
+    session
+        .run("fleetctl import --dry-run --etcd-v2=unix:etcd.sock")
+        .run("fleetctl import --etcd-v2=unix:etcd.sock");
+    let seen = session.seen();
+    let is_odd = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+    assert!(!seen.contains(is_odd), "{seen:?}");
+    for shown in [
+        r"\u{1b}[31mred.service",
+        r"left\u{7f}over",
+        r"\u{1b}]0;m",
+        r"k\u{202e}=v\u{7}",
+    ] {
+        assert!(seen.matches(shown).count() >= 2, "{shown}\nin {seen}");
+    }
+}
+
 #[test]
 fn an_etcd_that_cannot_be_read_is_named_with_the_cure() {
     let mut session = with_etcd(&Etcd::recorded().guarded("Basic cm9vdDpyM2Q="));

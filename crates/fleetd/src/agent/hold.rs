@@ -4,8 +4,10 @@
 //! directory. Another id, or a revision that went backwards, means that the store was wiped,
 //! restored from an old backup, or is another one: then nothing is stopped on its word.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use fleet_core::name::UnitName;
 use tracing::{error, info, warn};
 
 use super::runfile;
@@ -16,9 +18,26 @@ pub(crate) struct Hold {
     cluster: Option<String>,
     revision: Revision,
     holding: bool,
-    /// The revision of the store that is not believed, as it was first seen.
-    held_at: Revision,
+    /// What is not believed.
+    held: Held,
 }
+
+/// A store that is not believed.
+#[derive(Default)]
+struct Held {
+    cluster: Option<String>,
+    /// Its revision when it was first seen.
+    at: Revision,
+    /// It is another cluster's; otherwise an older copy of the right one.
+    foreign: bool,
+    /// The units that were here then.
+    units: BTreeSet<UnitName>,
+}
+
+/// What the cluster is told of a machine that does not believe its store.
+pub(crate) const REMARK: &str = "it does not believe this store, which is not the one that its \
+     units came from, or an older copy of it: no unit is stopped on its word. Bring the right \
+     store back, or say that this one is right: fleetctl accept-store";
 
 impl Hold {
     /// What was remembered.
@@ -41,12 +60,25 @@ impl Hold {
                 .unwrap_or(0),
             file,
             holding: false,
-            held_at: 0,
+            held: Held::default(),
         }
     }
 
     pub(crate) fn is_holding(&self) -> bool {
         self.holding
+    }
+
+    /// Whether a unit must not be stopped on the word of this store, by an assignment of this
+    /// generation. What was started on its word it may stop; and of an older copy of the right
+    /// store, whatever users have asked for since it is in view counts.
+    pub(crate) fn protects(&self, unit: &UnitName, generation: Revision) -> bool {
+        let held = &self.held;
+        self.holding && held.units.contains(unit) && (held.foreign || generation <= held.at)
+    }
+
+    /// Whether the store that is not believed has another name, or none.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.holding && self.held.foreign
     }
 
     /// No unit of fleet's is here: any store will do.
@@ -61,7 +93,13 @@ impl Hold {
     }
 
     /// Judges a snapshot of the store: its cluster's id, if it has one yet, and its revision.
-    pub(crate) fn judge(&mut self, cluster: Option<&str>, revision: Revision) {
+    /// `here`: the units of fleet's on this machine.
+    pub(crate) fn judge(
+        &mut self,
+        cluster: Option<&str>,
+        revision: Revision,
+        here: impl Iterator<Item = UnitName>,
+    ) {
         let foreign = self.cluster.is_some() && self.cluster.as_deref() != cluster;
         let backwards = self.cluster.is_some() && revision < self.revision;
         let holding = foreign || backwards;
@@ -80,8 +118,15 @@ impl Hold {
         if !holding && self.holding {
             info!("the store is again the one that this machine's units came from");
         }
-        if holding && (!self.holding || revision < self.held_at) {
-            self.held_at = revision;
+        let held = &self.held;
+        let is_new = !self.holding || revision < held.at || held.cluster.as_deref() != cluster;
+        if holding && is_new {
+            self.held = Held {
+                cluster: cluster.map(str::to_owned),
+                at: revision,
+                foreign,
+                units: here.collect(),
+            };
         }
         self.holding = holding;
         if !holding
@@ -98,7 +143,7 @@ impl Hold {
     /// believed. What was said before this store came into view was about another one, or is part
     /// of an old copy.
     pub(crate) fn is_meant(&self, said_at: Revision) -> bool {
-        self.holding && said_at > self.held_at
+        self.holding && said_at > self.held.at
     }
 
     /// Believes this store from now on, if it is meant.
@@ -139,17 +184,21 @@ impl Hold {
 mod tests {
     use super::*;
 
+    fn nothing() -> std::iter::Empty<UnitName> {
+        std::iter::empty()
+    }
+
     #[test]
     fn a_foreign_wiped_or_older_store_is_not_obeyed_and_the_right_one_is_again() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("cluster");
         let mut hold = Hold::open(file.clone());
-        hold.judge(None, 3);
+        hold.judge(None, 3, nothing());
         assert!(
             !hold.is_holding(),
             "a machine that has seen no cluster has nothing to lose"
         );
-        hold.judge(Some("a"), 10);
+        hold.judge(Some("a"), 10, nothing());
         hold.acted_on(20);
 
         let mut hold = Hold::open(file);
@@ -160,7 +209,7 @@ mod tests {
             (None, 1, true),
             (Some("a"), 21, false),
         ] {
-            hold.judge(cluster, revision);
+            hold.judge(cluster, revision, nothing());
             assert_eq!(hold.is_holding(), holding, "{cluster:?} at {revision}");
         }
     }
@@ -171,11 +220,11 @@ mod tests {
         let file = dir.path().join("cluster");
         std::fs::write(&file, "half a li").unwrap();
         let mut hold = Hold::open(file.clone());
-        hold.judge(Some("a"), 10);
+        hold.judge(Some("a"), 10, nothing());
         assert!(hold.is_holding());
         assert!(hold.accept(11, Some("a")));
         let mut hold = Hold::open(file);
-        hold.judge(Some("a"), 12);
+        hold.judge(Some("a"), 12, nothing());
         assert!(!hold.is_holding());
     }
 
@@ -184,9 +233,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("cluster");
         let mut hold = Hold::open(file.clone());
-        hold.judge(Some("a"), 10);
+        hold.judge(Some("a"), 10, nothing());
         assert!(!hold.accept(11, Some("a")), "there is nothing to accept");
-        hold.judge(Some("b"), 30);
+        hold.judge(Some("b"), 30, nothing());
         assert!(
             !hold.accept(30, Some("b")),
             "that was said of an older copy"
@@ -196,9 +245,34 @@ mod tests {
         assert!(!hold.is_holding());
         // It lasts, and the one before is a foreign one now.
         let mut hold = Hold::open(file);
-        hold.judge(Some("b"), 32);
+        hold.judge(Some("b"), 32, nothing());
         assert!(!hold.is_holding());
-        hold.judge(Some("a"), 40);
+        hold.judge(Some("a"), 40, nothing());
         assert!(hold.is_holding());
+    }
+
+    #[test]
+    fn what_a_store_that_is_not_believed_may_still_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cluster");
+        let unit = |name: &str| UnitName::parse(name).unwrap();
+        let (ours, theirs) = (unit("ours.service"), unit("theirs.service"));
+        let mut hold = Hold::open(file);
+        hold.judge(Some("a"), 50, nothing());
+        hold.acted_on(60);
+        assert!(!hold.protects(&ours, 1));
+        // An older copy: what was asked for since it is in view counts.
+        hold.judge(Some("a"), 20, [ours.clone()].into_iter());
+        assert!(hold.protects(&ours, 20) && !hold.protects(&ours, 21));
+        assert!(!hold.protects(&theirs, 10) && !hold.is_foreign());
+        // It is read again, with a unit that was started on its word.
+        hold.judge(Some("a"), 25, [ours.clone(), theirs.clone()].into_iter());
+        assert!(!hold.protects(&ours, 21) && !hold.protects(&theirs, 10));
+        // Somebody else's: they may ask for whatever they like.
+        hold.judge(Some("b"), 500, [ours.clone()].into_iter());
+        assert!(hold.is_foreign() && hold.protects(&ours, 501));
+        assert!(!hold.protects(&theirs, 501));
+        hold.judge(Some("a"), 60, nothing());
+        assert!(!hold.protects(&ours, 1));
     }
 }

@@ -66,6 +66,7 @@ impl Identity {
                 public_ip: address,
                 // Not configured: the agent's loop says it.
                 trouble: record.trouble.clone(),
+                remark: record.remark.clone(),
                 ..config.record
             };
             let changed = fresh != *record;
@@ -116,6 +117,7 @@ mod tests {
         let first = MachineRecord {
             public_ip: "10.0.0.1".to_owned(),
             trouble: trouble.clone(),
+            remark: None,
             ..MachineRecord::default()
         };
         let (configured, config_rx) = watch::channel(config.clone());

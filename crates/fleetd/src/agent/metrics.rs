@@ -14,12 +14,20 @@ pub struct AgentMetrics {
     tasks: [AtomicU64; TaskKind::ALL.len()],
     states: AtomicU64,
     transactions: AtomicU64,
+    holding: AtomicU64,
+    damaged: AtomicU64,
 }
 
 impl AgentMetrics {
     /// The store said something about this machine's assignments.
     pub(crate) fn woken(&self) {
         self.wakes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the store is believed, and how many assignments cannot be read.
+    pub(crate) fn trusts(&self, holding: bool, damaged: usize) {
+        self.holding.store(u64::from(holding), Ordering::Relaxed);
+        self.damaged.store(damaged as u64, Ordering::Relaxed);
     }
 
     /// systemd said something about units of fleet's.
@@ -43,6 +51,18 @@ impl Source for AgentMetrics {
     #[expect(clippy::cast_precision_loss, reason = "counters are far below 2^52")]
     fn collect(&self, text: &mut Text) {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        text.value(
+            "fleet_agent_holding",
+            Kind::Gauge,
+            "1 while the store is not believed, so that no unit is stopped on its word.",
+            get(&self.holding),
+        );
+        text.value(
+            "fleet_agent_damaged_assignments",
+            Kind::Gauge,
+            "Assignments of this machine that cannot be read; their units are left as they are.",
+            get(&self.damaged),
+        );
         let mut counter = |name, help, value: &AtomicU64| {
             text.value(name, Kind::Counter, help, get(value));
         };

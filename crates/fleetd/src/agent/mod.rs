@@ -34,7 +34,7 @@ use crate::units::UnitManager;
 use identity::Identity;
 use leaving::Leaving;
 use presence::Presence;
-pub(crate) use presence::{KEEPALIVES_PER_TTL, Standing};
+pub(crate) use presence::{Fence, KEEPALIVES_PER_TTL, Standing};
 use worker::{Parts, Worker};
 
 /// What the agent is told; `ttl` and `record` may change while it runs.
@@ -71,6 +71,7 @@ impl AgentConfig {
                 format: FORMAT,
                 disable_engine: config.disable_engine,
                 trouble: None,
+                remark: None,
             },
         }
     }

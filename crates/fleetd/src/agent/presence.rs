@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_core::records::{MachineId, MachineRecord};
+use futures_util::StreamExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{AgentConfig, runfile};
 use crate::backoff::Backoff;
@@ -22,7 +23,7 @@ use crate::clock;
 use crate::reload;
 use crate::shutdown::{Shutdown, stopped};
 use crate::store::codec::Document;
-use crate::store::{Compare, Entry, Error, LeaseId, Op, Revision, Store, Txn, keys};
+use crate::store::{Compare, Entry, Error, Event, LeaseId, Op, Revision, Store, Txn, keys};
 use crate::units::UnitManager;
 
 /// Five keepalives may be lost before the lease is. And what is cut off at the same time must be
@@ -65,14 +66,34 @@ struct Foreign {
     since: Instant,
 }
 
+/// What keeps those out who are not present any more: what this machine's key must be like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Fence {
+    /// The key's mod-revision. It is renewed when a write may still be on its way, so that
+    /// nothing late puts an old state over a new one.
+    pub(crate) revision: Revision,
+    /// Its lease: in another store it may have the same revision by chance.
+    pub(crate) lease: LeaseId,
+}
+
+impl Fence {
+    /// The guards of what the machine writes.
+    pub(crate) fn compares(self, machine: &MachineId) -> Vec<Compare> {
+        let key = keys::machine(machine.as_str());
+        vec![
+            Compare::Lease(key.clone(), self.lease),
+            Compare::ModRevision(key, self.revision),
+        ]
+    }
+}
+
 /// What the agent knows of its own presence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Standing {
     /// Create-revision of the presence key. None while not registered.
     pub(crate) epoch: Option<Revision>,
-    /// Its mod-revision: the fence of all writes. It is renewed when a write may still be on its
-    /// way, so that nothing late puts an old state over a new one.
-    pub(crate) fence: Revision,
+    /// The fence of all writes.
+    pub(crate) fence: Fence,
     /// Until then (time since boot) the lease lives for certain.
     pub(crate) certain_until: Duration,
 }
@@ -115,6 +136,15 @@ pub(crate) struct Registered {
     ttl: Duration,
 }
 
+impl Registered {
+    fn fence(&self) -> Fence {
+        Fence {
+            revision: self.fence,
+            lease: self.lease,
+        }
+    }
+}
+
 /// What became of an attempt to register.
 enum Attempt {
     Registered(Registered),
@@ -151,7 +181,7 @@ impl Presence {
         };
         info!(reason = farewell, "the cluster is told");
         record.trouble = Some(farewell.to_owned());
-        let txn = self.put(&record, registered.epoch, registered.lease);
+        let txn = self.put(&record, registered, registered.lease);
         match tokio::time::timeout(STOP_TIMEOUT, self.store.commit(txn)).await {
             Ok(Ok(_)) => {}
             _ => warn!(
@@ -242,18 +272,18 @@ impl Presence {
             return Err(Error::Conflict);
         }
         MachineRecord::decode(&key, &entry.value)?;
-        let published = self.record.borrow().clone();
-        let mut txn = self.put(&published, epoch, lease);
-        txn.compares
-            .push(Compare::ModRevision(key, entry.mod_revision));
-        let fence = self.store.commit(txn).await?;
-        Ok(Registered {
+        let mut registered = Registered {
             lease,
             epoch,
-            fence,
-            published,
+            fence: entry.mod_revision,
+            published: self.record.borrow().clone(),
             ttl,
-        })
+        };
+        let mut txn = self.put(&registered.published, &registered, lease);
+        txn.compares
+            .push(Compare::ModRevision(key, registered.fence));
+        registered.fence = self.store.commit(txn).await?;
+        Ok(registered)
     }
 
     async fn register(&mut self, foreign: &mut Option<Foreign>) -> Result<Attempt, Error> {
@@ -269,6 +299,15 @@ impl Presence {
             let other = MachineRecord::decode(&key, &entry.value).ok();
             match &other {
                 Some(other) if self.is_own_past(other) => self.end(&entry).await?,
+                // Presence lives under a lease: nobody keeps this alive, and it would never go.
+                _ if entry.lease.is_none() => {
+                    error!(
+                        key,
+                        "a damaged document is in the place of this machine's record: it lives \
+                         under no lease. It is replaced"
+                    );
+                    self.end(&entry).await?;
+                }
                 other => return Ok(self.wait_or_give_up(foreign, &entry, other.as_ref())),
             }
         }
@@ -374,8 +413,19 @@ impl Presence {
     async fn keep(&mut self, mut registered: Registered) {
         let mut next = registered.ttl / KEEPALIVES_PER_TTL;
         let mut renew = false;
+        let key = keys::machine(self.machine.as_str());
+        let gone = until_gone(Arc::clone(&self.store), key, registered.epoch);
+        tokio::pin!(gone);
         loop {
             tokio::select! {
+                // While its lease lives, that is damage: the machine would be taken for lost.
+                () = &mut gone => {
+                    warn!(
+                        "this machine's record is gone from the store: its lease has ended, or \
+                         somebody else has removed or overwritten it. Registering anew"
+                    );
+                    return;
+                }
                 () = self.renew.notified() => renew = true,
                 () = tokio::time::sleep(next) => {}
                 () = reload::changed(&mut self.record) => {}
@@ -425,11 +475,11 @@ impl Presence {
         if record == registered.published && !renew {
             return Ok(());
         }
-        let txn = self.put(&record, registered.epoch, registered.lease);
+        let txn = self.put(&record, registered, registered.lease);
         registered.fence = self.store.commit(txn).await?;
         registered.published = record;
         self.registered = Some(registered.clone());
-        let fence = registered.fence;
+        let fence = registered.fence();
         self.standing.send_modify(|standing| standing.fence = fence);
         Ok(())
     }
@@ -442,7 +492,7 @@ impl Presence {
     ) -> Result<(), Error> {
         let sent = clock::boottime();
         let (lease, granted) = self.store.grant(wanted).await?;
-        let txn = self.put(&registered.published, registered.epoch, lease);
+        let txn = self.put(&registered.published, registered, lease);
         match self.store.commit(txn).await {
             Ok(fence) => registered.fence = fence,
             // Under which of the two leases the key lives is not known: it is made anew.
@@ -462,10 +512,14 @@ impl Presence {
         Ok(())
     }
 
-    fn put(&self, record: &MachineRecord, epoch: Revision, lease: LeaseId) -> Txn {
+    /// Writes the key of this registration, under a lease that may be another one than before.
+    fn put(&self, record: &MachineRecord, registered: &Registered, lease: LeaseId) -> Txn {
         let key = keys::machine(self.machine.as_str());
         Txn {
-            compares: vec![Compare::CreateRevision(key.clone(), epoch)],
+            compares: vec![
+                Compare::CreateRevision(key.clone(), registered.epoch),
+                Compare::Lease(key.clone(), registered.lease),
+            ],
             ops: vec![Op::Put {
                 key,
                 value: record.encode(),
@@ -480,7 +534,7 @@ impl Presence {
         self.manager.lease_until(certain_until);
         self.standing.send_replace(Standing {
             epoch: Some(registered.epoch),
-            fence: registered.fence,
+            fence: registered.fence(),
             certain_until,
         });
     }
@@ -498,6 +552,33 @@ impl Presence {
         if let Err(error) = runfile::write(&self.file, &lines) {
             warn!(%error, file = %self.file.display(), "the lease is not remembered: after a restart this machine will be absent for a moment");
         }
+    }
+}
+
+/// Returns when the presence key is no longer this registration's: it was removed, or somebody
+/// else has written it. A store that is away says nothing about it.
+async fn until_gone(store: Arc<dyn Store>, key: String, epoch: Revision) {
+    let is_own = |entry: &Entry| entry.create_revision == epoch && entry.lease.is_some();
+    let is_taken = |event: &Event| match event {
+        Event::Put(entry) => entry.key == key && !is_own(entry),
+        Event::Delete { key: gone, .. } => *gone == key,
+    };
+    let mut backoff = Backoff::new();
+    loop {
+        if let Ok(read) = store.read_keys(std::slice::from_ref(&key)).await {
+            if !read.entries.first().is_some_and(is_own) {
+                return;
+            }
+            if let Ok(mut watch) = store.watch(&key, read.revision).await {
+                backoff = Backoff::new();
+                while let Some(Ok(batch)) = watch.next().await {
+                    if batch.events.iter().any(is_taken) {
+                        return;
+                    }
+                }
+            }
+        }
+        backoff.pause().await;
     }
 }
 

@@ -13,6 +13,7 @@ use fleet_core::name::UnitName;
 use fleet_core::records::{MachineId, Reached, StateRecord};
 use tokio::time::Instant;
 
+use super::Fence;
 use crate::store::codec::Document;
 use crate::store::{Compare, Error, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Revision, Store, Txn, keys};
 
@@ -209,16 +210,13 @@ impl Publisher {
 
     /// Everything that is due, as far as it fits one transaction. It is no longer pending; give
     /// it back with [`Publisher::done`].
-    pub(crate) fn batch(&mut self, fence: Revision) -> Option<Batch> {
+    pub(crate) fn batch(&mut self, fence: Fence) -> Option<Batch> {
         let now = Instant::now();
         let mut batch = Batch {
             txn: Txn {
                 compares: match fleet_core::planted!("states are written without presence") {
                     true => Vec::new(),
-                    false => vec![Compare::ModRevision(
-                        keys::machine(self.machine.as_str()),
-                        fence,
-                    )],
+                    false => fence.compares(&self.machine),
                 },
                 ops: Vec::new(),
             },
@@ -232,7 +230,10 @@ impl Publisher {
             .map(|(unit, _)| unit.clone())
             .collect();
         for unit in due {
-            if batch.units.len() + 1 == MAX_TXN_OPS || bytes >= MAX_TXN_BYTES / 2 {
+            if batch.txn.compares.len() == MAX_TXN_OPS
+                || batch.units.len() == MAX_TXN_OPS
+                || bytes >= MAX_TXN_BYTES / 2
+            {
                 break;
             }
             let Some(Pending { state, order, .. }) = self.pending.remove(&unit) else {
@@ -335,15 +336,17 @@ mod tests {
     async fn what_changes_while_a_state_is_on_its_way_is_said_next() {
         let store = MemoryStore::new();
         let machine = MachineId::new("m1");
+        let (lease, _) = store.grant(Duration::from_secs(60)).await.unwrap();
         let presence = Txn {
             ops: vec![Op::Put {
                 key: keys::machine("m1"),
                 value: Vec::new(),
-                lease: None,
+                lease: Some(lease),
             }],
             ..Txn::default()
         };
-        let fence = store.commit(presence).await.unwrap();
+        let revision = store.commit(presence).await.unwrap();
+        let fence = Fence { revision, lease };
         let mut publisher = Publisher::new(Arc::clone(&store) as _, machine);
         let unit = UnitName::parse("a.service").unwrap();
         let key = keys::state("a.service", "m1");

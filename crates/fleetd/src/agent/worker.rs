@@ -17,9 +17,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::hold::Hold;
+use super::hold::{Hold, REMARK};
 use super::leaving::trouble_of;
-use super::presence::Standing;
+use super::presence::{Fence, Standing};
 use super::publisher::{Batch, Publisher};
 use super::{AgentConfig, AgentMetrics, Memory, Question};
 use crate::backoff::Backoff;
@@ -224,7 +224,10 @@ impl Worker {
         if self.manager.holds_nothing() {
             self.hold.nothing_to_lose();
         }
-        self.hold.judge(cluster.as_deref(), snapshot.revision);
+        let units_here = here.keys().cloned();
+        self.hold
+            .judge(cluster.as_deref(), snapshot.revision, units_here);
+        self.tell_hold();
 
         // A unit that is here but not in the snapshot keeps running: absence is no order.
         self.desired.clear();
@@ -244,7 +247,7 @@ impl Worker {
         Ok((revision, watch))
     }
 
-    async fn work(&mut self, fence: Revision, mut revision: Revision, mut watch: Watch) -> Left {
+    async fn work(&mut self, fence: Fence, mut revision: Revision, mut watch: Watch) -> Left {
         let mut word = tokio::time::interval(WORD_EVERY);
         word.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -314,32 +317,52 @@ impl Worker {
         let cluster = found(keys::CLUSTER)
             .and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok());
         let id = cluster.as_ref().map(|cluster| cluster.id.as_str());
-        let Some(said) = found(keys::ACCEPT_STORE) else {
-            return Word::None;
-        };
-        if !self.hold.is_meant(said.mod_revision) {
-            return Word::None;
-        }
+        let said = found(keys::ACCEPT_STORE).map(|said| said.mod_revision);
         let here = self.manager.observe_all();
-        let tasks = here.iter().filter_map(|(unit, observed)| {
-            let assignment = self.desired.get(unit);
-            let is_readable = !self.damaged.contains(unit);
-            is_readable.then(|| agent::believing(unit, assignment, observed))?
-        });
-        let tasks: Vec<Task> = tasks.collect();
-        if !tasks.is_empty() {
-            tasks.iter().for_each(say);
-            self.manager.apply(tasks);
-            return Word::Heard;
+        match said.filter(|said_at| self.hold.is_meant(*said_at)) {
+            Some(said_at) => {
+                let tasks = here.iter().filter_map(|(unit, observed)| {
+                    let assignment = self.desired.get(unit);
+                    let is_readable = !self.damaged.contains(unit);
+                    is_readable.then(|| agent::believing(unit, assignment, observed))?
+                });
+                let tasks: Vec<Task> = tasks.collect();
+                if !tasks.is_empty() {
+                    tasks.iter().for_each(say);
+                    self.manager.apply(tasks);
+                    return Word::Heard;
+                }
+                self.hold.accept(said_at, id);
+            }
+            // Its name was missing for a moment, and is put back.
+            None if self.hold.is_foreign() && id.is_some() && self.hold.is_known(id) => {
+                let here = here.keys().cloned();
+                self.hold.judge(id, read.revision, here);
+            }
+            None => return Word::None,
         }
-        self.hold.accept(said.mod_revision, id);
-        self.dirty.extend(self.desired.keys().cloned());
-        self.dirty.extend(here.into_keys());
+        if !self.hold.is_holding() {
+            self.tell_hold();
+            self.dirty.extend(self.desired.keys().cloned());
+            self.dirty.extend(here.into_keys());
+        }
         Word::None
     }
 
+    /// Tells the cluster, and whoever looks at the metrics, whether the store is believed.
+    fn tell_hold(&self) {
+        let holding = self.hold.is_holding();
+        self.metrics.trusts(holding, self.damaged.len());
+        self.record.send_if_modified(|record| {
+            let remark = holding.then(|| REMARK.to_owned());
+            let is_new = record.remark != remark;
+            record.remark = remark;
+            is_new
+        });
+    }
+
     /// Nothing can be said until there is another fence, by which everything older is kept out.
-    async fn wait_for_fence(&mut self, old: Revision) -> Left {
+    async fn wait_for_fence(&mut self, old: Fence) -> Left {
         self.renew.notify_one();
         loop {
             let standing = *self.standing.borrow_and_update();
@@ -381,7 +404,7 @@ impl Worker {
     }
 
     /// Plans what is dirty, hands out the tasks and sends what is due.
-    fn step(&mut self, fence: Revision) {
+    fn step(&mut self, fence: Fence) {
         let circumstances = Circumstances {
             systemd: self.manager.trouble().is_none(),
             may_start: self.standing.borrow().is_certain(),
@@ -423,6 +446,11 @@ impl Worker {
         }
         let observed = self.manager.observe(unit);
         let assignment = self.desired.get(unit);
+        let generation = assignment.map_or(0, |assignment| assignment.decision.generation);
+        let circumstances = Circumstances {
+            hold: self.hold.protects(unit, generation),
+            ..circumstances
+        };
         let plan = agent::plan_unit(unit, assignment, &observed, circumstances);
         if plan.remark.as_ref() != self.remarks.get(unit) {
             match plan.remark {
@@ -508,10 +536,17 @@ impl Worker {
                 self.orders.insert(unit.clone(), revision);
             }
             Some(Err(problem)) => {
-                error!(%unit, %problem, "the unit is left as it is until its assignment can be read");
+                error!(
+                    key,
+                    %problem,
+                    "the unit is left as it is until its assignment can be read: ask for the unit \
+                     anew (fleetctl start), or put the key right"
+                );
                 self.damaged.insert(unit.clone());
             }
         }
+        self.metrics
+            .trusts(self.hold.is_holding(), self.damaged.len());
         Some(unit)
     }
 

@@ -59,6 +59,7 @@ impl From<store::Error> for Failure {
                 503,
                 format!("{error}: look whether it has happened, then try again"),
             ),
+            store::Error::NoSpace(_) => Failure::new(507, error.to_string()),
             error => Failure::new(500, error.to_string()),
         }
     }

@@ -155,6 +155,14 @@ impl<'a> Reading<'a> {
                 if record.desired == DesiredState::Destroyed {
                     continue;
                 }
+                // One whose file cannot be read is on no page, so none is passed over for it.
+                let unit = match live_unit(name, entry, record) {
+                    Ok(unit) => unit,
+                    Err(error) => {
+                        self.warnings.push(error.to_string());
+                        continue;
+                    }
+                };
                 if skip > 0 {
                     skip -= 1;
                     continue;
@@ -166,10 +174,7 @@ impl<'a> Reading<'a> {
                         more: true,
                     });
                 }
-                match live_unit(name, entry, record) {
-                    Ok(unit) => units.push(unit),
-                    Err(error) => self.warnings.push(error.to_string()),
-                }
+                units.push(unit);
             }
             if !snapshot.more {
                 return Ok(UnitRange {

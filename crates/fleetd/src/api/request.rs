@@ -1,6 +1,5 @@
 //! From an HTTP request to an answer: ids, bodies, errors, headers.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -324,7 +323,8 @@ fn client_id(headers: &HeaderMap) -> Option<String> {
     is_id.then(|| id.to_owned())
 }
 
-/// Ids of requests: unique in this process, and most likely anywhere.
+/// Ids of requests: unique in this process, and by chance anywhere. A unit remembers those that
+/// were carried out, so that two of the same name would be one.
 pub(crate) struct RequestIds {
     prefix: String,
     next: AtomicU64,
@@ -332,9 +332,13 @@ pub(crate) struct RequestIds {
 
 impl RequestIds {
     pub(crate) fn new() -> RequestIds {
-        let mut prefix = String::new();
-        let start = crate::clock::boottime().as_nanos() as u64 ^ crate::clock::unix_ms() << 20;
-        let _ = write!(prefix, "{start:x}");
+        let random = crate::clock::uuid().unwrap_or_else(|_| {
+            let start = crate::clock::boottime().as_nanos() as u64 ^ crate::clock::unix_ms() << 20;
+            format!("{start:016x}")
+        });
+        let digits: Vec<char> = random.chars().filter(char::is_ascii_hexdigit).collect();
+        // 16 digits are 62 random bits.
+        let prefix = digits[digits.len().saturating_sub(16)..].iter().collect();
         RequestIds {
             prefix,
             next: AtomicU64::new(1),

@@ -16,6 +16,10 @@ use crate::store::{self, Compare, Entry, Op, Revision, Txn, keys};
 /// Others may change the same unit at the same time so often; then the client is told.
 const MAX_ATTEMPTS: usize = 8;
 
+/// So many requests before the last one are remembered with a unit. Whoever repeats a request does
+/// so within seconds; meanwhile others change the same unit a few times at most.
+const EARLIER_REQUESTS: usize = 8;
+
 /// Who writes, and in which request.
 #[derive(Clone, Debug)]
 pub(crate) struct Author {
@@ -97,9 +101,9 @@ impl Stored {
         }
     }
 
-    /// Nothing is stored.
+    /// Nothing is stored, or nothing is left but the memory of requests.
     pub(crate) fn is_absent(&self) -> bool {
-        self.entry.is_none()
+        self.entry.is_none() || self.record().is_some_and(|record| record.buried)
     }
 
     /// Its generation; 0 if nothing is stored.
@@ -108,12 +112,15 @@ impl Stored {
     }
 
     /// The request has been carried out before (a repeated one, or one of which the outcome
-    /// was not known).
+    /// was not known), though others may have changed the unit since.
     pub(crate) fn is_by(&self, author: &Author) -> bool {
         !fleet_core::planted!("a repeated request counts twice")
-            && self
-                .record()
-                .is_some_and(|record| record.request_id == author.request_id)
+            && self.record().is_some_and(|record| {
+                let earlier = record.earlier_requests.iter();
+                earlier
+                    .chain([&record.request_id])
+                    .any(|id| *id == author.request_id)
+            })
     }
 
     /// Nothing but the newest write has ever been here.
@@ -145,6 +152,8 @@ impl Stored {
             restarts: self.record().map_or(0, |record| record.restarts),
             prefer: None,
             request_id: author.request_id.clone(),
+            earlier_requests: self.record().map_or_else(Vec::new, requests_before),
+            buried: false,
             changed_by: author.changed_by.clone(),
             changed_ms: crate::clock::unix_ms(),
         }
@@ -176,6 +185,16 @@ impl Stored {
             _ => None,
         }
     }
+}
+
+/// What the next version remembers of those before it.
+fn requests_before(record: &UnitRecord) -> Vec<String> {
+    std::iter::once(&record.request_id)
+        .chain(&record.earlier_requests)
+        .filter(|id| !id.is_empty())
+        .take(EARLIER_REQUESTS)
+        .cloned()
+        .collect()
 }
 
 /// Refuses to activate a template: on no path may it be anything but inactive.

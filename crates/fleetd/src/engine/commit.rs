@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use fleet_core::plan::{Change, Subject, Write};
+use fleet_core::records::UnitRecord;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use super::graves::Burial;
 use crate::store::codec::Document;
-use crate::store::{Compare, Error, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Revision, Store, Txn, keys};
+use crate::store::{
+    Compare, Error, LeaseId, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Revision, Store, Txn, keys,
+};
 
 /// Transactions in flight at once: etcd's throughput grows little beyond.
 const MAX_IN_FLIGHT: usize = 16;
@@ -25,12 +29,13 @@ pub(crate) struct Committed {
 /// way any more, unless the error says that this is not known.
 pub(crate) async fn commit(
     store: &Arc<dyn Store>,
-    fence: &Compare,
+    fence: &[Compare],
     changes: &[Change],
+    burial: &mut Burial<'_>,
 ) -> Result<Committed, Error> {
     let mut done = Committed::default();
     for wave in waves(changes) {
-        let mut waiting = pack(fence, wave).into_iter();
+        let mut waiting = pack(fence, wave, burial).into_iter();
         let mut flying = FuturesUnordered::new();
         let mut failure = None;
         loop {
@@ -89,11 +94,11 @@ fn waves(changes: &[Change]) -> Vec<Vec<&Change>> {
 }
 
 /// Fills transactions up to the store's limits. A change is never divided.
-fn pack(fence: &Compare, changes: Vec<&Change>) -> Vec<Txn> {
+fn pack(fence: &[Compare], changes: Vec<&Change>, burial: &mut Burial<'_>) -> Vec<Txn> {
     let empty = || Txn {
         compares: match fleet_core::planted!("a stale leader commits") {
             true => Vec::new(),
-            false => vec![fence.clone()],
+            false => fence.to_vec(),
         },
         ops: Vec::new(),
     };
@@ -101,7 +106,7 @@ fn pack(fence: &Compare, changes: Vec<&Change>) -> Vec<Txn> {
     let mut txn = empty();
     let mut bytes = 0;
     for change in changes {
-        let (compares, ops) = writes(change);
+        let (compares, ops) = writes(change, burial);
         let more: usize = ops.iter().map(size).sum();
         let full = txn.ops.len() + ops.len() > MAX_TXN_OPS
             || txn.compares.len() + compares.len() > MAX_TXN_OPS
@@ -120,7 +125,7 @@ fn pack(fence: &Compare, changes: Vec<&Change>) -> Vec<Txn> {
     txns
 }
 
-fn writes(change: &Change) -> (Vec<Compare>, Vec<Op>) {
+fn writes(change: &Change, burial: &mut Burial<'_>) -> (Vec<Compare>, Vec<Op>) {
     let absent = change.while_absent.iter();
     let mut compares: Vec<Compare> = absent
         .map(|machine| Compare::Absent(keys::machine(machine.as_str())))
@@ -145,7 +150,7 @@ fn writes(change: &Change) -> (Vec<Compare>, Vec<Op>) {
                 // A declared exception to one writer: only the tombstone that was planned
                 // with, never a unit that was created anew meanwhile.
                 compares.push(Compare::ModRevision(key.clone(), *generation));
-                op(key, None)
+                bury(key, burial.tombstones().get(unit), burial.next_lease())
             }
         })
         .collect();
@@ -158,6 +163,22 @@ fn writes(change: &Change) -> (Vec<Compare>, Vec<Op>) {
         _ => None,
     }));
     (compares, ops)
+}
+
+/// The tombstone rests for a while, if it can.
+fn bury(key: String, tombstone: Option<&UnitRecord>, lease: Option<LeaseId>) -> Op {
+    let (Some(tombstone), Some(lease)) = (tombstone, lease) else {
+        return Op::Delete { key };
+    };
+    let buried = UnitRecord {
+        buried: true,
+        ..tombstone.clone()
+    };
+    Op::Put {
+        key,
+        value: buried.encode(),
+        lease: Some(lease),
+    }
 }
 
 fn op(key: String, value: Option<Vec<u8>>) -> Op {
@@ -187,7 +208,8 @@ mod tests {
     use fleet_core::name::UnitName;
 
     use super::*;
-    use crate::store::{LeaseId, Range, Snapshot, Watch};
+    use crate::engine::intake::Tombstones;
+    use crate::store::{Range, Snapshot, Watch};
 
     /// Refuses the first transaction at once, and leaves each later one unanswered after a while.
     #[derive(Default)]
@@ -250,8 +272,14 @@ mod tests {
                 }
             })
             .collect();
-        let fence = Compare::CreateRevision(keys::LEADER.to_owned(), 1);
-        let outcome = commit(&store, &fence, &changes).await;
+        let fence = [Compare::CreateRevision(keys::LEADER.to_owned(), 1)];
+        let outcome = commit(
+            &store,
+            &fence,
+            &changes,
+            &mut Burial::new(&Tombstones::new(), Vec::new()),
+        )
+        .await;
         assert!(
             matches!(outcome, Err(Error::OutcomeUnknown(_))),
             "{outcome:?}"

@@ -1,10 +1,12 @@
 //! From the store's entries to the facts that fleet-core plans with.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use fleet_core::cluster::{Assigned, Fact, Place, Reported, Wish};
 use fleet_core::name::UnitName;
 use fleet_core::records::{
-    AssignmentRecord, MachineId, MachineRecord, MachineWish, MemberRecord, PlacementRecord,
-    StateRecord, UnitRecord,
+    AssignmentRecord, DesiredState, MachineId, MachineRecord, MachineWish, MemberRecord,
+    PlacementRecord, StateRecord, UnitRecord,
 };
 use tracing::error;
 
@@ -17,17 +19,50 @@ use crate::store::{Entry, Error, Event};
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
     interner: Interner,
+    tombstones: Tombstones,
+    /// Units whose tombstone goes by itself.
+    buried: BTreeSet<UnitName>,
+    /// Keys whose documents cannot be read.
+    damaged: BTreeSet<String>,
 }
 
+/// Units that are destroyed and not buried yet, as their users have left them.
+pub(crate) type Tombstones = BTreeMap<UnitName, UnitRecord>;
+
 impl Intake {
+    /// Units that are destroyed and not buried yet.
+    pub(crate) fn tombstones(&self) -> &Tombstones {
+        &self.tombstones
+    }
+
+    /// How many documents cannot be read.
+    pub(crate) fn n_damaged(&self) -> usize {
+        self.damaged.len()
+    }
+
     /// The fact that an entry states; None for keys that planning does not look at.
     pub(crate) fn entry(&mut self, entry: &Entry) -> Option<Fact> {
         let place = place(&entry.key)?;
-        let fact = self.decode(place.clone(), entry);
-        Some(fact.unwrap_or_else(|problem| {
-            error!(key = entry.key, %problem, "a damaged document: what it is about stays as it is");
-            Fact::Damaged(place)
-        }))
+        match self.decode(place.clone(), entry) {
+            Ok(fact) => {
+                self.damaged.remove(&entry.key);
+                Some(fact)
+            }
+            Err(problem) => {
+                self.note_damage(&place, entry, &problem);
+                Some(Fact::Damaged(place))
+            }
+        }
+    }
+
+    fn note_damage(&mut self, place: &Place, entry: &Entry, problem: &Error) {
+        error!(
+            key = entry.key,
+            %problem,
+            cure = cure(place),
+            "a damaged document: what it is about stays as it is"
+        );
+        self.damaged.insert(entry.key.clone());
     }
 
     /// The fact that an event states. What only the leader writes is not taken from its watch:
@@ -35,10 +70,33 @@ impl Intake {
     pub(crate) fn event(&mut self, event: &Event) -> Option<Fact> {
         let (Event::Put(Entry { key, .. }) | Event::Delete { key, .. }) = event;
         match place(key)? {
-            Place::Placement(_) | Place::Assignment(..) | Place::Member(_) => None,
+            place @ (Place::Placement(_) | Place::Assignment(..) | Place::Member(_))
+                if !self.damaged.contains(key) =>
+            {
+                // What somebody else has written over it is named; the next decision puts it right.
+                if let Event::Put(entry) = event
+                    && let Err(problem) = self.decode(place.clone(), entry)
+                {
+                    self.note_damage(&place, entry, &problem);
+                }
+                None
+            }
             place => match event {
                 Event::Put(entry) => self.entry(entry),
-                Event::Delete { .. } => Some(gone(place)),
+                Event::Delete { .. } => {
+                    self.damaged.remove(key);
+                    if let Place::Unit(unit) = &place {
+                        let was_destroyed = self.tombstones.remove(unit).is_some();
+                        if !was_destroyed && !self.buried.remove(unit) {
+                            error!(
+                                key,
+                                cure = cure(&place),
+                                "a wish vanished that nobody has destroyed: what runs of it is left alone"
+                            );
+                        }
+                    }
+                    Some(gone(place))
+                }
             },
         }
     }
@@ -48,6 +106,14 @@ impl Intake {
         Ok(match place {
             Place::Unit(unit) => {
                 let record = UnitRecord::decode(key, value)?;
+                self.buried.remove(&unit);
+                if record.buried || record.desired != DesiredState::Destroyed {
+                    self.tombstones.remove(&unit);
+                }
+                if record.buried {
+                    self.buried.insert(unit.clone());
+                    return Ok(Fact::Unit(unit, None));
+                }
                 let mut wish = Wish::read(&unit, &record, entry.mod_revision).map_err(|why| {
                     Error::Damaged {
                         key: key.clone(),
@@ -55,6 +121,9 @@ impl Intake {
                     }
                 })?;
                 self.interner.share(&mut wish);
+                if record.desired == DesiredState::Destroyed {
+                    self.tombstones.insert(unit.clone(), record);
+                }
                 Fact::Unit(unit, Some(wish))
             }
             Place::Presence(id) => Fact::Presence(id, Some(MachineRecord::decode(key, value)?)),
@@ -72,6 +141,27 @@ impl Intake {
                 Fact::State(unit, id, Some(Reported::from(&record)))
             }
         })
+    }
+}
+
+/// What can be done about a document that cannot be read, or vanished.
+fn cure(place: &Place) -> &'static str {
+    match place {
+        Place::Unit(_) => {
+            "hand the unit in again (fleetctl start --replace FILE), or fleetctl destroy it; what \
+             runs is taken over as it is"
+        }
+        Place::Placement(_) | Place::Assignment(..) => {
+            "put an older version of the key back, or remove the key (etcdctl del): the leader \
+             writes it anew"
+        }
+        Place::State(..) => "remove the key (etcdctl del): its machine reports anew",
+        Place::Presence(_) => "its machine replaces it by itself",
+        Place::Member(_) => "remove the key (etcdctl del): it is written anew",
+        Place::MachineWish(_) => {
+            "remove the key (etcdctl del), then say anew what was asked of the machine \
+             (fleetctl cordon, drain; its metadata)"
+        }
     }
 }
 

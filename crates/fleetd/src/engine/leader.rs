@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_core::cluster::{Cluster, Settings};
-use fleet_core::plan::Now;
+use fleet_core::plan::{Change, Now, Write};
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use super::commit::commit;
 use super::compact::Compactor;
+use super::graves::{Burial, Graves};
 use super::intake::Intake;
 use super::leadership::{Leadership, raise};
 use super::log;
@@ -73,6 +74,9 @@ struct Leader<'a> {
     cluster: Cluster,
     intake: Intake,
     compactor: Compactor,
+    graves: Graves,
+    /// Whose cluster it is; None while the document that says so cannot be read.
+    name: Option<ClusterRecord>,
     started: Instant,
 }
 
@@ -86,7 +90,7 @@ impl<'a> Leader<'a> {
     ) -> Result<(Leader<'a>, Watch), Error> {
         let mut config = config.clone();
         let now = config.borrow_and_update().clone();
-        name_cluster(store, leadership, now.version).await?;
+        let name = name_cluster(store, leadership, now.version).await?;
         let snapshot = store.read(Range::default()).await?;
         let mut cluster = Cluster::new(settings(&now));
         let mut intake = Intake::default();
@@ -111,6 +115,8 @@ impl<'a> Leader<'a> {
             cluster,
             intake,
             compactor: Compactor::default(),
+            graves: Graves::default(),
+            name,
             started: Instant::now(),
         };
         Ok((leader, watch))
@@ -135,7 +141,16 @@ impl<'a> Leader<'a> {
                     };
                     for batch in batches {
                         match batch {
-                            Ok(batch) => self.take_in(&batch),
+                            Ok(batch) => {
+                                let ours = self.leadership;
+                                if batch.events.iter().any(|event| ours.is_ended_by(event)) {
+                                    return Error::Conflict;
+                                }
+                                self.take_in(&batch);
+                                if let Err(problem) = self.keep_name(&batch).await {
+                                    return problem;
+                                }
+                            }
                             Err(problem) => return problem,
                         }
                     }
@@ -173,6 +188,50 @@ impl<'a> Leader<'a> {
         }
     }
 
+    /// Puts the cluster's name back when it is removed or damaged: machines know their store by
+    /// it, and would not believe this one any more.
+    async fn keep_name(&self, batch: &WatchBatch) -> Result<(), Error> {
+        let Some(name) = &self.name else {
+            return Ok(());
+        };
+        let mut lost = None;
+        for event in &batch.events {
+            match event {
+                Event::Put(entry) if entry.key == keys::CLUSTER => {
+                    let found = ClusterRecord::decode(&entry.key, &entry.value);
+                    let compare = Compare::ModRevision(entry.key.clone(), entry.mod_revision);
+                    lost = match found {
+                        Ok(found) if found.id == name.id => None,
+                        Ok(_) => Some(("it has another id".to_owned(), compare)),
+                        Err(damage) => Some((damage.to_string(), compare)),
+                    };
+                }
+                Event::Delete { key, .. } if key == keys::CLUSTER => {
+                    lost = Some(("it vanished".to_owned(), Compare::Absent(key.clone())));
+                }
+                _ => {}
+            }
+        }
+        let Some((problem, compare)) = lost else {
+            return Ok(());
+        };
+        error!(
+            key = keys::CLUSTER,
+            problem, "the document that names this cluster was damaged by somebody: it is put back"
+        );
+        let mut compares = self.leadership.compares();
+        compares.push(compare);
+        let txn = Txn {
+            compares,
+            ops: vec![Op::Put {
+                key: keys::CLUSTER.to_owned(),
+                value: name.encode(),
+                lease: None,
+            }],
+        };
+        self.store.commit(txn).await.map(|_| ())
+    }
+
     /// Plans and writes; returns when to plan again though nothing happens.
     async fn plan(&mut self) -> Result<Option<Instant>, Error> {
         let now = Now {
@@ -181,13 +240,17 @@ impl<'a> Leader<'a> {
         };
         let began = Instant::now();
         let plan = self.cluster.plan(now);
+        self.metrics.damaged(self.intake.n_damaged());
         #[cfg(fleet_sim)]
         crate::sim::planned(&self.cluster);
         if !plan.changes.is_empty() {
             plan.changes.iter().for_each(log::decided);
             self.metrics.changes(&plan.changes);
-            let fence = self.leadership.compare();
-            let done = commit(self.store, &fence, &plan.changes).await;
+            let fence = self.leadership.compares();
+            let n_burials = plan.changes.iter().map(n_burials).sum();
+            let leases = self.graves.dig(self.store, n_burials).await?;
+            let mut burial = Burial::new(self.intake.tombstones(), leases);
+            let done = commit(self.store, &fence, &plan.changes, &mut burial).await;
             #[cfg(fleet_sim)]
             let done = match done {
                 Err(Error::OutcomeUnknown(_))
@@ -206,6 +269,13 @@ impl<'a> Leader<'a> {
             .revisit
             .map(|at| self.started + Duration::from_millis(at)))
     }
+}
+
+fn n_burials(change: &Change) -> usize {
+    let writes = change.writes.iter();
+    writes
+        .filter(|write| matches!(write, Write::DeleteUnit(..)))
+        .count()
 }
 
 fn settings(config: &EngineConfig) -> Settings {
@@ -232,16 +302,31 @@ async fn name_cluster(
     store: &Arc<dyn Store>,
     leadership: &Leadership,
     version: u32,
-) -> Result<(), Error> {
+) -> Result<Option<ClusterRecord>, Error> {
     let key = keys::CLUSTER.to_owned();
     let read = store.read_keys(std::slice::from_ref(&key)).await?;
     if let Some(entry) = read.entries.first() {
-        // A damaged one freezes itself alone.
-        let known = ClusterRecord::decode(&entry.key, &entry.value).map_or(version, |c| c.engine);
+        let mut found = match ClusterRecord::decode(&entry.key, &entry.value) {
+            Ok(found) => found,
+            // It freezes itself alone.
+            Err(problem) => {
+                error!(
+                    key,
+                    %problem,
+                    "the document that names this cluster cannot be read: machines whose fleetd \
+                     reads it anew hold their units until it is put right"
+                );
+                return Ok(None);
+            }
+        };
+        let known = found.engine;
         if known < version {
+            found.engine = version;
             let (compare, op) = raise(entry, version)?;
+            let mut compares = leadership.compares();
+            compares.push(compare);
             let txn = Txn {
-                compares: vec![leadership.compare(), compare],
+                compares,
                 ops: vec![op],
             };
             store.commit(txn).await?;
@@ -251,7 +336,7 @@ async fn name_cluster(
                 "Updated cluster engine version from {known} to {version}"
             );
         }
-        return Ok(());
+        return Ok(Some(found));
     }
     let id = clock::uuid()
         .map_err(|err| Error::Unavailable(format!("no random id for the cluster: {err}")))?;
@@ -260,8 +345,10 @@ async fn name_cluster(
         format: FORMAT,
         engine: version,
     };
+    let mut compares = leadership.compares();
+    compares.push(Compare::Absent(key.clone()));
     let txn = Txn {
-        compares: vec![leadership.compare(), Compare::Absent(key.clone())],
+        compares,
         ops: vec![Op::Put {
             key,
             value: record.encode(),
@@ -270,7 +357,7 @@ async fn name_cluster(
     };
     let revision: Revision = store.commit(txn).await?;
     info!(cluster = record.id, revision, "a new cluster");
-    Ok(())
+    Ok(Some(record))
 }
 
 /// Waits for a point in time; for ever if there is none.

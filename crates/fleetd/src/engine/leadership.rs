@@ -8,7 +8,7 @@ use fleet_core::records::MachineId;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{EngineStatus, Role};
 use crate::backoff::Backoff;
@@ -68,6 +68,18 @@ impl Campaign<'_> {
                     outcome => return outcome,
                 }
             };
+            if entry.lease.is_none() {
+                // Nobody leads by it, and it would never go.
+                error!(
+                    key = entry.key,
+                    "a damaged document is in the place of the leader's: it lives under no lease. \
+                     It is removed"
+                );
+                match remove(self.store, entry).await {
+                    Ok(()) | Err(Error::Conflict) => continue,
+                    Err(error) => return Err(error),
+                }
+            }
             let leader = LeaderRecord::decode(&entry.key, &entry.value).ok();
             match &leader {
                 Some(leader) if leader.machine == *self.machine => {
@@ -217,9 +229,13 @@ impl Leadership {
         self.fence
     }
 
-    /// The guard that every transaction of the leader carries.
-    pub(crate) fn compare(&self) -> Compare {
-        Compare::CreateRevision(keys::LEADER.to_owned(), self.fence)
+    /// The guards that every transaction of the leader carries. In another store the key may
+    /// have come to be at the same revision, but not under the same lease.
+    pub(crate) fn compares(&self) -> Vec<Compare> {
+        vec![
+            Compare::CreateRevision(keys::LEADER.to_owned(), self.fence),
+            Compare::Lease(keys::LEADER.to_owned(), self.lease),
+        ]
     }
 
     /// Returns when leadership is lost or no longer certain.
@@ -228,13 +244,25 @@ impl Leadership {
         let _ = lost.wait_for(|lost| *lost).await;
     }
 
+    /// Whether an event says that the leader key is not ours any more.
+    pub(crate) fn is_ended_by(&self, event: &Event) -> bool {
+        match event {
+            Event::Put(entry) => entry.key == keys::LEADER && !self.is_ours(entry),
+            Event::Delete { key, revision } => key == keys::LEADER && *revision > self.fence,
+        }
+    }
+
+    fn is_ours(&self, entry: &Entry) -> bool {
+        entry.create_revision == self.fence && entry.lease == Some(self.lease)
+    }
+
     /// Whether the leader key is still ours. An unreachable store does not say no.
     pub(crate) async fn still_holds(&self) -> bool {
         match self.store.read_keys(&[keys::LEADER.to_owned()]).await {
             Ok(read) => read
                 .entries
                 .first()
-                .is_some_and(|e| e.create_revision == self.fence),
+                .is_some_and(|entry| self.is_ours(entry)),
             Err(_) => true,
         }
     }

@@ -27,6 +27,7 @@ pub struct EngineMetrics {
     unplaceable: AtomicU64,
     wakes: AtomicU64,
     transactions: AtomicU64,
+    damaged: AtomicU64,
 }
 
 /// The original's words for giving a unit to a machine and taking it away.
@@ -36,6 +37,11 @@ impl EngineMetrics {
     pub(crate) fn leading(&self, leads: bool) {
         let since = if leads { clock::unix_ms() } else { 0 };
         self.leading_since.store(since, Ordering::Relaxed);
+    }
+
+    /// So many documents cannot be read.
+    pub(crate) fn damaged(&self, n: usize) {
+        self.damaged.store(n as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn woken(&self) {
@@ -117,6 +123,12 @@ impl Source for EngineMetrics {
     )]
     fn collect(&self, text: &mut Text) {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        text.value(
+            "fleet_engine_damaged_documents",
+            Kind::Gauge,
+            "Stored documents that the leader cannot read; its journal names them.",
+            get(&self.damaged),
+        );
         text.value(
             "fleet_engine_leader_start_time",
             Kind::Gauge,

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 mod commit;
 mod compact;
+mod graves;
 mod intake;
 mod intern;
 mod leader;
@@ -229,6 +230,11 @@ impl Engine {
             }
             warn!("Engine leadership lost");
             leadership.resign().await;
+            // Others may lead at once; whoever takes leadership from each other does so in peace.
+            tokio::select! {
+                () = backoff.pause() => {}
+                () = stopped(&mut shutdown) => return,
+            }
         }
     }
 

@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{ENGINE_VERSION, Engine, EngineConfig, EngineMetrics, EngineStatus, Role};
-use crate::agent::Standing;
+use crate::agent::{Fence, Standing};
 use crate::config::Config;
-use crate::store::codec::{ClusterRecord, Document, LeaderRecord};
+use crate::store::codec::{ClusterRecord, Document, FORMAT, LeaderRecord};
 use crate::store::memory::MemoryStore;
 use crate::store::{LeaseId, Op, Range, Store, Txn, keys};
 
@@ -94,10 +94,27 @@ async fn wish(store: &MemoryStore, unit: &str) -> u64 {
         restarts: 0,
         prefer: None,
         request_id: String::new(),
+        earlier_requests: Vec::new(),
+        buried: false,
         changed_by: String::new(),
         changed_ms: 0,
     };
     put(store, keys::unit(unit), record.encode(), None).await
+}
+
+fn tombstone() -> UnitRecord {
+    UnitRecord {
+        text: "".into(),
+        hash: UnitFile::parse("").unwrap().hash(),
+        desired: DesiredState::Destroyed,
+        restarts: 0,
+        prefer: None,
+        request_id: "r2".to_owned(),
+        earlier_requests: vec!["r1".to_owned()],
+        buried: false,
+        changed_by: String::new(),
+        changed_ms: 0,
+    }
 }
 
 async fn get(store: &MemoryStore, key: &str) -> Option<crate::store::Entry> {
@@ -252,6 +269,48 @@ async fn a_damaged_wish_freezes_itself_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_destroyed_unit_is_buried_with_its_requests_and_its_tombstone_goes_by_itself() {
+    let store = MemoryStore::new();
+    present(&store, "m1").await;
+    let _engine = start(&store, "m1");
+    led_by(&store, "m1").await;
+    let key = keys::unit("a.service");
+    put(&store, key.clone(), tombstone().encode(), None).await;
+    let entry = until("it is buried", || async {
+        let entry = get(&store, &key).await?;
+        entry.lease.is_some().then_some(entry)
+    })
+    .await;
+    let buried = UnitRecord::decode(&entry.key, &entry.value).unwrap();
+    assert_eq!(
+        buried,
+        UnitRecord {
+            buried: true,
+            ..tombstone()
+        }
+    );
+    // Another leader leaves it in peace.
+    let lease = get(&store, keys::LEADER).await.unwrap().lease.unwrap();
+    store.revoke(lease).await.unwrap();
+    led_by(&store, "m1").await;
+    tokio::time::sleep(Duration::from_secs(119)).await;
+    assert_eq!(get(&store, &key).await.as_ref(), Some(&entry));
+    // A unit of the same name lasts.
+    let key_of_other = keys::unit("b.service");
+    put(&store, key_of_other.clone(), tombstone().encode(), None).await;
+    until("it is buried", || async {
+        get(&store, &key_of_other).await?.lease
+    })
+    .await;
+    wish(&store, "b.service").await;
+    placed(&store, "b.service").await;
+    tokio::time::sleep(Duration::from_secs(131)).await;
+    assert_eq!(get(&store, &key).await, None);
+    assert!(get(&store, &key_of_other).await.is_some());
+    assert!(get(&store, &keys::placement("b.service")).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn units_of_a_lost_machine_move_and_no_others() {
     let store = MemoryStore::new();
     let mut leases = std::collections::BTreeMap::new();
@@ -336,10 +395,10 @@ async fn a_newer_engine_takes_over_and_an_older_one_leads_no_more() {
 async fn a_newer_engine_takes_over_though_the_clusters_record_is_damaged() {
     let store = MemoryStore::new();
     present(&store, "m1").await;
+    // As an engine comes upon it: one that leads already puts it right.
+    put(&store, keys::CLUSTER.to_owned(), b"damage".to_vec(), None).await;
     let mut old = start_version(&store, "m1", 1);
     led_by(&store, "m1").await;
-    cluster_engine(&store, 1).await;
-    put(&store, keys::CLUSTER.to_owned(), b"damage".to_vec(), None).await;
     let _new = start_version(&store, "m2", 2);
     led_by(&store, "m2").await;
     old.becomes(Role::Following).await;
@@ -424,7 +483,7 @@ async fn an_engine_whose_machine_is_not_registered_leaves_leadership_alone() {
     // Registered it is m1, and what led before is no more.
     standing.send_replace(Standing {
         epoch: Some(1),
-        fence: 1,
+        fence: Fence::default(),
         certain_until: Duration::ZERO,
     });
     until("it takes over", || async {
@@ -432,4 +491,114 @@ async fn an_engine_whose_machine_is_not_registered_leaves_leadership_alone() {
         (leader.create_revision > fence).then_some(())
     })
     .await;
+}
+
+async fn remove(store: &MemoryStore, key: &str) {
+    let ops = vec![Op::Delete {
+        key: key.to_owned(),
+    }];
+    store
+        .commit(Txn {
+            ops,
+            ..Txn::default()
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_key_that_vanishes_or_is_overwritten_ends_one_leader_and_makes_another() {
+    let store = MemoryStore::new();
+    present(&store, "m1").await;
+    let mut engine = start(&store, "m1");
+    let fence = led_by(&store, "m1").await;
+    engine.becomes(Role::Leading { fence }).await;
+    remove(&store, keys::LEADER).await;
+    let fence = led_by(&store, "m1").await;
+    engine.becomes(Role::Leading { fence }).await;
+    // Without a lease it would stand there for ever.
+    put(&store, keys::LEADER.to_owned(), b"nonsense".to_vec(), None).await;
+    let leads_anew = until("there is a leader again", || async {
+        let entry = get(&store, keys::LEADER).await?;
+        entry.lease.map(|_| entry.create_revision)
+    })
+    .await;
+    assert!(leads_anew > fence);
+    wish(&store, "a.service").await;
+    placed(&store, "a.service").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clusters_name_is_put_back_when_it_vanishes_or_cannot_be_read() {
+    let store = MemoryStore::new();
+    present(&store, "m1").await;
+    let _engine = start(&store, "m1");
+    led_by(&store, "m1").await;
+    wish(&store, "a.service").await;
+    placed(&store, "a.service").await;
+    let name = get(&store, keys::CLUSTER).await.unwrap().value;
+    let is_back = async || {
+        until("the name is back", || async {
+            let entry = get(&store, keys::CLUSTER).await?;
+            (entry.value == name).then_some(())
+        })
+        .await;
+    };
+    remove(&store, keys::CLUSTER).await;
+    is_back().await;
+    put(
+        &store,
+        keys::CLUSTER.to_owned(),
+        b"{nonsense".to_vec(),
+        None,
+    )
+    .await;
+    is_back().await;
+    let other = ClusterRecord {
+        id: "another".to_owned(),
+        format: FORMAT,
+        engine: 1,
+    };
+    put(&store, keys::CLUSTER.to_owned(), other.encode(), None).await;
+    is_back().await;
+}
+
+/// What only the leader writes it knows by heart; what others have written over it is named and
+/// does no harm, and what it came upon is looked at again when it can be read.
+#[tokio::test(start_paused = true)]
+async fn a_placement_that_somebody_has_overwritten_is_written_anew() {
+    let store = MemoryStore::new();
+    present(&store, "m1").await;
+    let engine = start(&store, "m1");
+    wish(&store, "a.service").await;
+    placed(&store, "a.service").await;
+    let key = keys::placement("a.service");
+    let right = get(&store, &key).await.unwrap().value;
+    put(&store, key.clone(), b"{nonsense".to_vec(), None).await;
+    let generation = wish(&store, "a.service").await;
+    let is_placed = async |generation: u64| {
+        until("it is placed anew", || async {
+            let entry = get(&store, &keys::placement("a.service")).await?;
+            let record = PlacementRecord::decode(&entry.key, &entry.value).ok()?;
+            (record.decision.generation == generation).then_some(())
+        })
+        .await;
+    };
+    is_placed(generation).await;
+    // A leader that comes upon it keeps its hands off, until it is put right.
+    put(&store, key.clone(), b"{nonsense".to_vec(), None).await;
+    let fence = led_by(&store, "m1").await;
+    let lease = get(&store, keys::LEADER).await.unwrap().lease.unwrap();
+    store.revoke(lease).await.unwrap();
+    until("it leads anew", || async {
+        (led_by(&store, "m1").await > fence).then_some(())
+    })
+    .await;
+    let generation = wish(&store, "a.service").await;
+    wish(&store, "b.service").await;
+    placed(&store, "b.service").await;
+    assert_eq!(get(&store, &key).await.unwrap().value, b"{nonsense");
+    put(&store, key, right, None).await;
+    is_placed(generation).await;
+    drop(engine);
 }

@@ -154,6 +154,14 @@ async fn each_compare_holds_when_it_is_true_and_only_then(store: Arc<dyn Store>)
     let created = store.commit(txn([op("a", "1")])).await.unwrap();
     let changed = store.commit(txn([op("a", "2")])).await.unwrap();
     let key = || "a".to_owned();
+    let (lease, _) = store.grant(Duration::from_secs(60)).await.unwrap();
+    let (other, _) = store.grant(Duration::from_secs(60)).await.unwrap();
+    let leased = Op::Put {
+        key: "l".to_owned(),
+        value: vec![],
+        lease: Some(lease),
+    };
+    store.commit(txn([leased])).await.unwrap();
     for (compare, holds) in [
         (Compare::Absent("b".to_owned()), true),
         (Compare::Absent(key()), false),
@@ -163,6 +171,10 @@ async fn each_compare_holds_when_it_is_true_and_only_then(store: Arc<dyn Store>)
         (Compare::CreateRevision(key(), created), true),
         (Compare::CreateRevision(key(), changed), false),
         (Compare::CreateRevision("b".to_owned(), created), false),
+        (Compare::Lease("l".to_owned(), lease), true),
+        (Compare::Lease("l".to_owned(), other), false),
+        (Compare::Lease(key(), lease), false),
+        (Compare::Lease("b".to_owned(), lease), false),
     ] {
         let guarded = Txn {
             compares: vec![compare.clone()],

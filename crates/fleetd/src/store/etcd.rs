@@ -301,6 +301,9 @@ impl Store for EtcdStore {
             Compare::CreateRevision(key, is) => {
                 etcd_client::Compare::create_revision(self.full(key), CompareOp::Equal, number(*is))
             }
+            Compare::Lease(key, is) => {
+                etcd_client::Compare::lease(self.full(key), CompareOp::Equal, is.0)
+            }
         });
         let compares: Vec<_> = compares.collect();
         let ops = txn.ops.into_iter().map(|op| match op {

@@ -26,8 +26,13 @@ pub struct MemoryStore {
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Arc<MemoryStore> {
+        MemoryStore::with_leases_from(LeaseId(1))
+    }
+
+    /// An empty store whose leases have other ids than those of another one.
+    pub fn with_leases_from(first: LeaseId) -> Arc<MemoryStore> {
         Arc::new(MemoryStore {
-            shared: Shared::new(Model::new()),
+            shared: Shared::new(Model::new(first)),
         })
     }
 

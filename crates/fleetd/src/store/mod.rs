@@ -34,7 +34,7 @@ pub use codec::{AskedRecord, ClusterRecord, Document, LeaderRecord};
 pub type Revision = u64;
 
 /// A time-bound claim; keys put under it go when it ends.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct LeaseId(pub i64);
 
 /// One key and what is known of it.
@@ -85,6 +85,9 @@ pub enum Compare {
     ModRevision(String, Revision),
     /// The key came to be at this revision: the fence of leaders and machines.
     CreateRevision(String, Revision),
+    /// The key lives under this lease. Revisions are small numbers, which another store may have
+    /// by chance; its leases have other ids.
+    Lease(String, LeaseId),
 }
 
 /// A write of a transaction.

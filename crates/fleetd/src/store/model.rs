@@ -87,8 +87,9 @@ impl Staged {
 
 impl Model {
     /// An empty store. As in etcd the first revision is 1, so that 0 is never a key's revision.
-    pub(crate) fn new() -> Model {
-        Model::restore(1, BTreeMap::new(), [], 1, None)
+    /// `first_lease` begins the ids of its leases: two stores shall not have the same ones.
+    pub(crate) fn new(first_lease: LeaseId) -> Model {
+        Model::restore(1, BTreeMap::new(), [], first_lease.0, None)
     }
 
     /// A store as it was saved; `now` starts the leases anew with their full time.
@@ -240,6 +241,9 @@ impl Model {
             Compare::CreateRevision(key, is) => self
                 .staged_value(staged, key)
                 .is_some_and(|stored| stored.create_revision == *is),
+            Compare::Lease(key, is) => self
+                .staged_value(staged, key)
+                .is_some_and(|stored| stored.lease == Some(*is)),
         };
         if !txn.compares.iter().all(holds) {
             return Err(Error::Conflict);

@@ -9,6 +9,7 @@ mod cluster;
 #[path = "../common/original.rs"]
 mod original;
 
+mod absence;
 mod alone;
 mod api;
 mod bad_input;
@@ -22,6 +23,7 @@ mod exclusive;
 mod failures;
 mod farewell;
 mod install;
+mod kept;
 mod machine;
 mod metadata;
 mod migration;

@@ -130,7 +130,7 @@ impl Audit {
             let by = writer.machine.get(..8).unwrap_or_default();
             let fence = match parsed {
                 Key::Placement(_) | Key::Assignment(..) | Key::Member(_) => writer.leads,
-                Key::Unit(_) if value.is_none() => writer.leads,
+                Key::Unit(_) if value.is_none_or(|value| is_buried(key, value)) => writer.leads,
                 // With its assignment.
                 Key::State(..) if value.is_none() && writer.leads => true,
                 Key::State(_, machine) => writer.is_present && machine == writer.machine,
@@ -170,7 +170,9 @@ impl Audit {
                     seen.placements.remove(unit);
                 }
                 (Key::Unit(unit), Some(value)) => {
-                    if let Ok(record) = UnitRecord::decode(key, value) {
+                    if let Ok(record) = UnitRecord::decode(key, value)
+                        && !record.buried
+                    {
                         let wishes = seen.wishes.entry(unit.to_owned()).or_default();
                         wishes.push((revision, record));
                     }
@@ -482,6 +484,11 @@ fn only_avoided(seen: &Seen, key: &str, value: Option<&Vec<u8>>) -> bool {
         };
         record == before
     })
+}
+
+/// A tombstone that the leader has laid to rest.
+fn is_buried(key: &str, value: &[u8]) -> bool {
+    UnitRecord::decode(key, value).is_ok_and(|record| record.buried)
 }
 
 /// The first characters of a machine's id.

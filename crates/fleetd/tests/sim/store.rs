@@ -167,7 +167,10 @@ impl Center {
                 return;
             }
             state.stop_pump();
-            let right = std::mem::replace(&mut state.data, MemoryStore::new());
+            // Ids of leases are random in etcd: two stores have none in common.
+            let first = i64::try_from(state.exchanges + 1).unwrap_or(1) << 32;
+            let other = MemoryStore::with_leases_from(LeaseId(first));
+            let right = std::mem::replace(&mut state.data, other);
             state.right = Some((right, state.pumped));
             state.exchanges += 1;
             state.pumped = 1;

@@ -137,6 +137,7 @@ impl World {
                     format: FORMAT,
                     disable_engine: false,
                     trouble: None,
+                    remark: None,
                 },
             })
             .subscribe(),

@@ -464,3 +464,37 @@ impl Store for Flaky {
         self.store.describe()
     }
 }
+
+/// Whoever removes a machine's record, or writes nonsense over it, does not make it lost.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_vanishes_or_is_overwritten_is_written_anew_at_once() {
+    let store = MemoryStore::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = start(&store, dir.path(), TTL, record("b1", "10.0.0.1"));
+    let mut epoch = running.registered().await;
+    let key = keys::machine(MACHINE);
+    let value = b"{nonsense".to_vec();
+    let lease = None;
+    for op in [
+        Op::Delete { key: key.clone() },
+        Op::Put { key, value, lease },
+    ] {
+        let began = Instant::now();
+        let ops = vec![op.clone()];
+        store
+            .commit(Txn {
+                ops,
+                ..Txn::default()
+            })
+            .await
+            .unwrap();
+        let anew = until(&*store, "it is registered anew", |entry| {
+            entry.create_revision > epoch && entry.lease.is_some()
+        })
+        .await;
+        assert!(began.elapsed() < Duration::from_millis(500), "{op:?}");
+        assert!(MachineRecord::decode(&anew.key, &anew.value).is_ok());
+        epoch = anew.create_revision;
+    }
+    running.die().await;
+}

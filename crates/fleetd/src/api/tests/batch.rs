@@ -202,6 +202,43 @@ async fn a_repeated_batch_changes_nothing_twice() {
     assert_eq!(cluster.wish("a.service").await.restarts, 3);
 }
 
+/// Others have changed the unit meanwhile, or destroyed it, or even made another one of its name.
+#[tokio::test]
+async fn a_request_that_comes_again_late_changes_nothing() {
+    let cluster = Cluster::new();
+    let unit = "a.service";
+    let first = batch("r1", vec![submit(unit, &text("/a"), "launched")]);
+    let is_passed_over = async |cluster: &Cluster| {
+        let before = cluster.revision().await;
+        let answer = send(cluster, &first).await.remove(0);
+        assert_eq!((answer.error, answer.code), (None, None));
+        assert_eq!(cluster.revision().await, before);
+    };
+    send(&cluster, &first).await;
+    one(&cluster, submit(unit, "", "inactive")).await;
+    is_passed_over(&cluster).await;
+    one(&cluster, submit(unit, "", "destroyed")).await;
+    is_passed_over(&cluster).await;
+    // The engine buries it.
+    let buried = UnitRecord {
+        buried: true,
+        ..cluster.wish(unit).await
+    };
+    cluster.write(keys::unit(unit), buried.encode()).await;
+    is_passed_over(&cluster).await;
+    let again = one(&cluster, submit(unit, "", "destroyed")).await;
+    assert_eq!(outcome(&again), ("error", Some(404), "unit does not exist"));
+    let anew = one(&cluster, submit(unit, &text("/b"), "launched")).await;
+    assert_eq!(anew.outcome, "created");
+    assert!(!cluster.wish(unit).await.buried);
+    is_passed_over(&cluster).await;
+    // The memory is bounded.
+    for _ in 0..20 {
+        one(&cluster, submit(unit, "", "launched")).await;
+    }
+    assert_eq!(cluster.wish(unit).await.earlier_requests.len(), 8);
+}
+
 #[tokio::test]
 async fn unknown_keys() {
     let cluster = Cluster::new();
@@ -373,7 +410,7 @@ async fn after_a_conflict_or_a_lost_reply_each_unit_is_written_once() {
 async fn units_that_a_store_refused_say_so() {
     let (cluster, _store) = faulty(2, store::Error::NoSpace("quota".into()), false);
     let answers = send(&cluster, &many(300)).await;
-    let n_failed = answers.iter().filter(|a| a.code == Some(500)).count();
+    let n_failed = answers.iter().filter(|a| a.code == Some(507)).count();
     assert_eq!(n_failed, 128);
     assert_eq!(
         answers[128].error.as_deref(),

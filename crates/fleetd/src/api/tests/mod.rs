@@ -217,6 +217,8 @@ fn wish(text: &str, desired: DesiredState) -> UnitRecord {
         restarts: 0,
         prefer: None,
         request_id: "before".into(),
+        earlier_requests: Vec::new(),
+        buried: false,
         changed_by: String::new(),
         changed_ms: 0,
     }

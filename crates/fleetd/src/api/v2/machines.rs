@@ -273,7 +273,8 @@ impl Members {
             .or(known.map(|member| &member.metadata));
         let nothing = BTreeMap::new();
         let own = own.unwrap_or(&nothing);
-        let trouble = present.and_then(|record| record.trouble.clone());
+        let trouble =
+            present.and_then(|record| record.trouble.clone().or_else(|| record.remark.clone()));
         let reason = match (present, known) {
             (None, Some(known)) if known.status == self.status(id) => known.reason.clone(),
             _ => String::new(),

@@ -122,7 +122,7 @@ impl Waited {
         self.is_dirty = true;
         match keys::parse(key) {
             Key::Unit(name) => {
-                let wish = entry.map(|entry| wish(name, entry)).transpose();
+                let wish = entry.map_or(Ok(None), |entry| wish(name, entry));
                 self.damage = wish.as_ref().err().map(ToString::to_string);
                 self.wish = wish.unwrap_or_default();
             }
@@ -429,18 +429,22 @@ fn can_run(state: &StateRecord) -> bool {
     !matches!(state.load.as_str(), "bad-setting" | "error" | "not-found")
 }
 
-fn wish(name: &str, entry: &Entry) -> Result<Wish, store::Error> {
+/// What is wished; None: nothing is left of the unit.
+fn wish(name: &str, entry: &Entry) -> Result<Option<Wish>, store::Error> {
     let record = UnitRecord::decode(&entry.key, &entry.value)?;
+    if record.buried {
+        return Ok(None);
+    }
     let file = UnitFile::parse(record.text.as_bytes());
     let name = UnitName::parse(name).ok();
     let needs = file.map(|file| Requirements::parse(&file, name.as_ref()).0);
     let needs = needs.unwrap_or_default();
-    Ok(Wish {
+    Ok(Some(Wish {
         generation: entry.mod_revision,
         desired: record.desired,
         global: needs.global,
         moves: needs.reschedule_on_failure > 0 && !needs.global,
-    })
+    }))
 }
 
 fn decoded<T: Document>(entry: &Entry) -> Option<T> {

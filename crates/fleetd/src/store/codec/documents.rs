@@ -75,6 +75,10 @@ shape! {
         prefer: Option<Word<'a>>,
         #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
         request: Cow<'a, str>,
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        earlier: Vec<Word<'a>>,
+        #[serde(default, skip_serializing_if = "is_false")]
+        buried: bool,
         #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
         by: Cow<'a, str>,
         #[serde(default, skip_serializing_if = "is_zero")]
@@ -88,6 +92,8 @@ shape! {
         restarts: record.restarts,
         prefer: record.prefer.as_ref().map(|id| Word(id.as_str().into())),
         request: (&*record.request_id).into(),
+        earlier: record.earlier_requests.iter().map(|id| Word(id.as_str().into())).collect(),
+        buried: record.buried,
         by: (&*record.changed_by).into(),
         changed: record.changed_ms,
         text: (&*record.text).into()
@@ -101,6 +107,8 @@ shape! {
             restarts: doc.restarts,
             prefer: doc.prefer.map(|id| MachineId::new(&id.0)),
             request_id: doc.request.into_owned(),
+            earlier_requests: doc.earlier.into_iter().map(|id| id.0.into_owned()).collect(),
+            buried: doc.buried,
             changed_by: doc.by.into_owned(),
             changed_ms: doc.changed,
         })
@@ -229,6 +237,8 @@ shape! {
         no_engine: bool,
         #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
         trouble: Option<Word<'a>>,
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        remark: Option<Word<'a>>,
     }
     of(record) {
         boot: (&*record.boot_id).into(),
@@ -237,7 +247,8 @@ shape! {
         version: (&*record.version).into(),
         format: record.format,
         no_engine: record.disable_engine,
-        trouble: record.trouble.as_deref().map(|why| Word(why.into()))
+        trouble: record.trouble.as_deref().map(|why| Word(why.into())),
+        remark: record.remark.as_deref().map(|why| Word(why.into()))
     }
     text { metadata_bytes(&record.metadata) }
     record(doc) {
@@ -249,6 +260,7 @@ shape! {
             format: doc.format,
             disable_engine: doc.no_engine,
             trouble: doc.trouble.map(|why| why.0.into_owned()),
+            remark: doc.remark.map(|why| why.0.into_owned()),
         })
     }
 }

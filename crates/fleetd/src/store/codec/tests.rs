@@ -28,6 +28,8 @@ fn unit() -> UnitRecord {
         restarts: 3,
         prefer: None,
         request_id: "req-1".to_owned(),
+        earlier_requests: Vec::new(),
+        buried: false,
         changed_by: "uid 0".to_owned(),
         changed_ms: 1_700_000_000_123,
     }
@@ -81,6 +83,7 @@ fn machine() -> MachineRecord {
         format: 1,
         disable_engine: true,
         trouble: Some("systemd cannot be reached: gone".to_owned()),
+        remark: None,
     }
 }
 
@@ -299,6 +302,8 @@ fn a_new_reader_takes_what_an_older_writer_left_out() {
             restarts: 0,
             prefer: None,
             request_id: empty(),
+            earlier_requests: Vec::new(),
+            buried: false,
             changed_by: empty(),
             changed_ms: 0,
             ..unit()
@@ -456,6 +461,19 @@ fn where_a_unit_ran_is_kept() {
 }
 
 #[test]
+fn requests_of_a_tombstone_are_kept() {
+    let buried = UnitRecord {
+        text: "".into(),
+        desired: DesiredState::Destroyed,
+        earlier_requests: vec!["req-0".to_owned(), "req \"1\"".to_owned()],
+        buried: true,
+        ..unit()
+    };
+    let bytes = buried.encode();
+    assert_eq!(UnitRecord::decode("units/a", &bytes).unwrap(), buried);
+}
+
+#[test]
 fn the_text_stands_once() {
     let text = "[Service]\nExecStart=/bin/true";
     for bytes in [
@@ -589,7 +607,8 @@ proptest! {
         prop_assert_eq!(&PlacementRecord::decode("k", &record.encode()).unwrap(), &record);
         let record = MachineRecord {
             metadata: list.iter().map(|key| (key.clone(), text.clone())).collect(),
-            trouble: Some(text),
+            trouble: Some(text.clone()),
+            remark: Some(text),
             ..machine()
         };
         prop_assert_eq!(&MachineRecord::decode("k", &record.encode()).unwrap(), &record);

@@ -114,9 +114,10 @@ impl StoreFile {
                 leases.push((LeaseId(id.value()), Duration::from_millis(ttl.value())));
             }
             let meta = reading.open_table(META)?;
-            let number = |name| Ok::<_, redb::Error>(meta.get(name)?.map_or(1, |n| n.value()));
-            let next_lease = i64::try_from(number(META_NEXT_LEASE)?).unwrap_or(i64::MAX);
-            let revision = number(META_REVISION)?;
+            let number = |name| Ok::<_, redb::Error>(meta.get(name)?.map(|n| n.value()));
+            let next_lease = number(META_NEXT_LEASE)?.unwrap_or_else(first_lease);
+            let next_lease = i64::try_from(next_lease).unwrap_or(i64::MAX);
+            let revision = number(META_REVISION)?.unwrap_or(1);
             Ok(Model::restore(
                 revision,
                 entries,
@@ -321,6 +322,19 @@ fn is_environment(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
     )
+}
+
+/// Where the ids of a new file's leases begin: at random, so that another file's are not taken
+/// for them. Without chance they begin at 1, as revisions do.
+fn first_lease() -> u64 {
+    let id = crate::clock::uuid().unwrap_or_default();
+    // 48 of the 122 random bits leave room to count in a signed number.
+    let digits: String = id
+        .chars()
+        .filter(char::is_ascii_hexdigit)
+        .take(12)
+        .collect();
+    u64::from_str_radix(&digits, 16).map_or(1, |first| first.max(1))
 }
 
 fn damaged(path: &Path, error: &dyn fmt::Display) -> Error {

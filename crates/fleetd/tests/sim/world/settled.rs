@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleet_core::hash::UnitHash;
-use fleet_core::records::{AssignmentRecord, DesiredState, MemberStatus, Order};
+use fleet_core::records::{AssignmentRecord, DesiredState, MemberStatus, Order, UnitRecord};
 use fleetd::store::codec::Document;
 use fleetd::store::keys::{self, Key};
 use fleetd::store::{Range, Store};
@@ -116,6 +116,12 @@ impl World {
                 }
                 _ => continue,
             };
+            // It goes with its lease.
+            let rests = entry.lease.is_some()
+                && UnitRecord::decode(&entry.key, &entry.value).is_ok_and(|unit| unit.buried);
+            if rests && matches!(keys::parse(&entry.key), Key::Unit(_)) {
+                continue;
+            }
             if wants.get(unit).is_none_or(|want| want.text.is_none()) {
                 return Err(format!("{} is left over", entry.key));
             }
