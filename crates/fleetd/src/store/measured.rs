@@ -205,7 +205,8 @@ mod tests {
         store.commit(txn(vec![put("units/a")])).await.unwrap();
         // A conflict is no failure, a transaction that can never be is one.
         store.commit(txn(vec![put("units/a")])).await.unwrap_err();
-        store.commit(txn(vec![put("")])).await.unwrap_err();
+        let never = txn(vec![put("units/b"), put("")]);
+        store.commit(never).await.unwrap_err();
         store.read(Range::default()).await.unwrap();
         for _ in 0..2 {
             let found = store.read_keys(&["units/a".to_owned()]).await.unwrap();
