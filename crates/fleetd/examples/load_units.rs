@@ -188,6 +188,8 @@ fn documents(n: usize, all_keys: bool) -> Vec<(String, Vec<u8>)> {
         restarts: 0,
         prefer: None,
         request_id: format!("{n:016x}"),
+        earlier_requests: Vec::new(),
+        buried: false,
         changed_by: "uid 0".to_owned(),
         changed_ms: 1_700_000_000_000 + generation,
     };
