@@ -13,6 +13,7 @@ mod facts;
 mod index;
 mod machine;
 mod small_map;
+mod strays;
 mod unit;
 
 pub use facts::{Assigned, Fact, Place, Reported, Wish};
@@ -85,6 +86,8 @@ pub struct Cluster {
     pub(crate) drains: BTreeMap<MachineId, BTreeSet<UnitName>>,
     /// It has been planned for: what is reported from now on is news.
     pub(crate) is_followed: bool,
+    /// What each machine has without an order, as it said last.
+    pub(crate) strays: BTreeMap<MachineId, BTreeSet<UnitName>>,
     /// Units whose own, shorter grace has ended while too many machines are away.
     pub(crate) impatient: BTreeSet<UnitName>,
 }
@@ -389,8 +392,13 @@ impl Cluster {
                 unit.states.remove(&id);
             }
         }
-        if (refused || awaited || moves) && !unit.is_frozen() {
-            if unit.is_global() {
+        // Of a global unit only that machine is looked at: it has a state on each.
+        let is_global = unit.is_global();
+        let is_frozen = unit.is_frozen();
+        let has_strays = !is_global && unit.has_strays();
+        let is_stray = self.note_stray(&name, &id);
+        if (refused || awaited || moves || has_strays || is_stray) && !is_frozen {
+            if is_global {
                 self.marks.releases.insert(name.clone());
                 self.marks.globals.entry(name).or_default().insert(id);
             } else {
@@ -488,6 +496,9 @@ impl Cluster {
         }
         if machine.wish.drain && before.is_some() && order.is_none() {
             self.look_at_globals_of(id);
+        }
+        if before.is_some() != order.is_some() {
+            self.note_stray(name, id);
         }
         if before.is_some() && !counted(order) {
             let patterns = needs.as_ref().map(|needs| needs.patterns());

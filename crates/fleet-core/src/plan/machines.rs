@@ -148,6 +148,12 @@ impl Planner<'_> {
         let Some(machine) = self.cluster.machines.get(id) else {
             return;
         };
+        if before != machine.status && machine.status == MemberStatus::Present {
+            self.cluster.look_at_strays_of(id);
+        }
+        let Some(machine) = self.cluster.machines.get(id) else {
+            return;
+        };
         let status_counts = before != machine.status && {
             // That a machine is suspect moves nothing, except units with a grace of their own.
             !matches!(

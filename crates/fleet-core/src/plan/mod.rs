@@ -25,6 +25,7 @@ mod machines;
 mod moves;
 mod ordinary;
 mod placing;
+mod strays;
 
 pub use moves::DEFAULT_DRAIN_PARALLEL;
 
@@ -46,6 +47,8 @@ mod moves_fixtures;
 mod properties;
 #[cfg(test)]
 mod rules_fixtures;
+#[cfg(test)]
+mod strays_fixtures;
 
 /// Writes of one change at most, so that each change fits one transaction of the store with
 /// room for its guards, and for the states that go with assignments. Only a global unit has more;
@@ -270,6 +273,18 @@ impl<'c> Planner<'c> {
             return;
         }
         let decision = self.decision(name);
+        self.assign_as(name, id, order, decision, reason);
+    }
+
+    /// Writes an assignment, by the wish of the unit, that counts as this decision.
+    fn assign_as(
+        &mut self,
+        name: &UnitName,
+        id: &MachineId,
+        order: Order,
+        decision: Decision,
+        reason: String,
+    ) {
         let Some(unit) = self.cluster.units.get(name) else {
             return;
         };
@@ -289,6 +304,11 @@ impl<'c> Planner<'c> {
             body,
             restarts,
         };
+        if unit.has_reached(id, decision, order) {
+            // It was there without an order, by a wish that this store has never had: no report
+            // will come that has it looked at again.
+            self.cluster.marks.units.insert(name.clone());
+        }
         let touched = self.touch(name);
         touched.assignments.entry(id.clone()).or_insert(old);
         touched.reasons.insert(id.clone(), reason);

@@ -127,6 +127,29 @@ impl Model {
         self.tell(Fact::State(unit.clone(), id.clone(), Some(reported)));
     }
 
+    /// A machine has a unit that it has no order about.
+    pub(crate) fn stray(&mut self, unit: &UnitName, id: &MachineId, generation: u64) {
+        let record = StateRecord {
+            load: "loaded".into(),
+            active: "active".into(),
+            sub: "running".into(),
+            hash: UnitHash::of(b""),
+            decision: Decision {
+                generation,
+                seq: generation,
+            },
+            reached: Reached::Launched,
+            invocation_id: String::new(),
+            description: String::new(),
+            why: None,
+            leased_ms: None,
+            log: Vec::new(),
+        };
+        let reported = Reported::from(&record);
+        self.states.insert((unit.clone(), id.clone()), record);
+        self.tell(Fact::State(unit.clone(), id.clone(), Some(reported)));
+    }
+
     /// A present machine carries out all that it was assigned.
     pub(crate) fn run_agent(&mut self, id: &MachineId) {
         if !self.presences.contains_key(id) {
@@ -146,8 +169,10 @@ impl Model {
             };
             let known = self.states.get(&(unit.clone(), id.clone()));
             let same = known.is_some_and(|state| {
-                state.decision == record.decision
-                    && (state.reached == reached || state.reached == Reached::Refused)
+                // An order that is older than what was done is passed over.
+                state.decision > record.decision
+                    || state.decision == record.decision
+                        && (state.reached == reached || state.reached == Reached::Refused)
             });
             if !same {
                 self.report(&unit, id, reached, None);
@@ -155,11 +180,14 @@ impl Model {
         }
         let gone: Vec<_> = self
             .states
-            .keys()
-            .filter(|(unit, machine)| {
-                machine == id && !self.assignments.contains_key(&(id.clone(), unit.clone()))
+            .iter()
+            .filter(|((unit, machine), state)| {
+                // What is here without an order is kept, and goes on being said.
+                let is_here = matches!(state.reached, Reached::Loaded | Reached::Launched);
+                let key = (id.clone(), unit.clone());
+                machine == id && !is_here && !self.assignments.contains_key(&key)
             })
-            .cloned()
+            .map(|(key, _)| key.clone())
             .collect();
         for (unit, machine) in gone {
             self.states.remove(&(unit.clone(), machine.clone()));
@@ -323,6 +351,11 @@ pub(crate) fn run(script: &str) -> String {
                     ..unit_record(desired, lines)
                 };
                 model.set_unit(&name(rest[0]), record);
+                false
+            }
+            "stray" => {
+                let generation = rest[2].parse().unwrap();
+                model.stray(&name(rest[0]), &MachineId::new(rest[1]), generation);
                 false
             }
             "want" => {

@@ -113,6 +113,7 @@ impl Planner<'_> {
         let waited = self.cluster.waiting.units.contains_key(name);
         self.cluster.waiting.remove(name);
         self.renew(name, wish, order, home);
+        let called_off = self.call_off_strays(name, home);
         let Some(unit) = self.cluster.units.get(name) else {
             return;
         };
@@ -126,6 +127,7 @@ impl Planner<'_> {
         };
         let reason = match old {
             _ if still_there.is_some() => still_there.unwrap_or_default(),
+            _ if called_off.is_some() => called_off.unwrap_or_default(),
             Some(old) if stands(old) => old.reason.clone(),
             Some(_) => format!("it stays on {}", home.short()),
             None => format!("it was found on {}", home.short()),
@@ -203,6 +205,7 @@ impl Planner<'_> {
             DesiredState::Loaded | DesiredState::Launched => "a template runs nowhere",
         };
         self.withdraw(name, why);
+        self.call_off_older_strays(name, wish, why);
         match self.leaving(name, None) {
             None => {
                 let destroyed = wish.desired == DesiredState::Destroyed;

@@ -59,6 +59,7 @@ enum Step {
     Agent(usize),
     Refuse(usize, usize),
     Fail(usize, usize),
+    Stray(usize, usize, u64),
     Wait(u64),
 }
 
@@ -73,7 +74,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (unit.clone(), 0..4_usize).prop_map(|(u, d)| Step::Desired(u, d)),
         6 => machine.clone().prop_map(Step::Agent),
         1 => (unit.clone(), machine.clone()).prop_map(|(u, m)| Step::Refuse(u, m)),
-        3 => (unit, machine).prop_map(|(u, m)| Step::Fail(u, m)),
+        3 => (unit.clone(), machine.clone()).prop_map(|(u, m)| Step::Fail(u, m)),
+        1 => (unit, machine, 0..200_u64).prop_map(|(u, m, at)| Step::Stray(u, m, at)),
         2 => prop_oneof![8 => 0..8_u64, 1 => Just(700_u64)].prop_map(Step::Wait),
     ];
     proptest::collection::vec((step, any::<bool>()), 1..60).prop_map(|steps| {
@@ -180,6 +182,13 @@ fn act(model: &mut Model, step: &Step) -> bool {
                 .is_some_and(|a| a.order == Order::Launched);
             if starts && model.presences.contains_key(&id) {
                 model.fail(&key.1, &id, "exit-code");
+            }
+        }
+        Step::Stray(u, m, at) => {
+            let (unit, id) = (name(UNITS[*u]), MachineId::new(MACHINES[*m]));
+            let is_assigned = model.assignments.contains_key(&(id.clone(), unit.clone()));
+            if !is_assigned && model.presences.contains_key(&id) {
+                model.stray(&unit, &id, *at);
             }
         }
         Step::Wait(seconds) => {
@@ -320,8 +329,8 @@ proptest! {
 /// Histories that broke a promise once.
 #[test]
 fn histories_that_once_failed_keep_the_promises() {
-    use Step::{Agent, Cut, Desired, Fail, Present, Refuse, Unit, Wait, Wish};
-    let histories: [&[Step]; 6] = [
+    use Step::{Agent, Cut, Desired, Fail, Present, Refuse, Stray, Unit, Wait, Wish};
+    let histories: [&[Step]; 8] = [
         // An exclusive unit is placed and replaced in one plan.
         &[
             Present(0, 0),
@@ -401,6 +410,28 @@ fn histories_that_once_failed_keep_the_promises() {
             Wait(0),
             Wait(2),
             Desired(3, 0),
+            Wait(0),
+        ],
+        // A unit goes to where it already is, by a wish that this store has never had.
+        &[
+            Unit(3, 8, 0),
+            Present(4, 2),
+            Wait(0),
+            Present(3, 2),
+            Stray(3, 3, 2),
+            Present(4, 0),
+            Agent(0),
+            Wait(0),
+        ],
+        // The same when it is drained, and was well.
+        &[
+            Unit(4, 8, 0),
+            Present(4, 2),
+            Wait(0),
+            Present(2, 2),
+            Stray(4, 2, 2),
+            Agent(4),
+            Wish(4, 5),
             Wait(0),
         ],
     ];
