@@ -61,9 +61,10 @@ fn fields<'a>() -> [Field<Row<'a>>; 6] {
 
 /// List units with what systemd says of them
 ///
-/// One row for each unit (global units: one for each machine that has it); "?" behind ACTIVE
-/// marks the last report of a machine that is not present. Fields: unit, machine, load, active,
-/// sub, hash; with --fields or --full only units that systemd knows are listed.
+/// One row for each unit (global units: one for each machine that has it), and one more for each
+/// other machine where it still runs; "?" behind ACTIVE marks the last report of a machine that is
+/// not present. Fields: unit, machine, load, active, sub, hash; with --fields or --full only units
+/// that systemd knows are listed.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -142,7 +143,9 @@ fn rows(units: &[UnitView]) -> impl Iterator<Item = (&UnitView, Option<&StateVie
             let mut states: Vec<Option<&StateView>> = if unit.global {
                 known_states(unit).map(Some).collect()
             } else {
-                vec![placed_state(unit)]
+                let placed = placed_state(unit);
+                let others = other_copies(unit, placed).map(Some);
+                std::iter::once(placed).chain(others).collect()
             };
             if states.is_empty() {
                 states.push(None);
@@ -157,6 +160,17 @@ fn placed_state(unit: &UnitView) -> Option<&StateView> {
         Some(id) => known_states(unit).find(|state| state.machine_id == *id),
         None => known_states(unit).next(),
     }
+}
+
+/// Where else it runs: it is about to be stopped there, as after a cut that is over.
+fn other_copies<'a>(
+    unit: &'a UnitView,
+    placed: Option<&'a StateView>,
+) -> impl Iterator<Item = &'a StateView> {
+    let shown = machine_of(unit, placed);
+    known_states(unit)
+        .filter(move |state| Some(state.machine_id.as_str()) != shown)
+        .filter(|state| !state.stale && !matches!(state.active.as_str(), "inactive" | "failed"))
 }
 
 fn machine_of<'a>(unit: &'a UnitView, state: Option<&'a StateView>) -> Option<&'a str> {

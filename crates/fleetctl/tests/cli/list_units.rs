@@ -54,6 +54,36 @@ h.service  -       -       -        -      -
 }
 
 #[test]
+fn a_unit_that_runs_twice_is_shown_with_both_copies_its_own_machine_first() {
+    let mut session = Session::new();
+    session.unit("twice.service", HELLO, "launched");
+    session
+        .run("fleetctl list-units")
+        .run("fleetctl list-units --fields=unit,machine,active")
+        .shows(
+            "
+$ fleetctl list-units
+UNIT           LOAD    ACTIVE  SUB      DESC         MACHINE
+twice.service  loaded  active  running  Hello World  63d22e369175433883a37d92cc53f36c
+twice.service  loaded  active  running  Hello World  6a97c281d654404fb1ef271dfcd36920
+$ fleetctl list-units --fields=unit,machine,active
+UNIT\t\tMACHINE\t\t\tACTIVE
+twice.service\t63d22e36.../172.30.1.2\tactive
+twice.service\t6a97c281.../172.30.1.3\tactive
+",
+        );
+
+    // What the other machine said before it was lost is no copy.
+    session.cluster.lock().unwrap().machines[1].status = "lost".to_owned();
+    session.run("fleetctl list-units --no-legend").shows(
+        "
+$ fleetctl list-units --no-legend
+twice.service  loaded  active  running  Hello World  63d22e369175433883a37d92cc53f36c
+",
+    );
+}
+
+#[test]
 fn the_originals_table_with_fields_or_full() {
     let mut session = Session::new();
     session

