@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleet_sandbox::{Sandbox, wait_for};
+use fleet_sandbox::{Host, Sandbox, wait_for};
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, FAILOVER, SOON, sleeper, told};
@@ -122,8 +122,7 @@ fn units_of_a_machine_that_is_shut_down_run_elsewhere_at_once() {
 }
 
 /// Gives a host its logind, which sandboxes do without, and waits until fleetd holds up shutdowns.
-fn with_logind(cluster: &Cluster, host: usize) {
-    let host = cluster.host(host);
+pub(crate) fn with_logind(host: &Host) {
     let masks = [
         "/etc/systemd/system/systemd-logind.service",
         "/etc/systemd/system/dbus-org.freedesktop.login1.service",
@@ -172,7 +171,7 @@ fn units_move_before_a_machine_goes_down_that_logind_shuts_down() {
     let ids: Vec<String> = (0..3)
         .map(|host| cluster.host(host).machine_id().unwrap())
         .collect();
-    with_logind(&cluster, 2);
+    with_logind(&cluster.host(2));
     for id in &ids[..2] {
         cluster.ok(&["cordon", id]);
     }

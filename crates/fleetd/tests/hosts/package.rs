@@ -8,6 +8,7 @@ use std::process::Command;
 use fleet_sandbox::{Host, Sandbox, wait_for};
 
 use crate::cluster::{Cluster, FAILOVER, SOON, binaries, sleeper};
+use crate::farewell::with_logind;
 
 /// The most that `systemd-analyze security` may say of fleet.service.
 const MAX_EXPOSURE: f64 = 4.0;
@@ -156,6 +157,7 @@ fn as_the_user_fleet_units_are_managed_over_the_system_bus() {
         sh(&host, &format!("stat -c '%U %G' {process}")),
         "fleet fleet"
     );
+    let uid = sh(&host, "id -u fleet");
     let capabilities = sh(&host, &format!("grep CapBnd {process}/status"));
     assert_eq!(capabilities, "CapBnd:\t0000000000000000");
     assert!(exposure(&host) <= MAX_EXPOSURE);
@@ -171,6 +173,13 @@ fn as_the_user_fleet_units_are_managed_over_the_system_bus() {
     cluster.ok(&["stop", "a.service"]);
     assert_eq!(cluster.running("a.service"), []);
     cluster.ok(&["start", "a.service"]);
+    // It may hold up a shutdown, so that units leave before the machine goes down.
+    with_logind(&host);
+    let inhibitors = sh(&host, "systemd-inhibit --list --no-legend");
+    let held = inhibitors
+        .lines()
+        .any(|line| line.contains("fleet") && line.contains("shutdown") && line.contains(&uid));
+    assert!(held, "{inhibitors}");
     // Replaced while it runs: systemd must be made to read it again.
     let changed = sleeper("").replace("Sleeper", "Changed");
     let file = cluster.file("a.service", &changed);
