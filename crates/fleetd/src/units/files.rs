@@ -564,6 +564,23 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_a_newer_fleetd_are_passed_over() {
+        let record = LaunchRecord {
+            decision: Decision {
+                generation: 7,
+                seq: 9,
+            },
+            phase: Phase::Launched,
+            hash: UnitHash::of(b"x"),
+            restarts: 2,
+            invocation_id: "abc".to_owned(),
+        };
+        let text = UnitFiles::record_text(&record, "b1");
+        let newer = format!("since=5\n{text}what=a=b\nno sense\n");
+        assert_eq!(UnitFiles::parse_record(&newer, "b1"), Some(record));
+    }
+
+    #[test]
     fn a_name_of_the_machines_own_is_a_clash_and_an_own_link_is_none() {
         let root = tempfile::tempdir().unwrap();
         let files = files(root.path());

@@ -28,6 +28,7 @@ mod machine;
 mod metadata;
 mod migration;
 mod names;
+mod outlives;
 mod package;
 mod session;
 mod start;
