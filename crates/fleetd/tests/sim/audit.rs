@@ -83,6 +83,8 @@ struct Seen {
     /// Machines that believe until then that they are present, since nature took no part in the
     /// end of their lease.
     deceived_until: BTreeMap<String, Instant>,
+    /// The machines on which something of an exclusive unit runs.
+    exclusive: BTreeMap<String, BTreeSet<String>>,
     /// The newest revision at which anything but presence was written.
     last_write: Revision,
 }
@@ -457,6 +459,27 @@ impl Audit {
         });
         let upset = seen.upset.get(machine);
         by_wish || running.is_superseded || upset.is_some_and(|at| *at >= running.since)
+    }
+
+    /// An exclusive unit begins on a machine: it must run nowhere else.
+    pub fn begins(&self, machine: &str, unit: &str) {
+        let mut seen = lock(&self.seen);
+        let running = seen.exclusive.entry(unit.to_owned()).or_default();
+        if let Some(other) = running.iter().find(|other| *other != machine) {
+            self.sim.fail(format!(
+                "{unit} was started on {} while it ran on {}",
+                short(machine),
+                short(other)
+            ));
+        }
+        running.insert(machine.to_owned());
+    }
+
+    /// Nothing of a unit runs on a machine any more.
+    pub fn ends(&self, machine: &str, unit: &str) {
+        if let Some(running) = lock(&self.seen).exclusive.get_mut(unit) {
+            running.remove(machine);
+        }
     }
 
     /// A file is removed or replaced while the unit runs.

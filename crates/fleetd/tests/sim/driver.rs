@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fleet_core::agent::{Attempt, Observed, Phase, Task, TaskKind, Working};
+use fleet_core::agent::{Attempt, LaunchRecord, Observed, Phase, Task, TaskKind, Working};
 use fleet_core::name::UnitName;
 use fleet_core::records::Decision;
 use fleetd::units::{Changes, UnitManager};
@@ -38,6 +38,10 @@ struct DriverState {
     everything: bool,
     trouble: Option<String>,
     next_id: u64,
+    /// Until when presence is certain.
+    lease: Option<Duration>,
+    /// It was prolonged for the time without fleetd.
+    is_prolonged: bool,
 }
 
 #[derive(Default)]
@@ -149,7 +153,29 @@ impl Driver {
             return;
         }
         if lock(&self.state).entries.contains_key(name) {
-            self.update(name, |entry| look(&mut entry.observed, unit));
+            self.update(name, |entry| {
+                look(&mut entry.observed, unit);
+                // Ended with its lease.
+                let ended = |record: &LaunchRecord| record.phase == Phase::Stopping;
+                if unit.is_down() && unit.record.as_ref().is_some_and(ended) {
+                    entry.observed.record = unit.record.clone();
+                }
+            });
+        }
+    }
+
+    /// The end of the lease, while it lives.
+    fn certain_lease(&self) -> Option<Duration> {
+        let until = lock(&self.state).lease?;
+        (fleetd::sim::boottime() < until).then_some(until)
+    }
+
+    fn lease_is_set(&self) {
+        let names: Vec<UnitName> = lock(&self.state).entries.keys().cloned().collect();
+        for name in names {
+            if self.host.is_exclusive(&name) {
+                self.update(&name, |entry| entry.observed.is_lease_set = true);
+            }
         }
     }
 
@@ -233,6 +259,7 @@ fn look(observed: &mut Observed, unit: &HostUnit) {
     observed.active = unit.active.to_owned();
     observed.sub = unit.sub.to_owned();
     observed.invocation_id = unit.invocation.clone();
+    observed.is_exclusive = unit.is_exclusive();
     if unit.active == "active" {
         observed.failure = None;
     }
@@ -310,6 +337,28 @@ impl UnitManager for Driver {
 
     async fn is_shutting_down(&self) -> bool {
         false
+    }
+
+    fn lease_until(&self, until: Duration) {
+        if self.life.is_over() {
+            return;
+        }
+        let is_prolonged = {
+            let mut state = lock(&self.state);
+            state.lease = Some(until);
+            state.is_prolonged
+        };
+        if !is_prolonged && self.host.is_leased() && self.trouble().is_none() {
+            self.host.set_lease(until);
+            self.lease_is_set();
+        }
+    }
+
+    async fn lease_for_absence(&self, until: Duration) -> bool {
+        self.life.point().await;
+        lock(&self.state).is_prolonged = true;
+        self.host.set_lease(until);
+        true
     }
 
     async fn changed(&self) -> Changes {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use fleet_core::agent::LaunchRecord;
+use fleet_core::agent::{LaunchRecord, Phase};
 use fleet_core::body::BodyHash;
 use fleet_core::hash::UnitHash;
 use fleet_core::name::UnitName;
@@ -34,6 +34,8 @@ struct HostState {
     driver: Weak<Driver>,
     next_job: u64,
     next_invocation: u64,
+    /// Until then (time since the simulation began) exclusive units run.
+    lease: Option<Duration>,
 }
 
 /// One unit on a computer.
@@ -104,7 +106,11 @@ impl Host {
     pub fn lose_power(&self) {
         let mut state = lock(&self.state);
         state.boot += 1;
+        for unit in state.units.keys() {
+            self.center.audit.ends(&self.id, unit.as_str());
+        }
         state.units.clear();
+        state.lease = None;
         fleetd::sim::remove_files_below(&self.run_directory());
     }
 
@@ -155,6 +161,9 @@ impl Host {
             }
             (result, state.driver.upgrade(), seen)
         };
+        if seen.running.is_none() {
+            self.center.audit.ends(&self.id, name.as_str());
+        }
         if let Some(driver) = driver {
             driver.signal(name, &seen);
         }
@@ -229,6 +238,9 @@ impl Host {
             restarts: record.restarts,
             is_superseded,
         };
+        if self.is_exclusive(name) {
+            self.center.audit.begins(&self.id, name.as_str());
+        }
         self.sim.note(
             "start-job",
             format_args!(
@@ -265,6 +277,84 @@ impl Host {
             let _ = tell.send(if fails { "failed" } else { "done" });
         });
         told
+    }
+
+    /// Whether a unit is bound to the lease.
+    pub fn is_exclusive(&self, name: &UnitName) -> bool {
+        self.unit(name).is_exclusive()
+    }
+
+    /// Whether anything runs that is bound to the lease.
+    pub fn is_leased(&self) -> bool {
+        let state = lock(&self.state);
+        let mut running = state.units.values().filter(|unit| !unit.is_down());
+        running.any(HostUnit::is_exclusive)
+    }
+
+    /// systemd ends the exclusive units then, whoever is there to see it, unless it is told another
+    /// time.
+    pub fn set_lease(self: &Arc<Self>, until: Duration) {
+        let boot = {
+            let mut state = lock(&self.state);
+            let before = state.lease.replace(until);
+            if before.is_some_and(|before| before <= until) {
+                return; // Whoever waits for that end looks again then.
+            }
+            state.boot
+        };
+        let host = Arc::clone(self);
+        tokio::spawn(async move {
+            while let Some(left) = host.left_of_lease(boot) {
+                tokio::time::sleep(left).await;
+            }
+        });
+    }
+
+    /// How long the lease of this boot still lives. When it is over, its units end.
+    fn left_of_lease(self: &Arc<Self>, boot: u64) -> Option<Duration> {
+        let units = {
+            let mut state = lock(&self.state);
+            let until = state.lease.filter(|_| state.boot == boot)?;
+            let left = until.saturating_sub(fleetd::sim::boottime());
+            if !left.is_zero() {
+                return Some(left);
+            }
+            state.lease = None;
+            state.units.clone()
+        };
+        for (name, unit) in units {
+            if unit.is_exclusive() && !unit.is_down() && unit.active != "deactivating" {
+                self.end_with_lease(&name);
+            }
+        }
+        None
+    }
+
+    /// It is stopped within twice its stop timeout, and counts as stopped by fleet.
+    fn end_with_lease(self: &Arc<Self>, name: &UnitName) {
+        let at = short(&self.id);
+        self.sim.note("lease-over", format_args!("{name} on {at}"));
+        let job = self.new_job(name, false);
+        self.change(name, |unit| {
+            unit.active = "deactivating";
+            unit.sub = "stop-sigterm";
+        });
+        let time = self.sim.between(1, 6_000);
+        let (host, name) = (Arc::clone(self), name.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            if host.is_current(&name, job) {
+                host.change(&name, |unit| {
+                    unit.job = None;
+                    unit.active = "inactive";
+                    unit.sub = "dead";
+                    unit.running = None;
+                    if let Some(record) = &mut unit.record {
+                        record.phase = Phase::Stopping;
+                    }
+                });
+            }
+        });
     }
 
     pub fn stop(
@@ -321,6 +411,11 @@ impl HostUnit {
     pub fn body(&self) -> Option<BodyHash> {
         let text = self.file.as_ref().map(|(_, text)| text);
         text.map(|text| BodyHash::of_text(text))
+    }
+
+    pub fn is_exclusive(&self) -> bool {
+        let text = self.file.as_ref().map(|(_, text)| text);
+        text.is_some_and(|text| text.contains("Exclusive=yes"))
     }
 
     pub fn is_down(&self) -> bool {

@@ -175,6 +175,7 @@ fn fresh_seeds_hold() {
             "disk-error",
             "systemd-busy",
             "unit-died",
+            "lease-over",
             "ask-again",
             "settled",
         ];
@@ -214,7 +215,7 @@ fn twenty_machines_are_simulated_a_thousand_times_faster() {
 
 /// Each of these bugs was planted on purpose (`planted!` in the code) and is found within so many
 /// seeds; without it the same seeds hold.
-const PLANTED: [&str; 16] = [
+const PLANTED: [&str; 17] = [
     "a broken watch goes on from now",
     "a failure of most machines is believed",
     "a move stops the old copy first",
@@ -224,6 +225,7 @@ const PLANTED: [&str; 16] = [
     "a stop is not remembered",
     "a vanished assignment is a stop",
     "adopted units are restarted",
+    "an exclusive unit moves when its machine is lost",
     "an unknown write is taken for done",
     "starts without presence",
     "states are written without presence",
@@ -234,7 +236,7 @@ const PLANTED: [&str; 16] = [
 ];
 
 /// What the fixed and fresh seeds of one run have at least.
-const FOUND_WITHIN: u64 = 150;
+const FOUND_WITHIN: u64 = 300;
 
 #[test]
 fn bugs_that_were_planted_are_found() {

@@ -91,7 +91,8 @@ pub fn specs(sim: &Sim, n_units: usize, n_machines: usize) -> Vec<Spec> {
     for n in 0..n_units {
         let kind = if n < 3 { 0 } else { sim.below(15) };
         specs.push(match kind {
-            0..=4 => spec(format!("plain{n}.service"), "runs", ""),
+            0..=3 => spec(format!("plain{n}.service"), "runs", ""),
+            4 => spec(format!("once{n}.service"), "runs", "Exclusive=yes"),
             5 => spec(format!("plain{n}.service"), "slow", ""),
             6 => spec(format!("plain{n}.service"), "fails", ""),
             7 => spec(format!("plain{n}.service"), "ends", ""),

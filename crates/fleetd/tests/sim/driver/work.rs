@@ -170,6 +170,13 @@ impl Driver {
             self.sim.note("systemd-busy", format_args!("{unit}"));
             return self.attempt_failed(unit, id, record.decision, "systemd is busy");
         }
+        if self.host.is_exclusive(unit) {
+            let Some(until) = self.certain_lease() else {
+                return self.attempt_failed(unit, id, record.decision, "the lease has ended");
+            };
+            self.host.set_lease(until);
+            self.lease_is_set();
+        }
         let told = self.host.start(unit, &record, restart);
         self.life.point().await;
         let result = told.await.unwrap_or("canceled");
@@ -188,7 +195,15 @@ impl Driver {
             return;
         }
         let seen = self.host.unit(unit);
-        record.phase = Phase::Launched;
+        // What ended with the lease meanwhile counts as stopped.
+        let ended = seen
+            .record
+            .as_ref()
+            .is_some_and(|seen| seen.phase == Phase::Stopping);
+        record.phase = match ended {
+            true => Phase::Stopping,
+            false => Phase::Launched,
+        };
         record.invocation_id = seen.invocation.clone();
         self.host
             .change(unit, |unit| unit.record = Some(record.clone()));
