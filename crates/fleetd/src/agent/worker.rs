@@ -100,6 +100,8 @@ enum Word {
     None,
     /// It shall be believed, which is being prepared.
     Heard,
+    /// It has its name again: what was read of another one must be read anew before it counts.
+    Named,
 }
 
 impl Worker {
@@ -296,8 +298,13 @@ impl Worker {
                     }
                 }
                 _ = word.tick(), if self.hold.is_holding() => {
-                    if self.look_for_a_word().await == Word::Heard {
-                        word.reset_after(PREPARED);
+                    match self.look_for_a_word().await {
+                        Word::None => {}
+                        Word::Heard => word.reset_after(PREPARED),
+                        Word::Named => {
+                            let why = "the right store is back, and is read anew";
+                            return Left::Away(None, Error::Unavailable(why.to_owned()));
+                        }
                     }
                 }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
@@ -334,10 +341,10 @@ impl Worker {
                 }
                 self.hold.accept(said_at, id);
             }
-            // Its name was missing for a moment, and is put back.
+            // Its name was missing for a moment and is put back, or it is there again instead of
+            // another one, of which all is that was read.
             None if self.hold.is_foreign() && id.is_some() && self.hold.is_known(id) => {
-                let here = here.keys().cloned();
-                self.hold.judge(id, read.revision, here);
+                return Word::Named;
             }
             None => return Word::None,
         }
