@@ -361,7 +361,7 @@ rc=1
     session.run("fleetctl import --dry-run --etcd-v2=unix:nowhere.sock,unix:etcd.sock --etcd-username=root --etcd-password=r3d");
     let seen = session.seen();
     assert!(
-        seen.contains("2> WARNING: an etcd does not answer: unix://nowhere.sock: "),
+        seen.contains("2> WARNING: an etcd does not answer: unix:nowhere.sock: "),
         "{seen}"
     );
     assert!(
