@@ -213,13 +213,15 @@ fn link_exists(name: &str) -> bool {
 }
 
 /// ip(8) makes /run/netns a mount of its own the first time, and two that do so at once stack
-/// it up: hence the lock.
-fn add_netns(name: &str, _: &Lock) -> Result<()> {
+/// it up: hence the lock. It goes on when we are killed, and whoever takes down what we have left
+/// waits for its end.
+fn add_netns(name: &str, lock: &Lock) -> Result<()> {
     if !Path::new(NETNS).exists() {
         // Without the mark the mount stays when all is down: harmless.
         let _ = std::fs::write(MADE_NETNS, "");
     }
-    IP.run(&["netns", "add", name]).map(|_| ())
+    IP.run_with_file(&["netns", "add", name], lock.share()?)
+        .map(|_| ())
 }
 
 /// Removes /run/netns and its mount when it was not there before us and nobody uses it.

@@ -1,6 +1,7 @@
 //! Programs of the computer: found by name, named with their package when they are missing.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -95,10 +96,25 @@ impl Program {
         command.args(args);
         output_of(command, input)
     }
+
+    /// The same with a file as its standard input, which it keeps open until it ends.
+    pub(crate) fn run_with_file<A: AsRef<OsStr>>(self, args: &[A], file: File) -> Result<String> {
+        let mut command = self.command()?;
+        command.args(args);
+        finish(command, file.into(), "")
+    }
 }
 
 /// Runs a command of the computer to its end; an exit code other than 0 is an error.
-pub(crate) fn output_of(mut command: Command, input: &str) -> Result<String> {
+pub(crate) fn output_of(command: Command, input: &str) -> Result<String> {
+    let stdin = match input.is_empty() {
+        true => Stdio::null(),
+        false => Stdio::piped(),
+    };
+    finish(command, stdin, input)
+}
+
+fn finish(mut command: Command, stdin: Stdio, input: &str) -> Result<String> {
     let line = format!("{command:?}").replace('"', "");
     let failed = |status: String, stderr: String| Error::Command {
         command: line.clone(),
@@ -106,11 +122,7 @@ pub(crate) fn output_of(mut command: Command, input: &str) -> Result<String> {
         stderr,
     };
     let mut child = command
-        .stdin(if input.is_empty() {
-            Stdio::null()
-        } else {
-            Stdio::piped()
-        })
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

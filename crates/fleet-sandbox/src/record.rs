@@ -195,7 +195,15 @@ fn record_file(name: &str) -> PathBuf {
 
 /// The computer's one lock for records, subnets and /run/netns. Freed when dropped, and when
 /// its holder dies.
-pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] fs::File);
+pub(crate) struct Lock(fs::File);
+
+impl Lock {
+    /// The lock for a program that uses it for its holder: it is held until both are through, also
+    /// when the holder is killed before.
+    pub(crate) fn share(&self) -> Result<fs::File> {
+        self.0.try_clone().at("share the lock of", RUN_DIRECTORY)
+    }
+}
 
 /// Takes the lock; waits while another process has it, which is short: it is never held
 /// while something boots.
