@@ -2,9 +2,10 @@
 //! not know of, or what its keys had lost.
 
 use super::Cluster;
+use super::facts::Reported;
 use super::unit::Unit;
 use crate::name::UnitName;
-use crate::records::{Decision, MachineId, Reached};
+use crate::records::{MachineId, Reached};
 
 impl Unit {
     /// The machine says that it has it, and has no order about it.
@@ -14,10 +15,9 @@ impl Unit {
             && (self.states.get(id)).is_some_and(|state| is_here(state.reached))
     }
 
-    /// Those machines, and the decision that each has carried out.
-    pub(crate) fn strays(&self) -> impl Iterator<Item = (&MachineId, Decision)> {
-        let states = self.states.iter().filter(|(id, _)| self.is_stray(id));
-        states.map(|(id, state)| (id, state.decision))
+    /// Those machines, and what each has said.
+    pub(crate) fn strays(&self) -> impl Iterator<Item = (&MachineId, &Reported)> {
+        self.states.iter().filter(|(id, _)| self.is_stray(id))
     }
 
     /// One machine at least has it without an order.

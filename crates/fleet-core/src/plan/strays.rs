@@ -2,9 +2,9 @@
 //! told to go by a decision of their own, once it is certain that nobody misses them.
 
 use super::Planner;
-use crate::cluster::{Unit, Wish};
+use crate::cluster::{Reported, Unit, Wish};
 use crate::name::UnitName;
-use crate::records::{Decision, MachineId, MemberStatus, Order};
+use crate::records::{Decision, MachineId, MemberStatus, Order, Reached};
 
 impl Planner<'_> {
     /// Copies elsewhere are too many while the unit is well where it is to be. Returns what was
@@ -15,7 +15,12 @@ impl Planner<'_> {
             return None;
         }
         let at = home.short();
-        let called_off = self.call_off(name, &format!("it is well on {at}"), |_| true);
+        let order = unit.assignments.get(home).map(|assigned| assigned.order);
+        // A copy that runs is missed by nobody only where another one runs.
+        let runs = order == Some(Order::Launched);
+        let called_off = self.call_off(name, &format!("it is well on {at}"), |said| {
+            runs || said.reached == Reached::Loaded
+        });
         let first = called_off.first()?.short();
         Some(format!(
             "it is well on {at}; a copy on {first}, which nobody has ordered, is told to go"
@@ -24,7 +29,7 @@ impl Planner<'_> {
 
     /// Copies that were started before it was said that the unit is wanted nowhere.
     pub(crate) fn call_off_older_strays(&mut self, name: &UnitName, wish: &Wish, why: &str) {
-        self.call_off(name, why, |done| done.generation < wish.generation);
+        self.call_off(name, why, |said| said.decision.generation < wish.generation);
     }
 
     /// It can be relied on: what a machine has said that is away, or that it is to leave, is not
@@ -47,7 +52,7 @@ impl Planner<'_> {
         &mut self,
         name: &UnitName,
         why: &str,
-        is_meant: impl Fn(Decision) -> bool,
+        is_meant: impl Fn(&Reported) -> bool,
     ) -> Vec<MachineId> {
         let Some(unit) = self.cluster.units.get(name) else {
             return Vec::new();
@@ -55,8 +60,8 @@ impl Planner<'_> {
         let strays: Vec<(MachineId, Decision)> = unit
             .strays()
             // Who is away cannot confirm it; who has retired never will.
-            .filter(|(id, done)| is_meant(*done) && self.is_there(id))
-            .map(|(id, done)| (id.clone(), done))
+            .filter(|(id, said)| is_meant(said) && self.is_there(id))
+            .map(|(id, said)| (id.clone(), said.decision))
             .collect();
         let machines = strays.iter().map(|(id, _)| id.clone()).collect();
         for (id, done) in strays {

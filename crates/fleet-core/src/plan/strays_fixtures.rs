@@ -31,6 +31,30 @@ fn a_copy_that_nobody_has_ordered_goes_when_the_unit_is_well_where_it_is_to_be()
 }
 
 #[test]
+fn a_copy_that_runs_stays_while_the_unit_is_only_loaded_where_it_is_to_be() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit a.service loaded
+        plan
+        agents
+        stray a.service m2 9000
+        plan
+        agents
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [loaded@m1]
+    agents:
+    plan:
+    agents:
+    plan:
+    ");
+}
+
+#[test]
 fn it_goes_though_it_has_carried_out_a_wish_that_this_store_never_had() {
     assert_snapshot!(run("
         machine m1
