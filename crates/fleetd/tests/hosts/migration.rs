@@ -38,11 +38,10 @@ struct OldEtcd {
 }
 
 impl OldEtcd {
-    /// At the port that etcd once had, beside the new cluster's own.
+    /// At the port that etcd once had, where every host can reach it.
     fn up(sandbox: &Sandbox) -> OldEtcd {
-        let url = sandbox.etcd(0).client_url().unwrap();
-        let host = url.strip_prefix("http://").unwrap();
-        let address = format!("{}:4001", host.split(':').next().unwrap());
+        let gateway = sandbox.record().unwrap().subnet.gateway();
+        let address = format!("{gateway}:4001");
         let data = tempfile::tempdir().unwrap();
         let url = format!("http://{address}");
         let process = Command::new("etcd")
