@@ -252,7 +252,12 @@ impl MachineRecord {
 
     /// The end of this presence is meant.
     pub fn says_farewell(&self) -> bool {
-        self.trouble.as_deref() == Some(MachineRecord::STOPPED_IN_ORDER) || self.is_shutting_down()
+        self.is_stopped_in_order() || self.is_shutting_down()
+    }
+
+    /// Only fleetd ends; what runs on the machine goes on.
+    pub fn is_stopped_in_order(&self) -> bool {
+        self.trouble.as_deref() == Some(MachineRecord::STOPPED_IN_ORDER)
     }
 
     /// The machine itself goes down.
@@ -355,6 +360,10 @@ pub struct Avoided {
 }
 
 impl MemberRecord {
+    /// The reason while a machine is still there that has said that its fleetd is being stopped: who
+    /// leads when it is gone knows then that it was meant.
+    pub const LEAVES: &str = "fleetd is being stopped there in order";
+
     /// How the reason begins while a machine is not given up because too many others are away.
     pub const FROZEN: &str = "too many machines vanished at once";
 

@@ -28,4 +28,5 @@ pub mod shutdown;
 pub mod sim;
 mod stall;
 pub mod store;
+pub(crate) mod task;
 pub mod units;

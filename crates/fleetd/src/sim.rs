@@ -5,12 +5,17 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use fleet_core::check::{Violation, check};
 use fleet_core::cluster::{Cluster, Settings};
 use fleet_core::plan::{Now, Subject};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::engine::Intake;
@@ -26,6 +31,86 @@ thread_local! {
     static FILES: RefCell<BTreeMap<PathBuf, String>> = const { RefCell::new(BTreeMap::new()) };
     static VIOLATIONS: RefCell<Vec<Violation>> = const { RefCell::new(Vec::new()) };
     static PLANS: Cell<u64> = const { Cell::new(0) };
+    static PROCESS: RefCell<Option<Arc<dyn Process>>> = const { RefCell::new(None) };
+}
+
+/// A simulated process: it decides whether its tasks go on.
+pub trait Process: Send + Sync {
+    /// Whether a task may be polled; one that has to wait is woken when it may.
+    fn turn(&self, context: &Context<'_>) -> Turn;
+    /// A task has come to its next await.
+    fn awaits(&self);
+    /// A task has panicked.
+    fn panicked(&self, why: &str);
+}
+
+/// What a task of a process is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// Go on.
+    Run,
+    /// The process stands still.
+    Wait,
+    /// The process is dead.
+    Over,
+}
+
+/// A task of a process. When the process dies, all that it holds is dropped.
+pub struct TaskOf<F: Future> {
+    process: Arc<dyn Process>,
+    future: Option<Pin<Box<F>>>,
+}
+
+/// Makes a future a part of a process, and with it everything that it spawns.
+pub fn task_of<F: Future>(process: Arc<dyn Process>, future: F) -> TaskOf<F> {
+    TaskOf {
+        process,
+        future: Some(Box::pin(future)),
+    }
+}
+
+impl<F: Future> Future for TaskOf<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let process = Arc::clone(&self.process);
+        match process.turn(context) {
+            Turn::Run => {}
+            Turn::Wait => return Poll::Pending,
+            Turn::Over => {
+                self.future = None;
+                return Poll::Pending;
+            }
+        }
+        let Some(future) = &mut self.future else {
+            return Poll::Pending;
+        };
+        let before = PROCESS.replace(Some(Arc::clone(&process)));
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+        PROCESS.set(before);
+        let Ok(polled) = polled else {
+            process.panicked("a part of fleetd has panicked");
+            self.future = None;
+            return Poll::Pending;
+        };
+        process.awaits();
+        if process.turn(context) == Turn::Over {
+            self.future = None;
+            return Poll::Pending;
+        }
+        polled
+    }
+}
+
+/// Spawns a task of the process that asks for it.
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    match PROCESS.with_borrow(Clone::clone) {
+        Some(process) => tokio::spawn(task_of(process, future)),
+        None => tokio::spawn(future),
+    }
 }
 
 /// Begins a simulation on this thread; to be called in its runtime, whose clock is paused.

@@ -170,6 +170,10 @@ impl Planner<'_> {
                     self.adopt("same wish, newer placement");
                     return Reached::Working;
                 }
+                if observed.is_down() && planted!("what has failed is started again") {
+                    self.start("");
+                    return Reached::Working;
+                }
                 Reached::Launched
             }
             Phase::Starting => {

@@ -119,6 +119,15 @@ impl Machine {
         self.presence.is_none() && !self.damaged.iter().any(unreadable)
     }
 
+    /// Its absence is meant: fleetd was stopped there in order. It said so to this leader, or to
+    /// one before, which wrote it down.
+    pub(crate) fn left_in_order(&self) -> bool {
+        let noted = self.member.as_ref().is_some_and(|member| {
+            member.status == MemberStatus::Present && member.reason == MemberRecord::LEAVES
+        });
+        self.is_absent() && !self.shut_down && (self.left_in_order || noted)
+    }
+
     /// Only a wish speaks of it; it has never been a machine of this cluster.
     pub(crate) fn was_never_seen(&self) -> bool {
         self.is_absent()

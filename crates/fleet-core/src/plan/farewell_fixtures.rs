@@ -79,6 +79,47 @@ fn who_is_back_before_the_replacement_has_started_keeps_what_it_has() {
 }
 
 #[test]
+fn who_leads_only_after_a_farewell_knows_that_it_was_meant() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit a.service launched
+        plan
+        agents
+        leave m1
+        plan
+        cut m1
+        leader
+        wait 599s
+        machine m1
+        plan
+        leave m1
+        plan
+        machine m1
+        plan
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      machine m1 present: fleetd is being stopped there in order
+    leader:
+      machine m1 unsupervised: fleetd was stopped there in order; its units keep running
+    wait 599s:
+    plan:
+      machine m1 present: it is back, after it was unsupervised
+    plan:
+      machine m1 present: fleetd is being stopped there in order
+    plan:
+      machine m1 present: its fleetd is back
+    plan:
+    ");
+}
+
+#[test]
 fn a_new_leader_starts_the_grace_of_the_unsupervised_anew() {
     assert_snapshot!(run("
         machine m1

@@ -3,7 +3,7 @@
 use super::avoided::Trusted;
 use super::{Change, Planner, Subject, Write};
 use crate::cluster::{Cluster, Freeze, Timer};
-use crate::records::{MachineId, MemberRecord, MemberStatus};
+use crate::records::{MachineId, MachineRecord, MemberRecord, MemberStatus};
 use crate::schedule::closed_because;
 
 /// Why a machine is away that said so before.
@@ -198,7 +198,14 @@ impl Planner<'_> {
             reason.unwrap_or_default()
         };
         if !machine.is_absent() {
+            let presence = machine.presence.as_ref();
+            if presence.is_some_and(MachineRecord::is_stopped_in_order) {
+                return (MemberStatus::Present, MemberRecord::LEAVES.to_owned());
+            }
             return match recorded {
+                Some(MemberStatus::Present) if same() == MemberRecord::LEAVES => {
+                    (MemberStatus::Present, "its fleetd is back".to_owned())
+                }
                 Some(MemberStatus::Present) => (MemberStatus::Present, same()),
                 None => (MemberStatus::Present, "it joined".to_owned()),
                 Some(before) => (
@@ -219,7 +226,7 @@ impl Planner<'_> {
                 return (status, same());
             }
             Some(MemberStatus::Unsupervised) => return self.unsupervised(id, same()),
-            Some(MemberStatus::Present) | None if machine.left_in_order => {
+            Some(MemberStatus::Present) | None if machine.left_in_order() => {
                 let reason = "fleetd was stopped there in order; its units keep running";
                 return self.unsupervised(id, reason.to_owned());
             }
@@ -266,7 +273,7 @@ impl Planner<'_> {
         let grace_ms = self.cluster.settings.unsupervised_grace_ms;
         let vanished_at = self.cluster.machines.get(id).and_then(|m| m.vanished_at);
         let due = vanished_at.unwrap_or(now_ms).saturating_add(grace_ms);
-        if now_ms < due {
+        if now_ms < due && !planted!("a farewell is a loss") {
             self.cluster
                 .timers
                 .insert((due, Timer::Machine(id.clone())));
@@ -357,7 +364,7 @@ impl Missing {
                 Some(MemberStatus::Retired | MemberStatus::Unsupervised)
             );
             // Who said goodbye has not vanished.
-            let left = machine.is_absent() && (machine.left_in_order || machine.shut_down);
+            let left = machine.left_in_order() || (machine.is_absent() && machine.shut_down);
             if gone || left || machine.was_never_seen() {
                 continue;
             }

@@ -374,6 +374,14 @@ pub(crate) fn run(script: &str) -> String {
                 model.set_presence(&id(), Some(record));
                 false
             }
+            "leave" => {
+                let record = MachineRecord {
+                    trouble: Some(MachineRecord::STOPPED_IN_ORDER.to_owned()),
+                    ..MachineRecord::default()
+                };
+                model.set_presence(&id(), Some(record));
+                false
+            }
             "stop" => {
                 let record = MachineRecord {
                     trouble: Some(MachineRecord::STOPPED_IN_ORDER.to_owned()),

@@ -141,7 +141,7 @@ impl Planner<'_> {
         };
         let grace = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let due = vanished_at.saturating_add(grace);
-        if self.now.monotonic_ms < due {
+        if self.now.monotonic_ms < due && !planted!("LostAfter is not waited for") {
             self.cluster.timers.insert((due, Timer::Unit(name.clone())));
             return false;
         }
@@ -184,7 +184,8 @@ impl Planner<'_> {
             return home;
         };
         let started = unit.has_started(&home, assigned.decision, assigned.order)
-            && !self.peer_moves_along(wish, &home);
+            && !self.peer_moves_along(wish, &home)
+            || planted!("the old copy stops first");
         for (other, old) in others {
             if leaving.as_ref() != Some(&other) {
                 let why = format!("{} has it by a newer decision", home.short());

@@ -30,6 +30,7 @@ use crate::machine;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::store::codec::FORMAT;
+use crate::task;
 use crate::units::UnitManager;
 use identity::Identity;
 use leaving::Leaving;
@@ -176,7 +177,7 @@ impl Agent {
         };
         // It stays until the last word is said, which its fence lets in.
         let (leave, left) = watch::channel(false);
-        let mut presence = tokio::spawn(presence.run(left));
+        let mut presence = task::spawn(presence.run(left));
         let identity = Identity {
             config: self.config.clone(),
             record: Arc::clone(&record),

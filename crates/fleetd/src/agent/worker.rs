@@ -207,7 +207,7 @@ impl Worker {
     async fn read_all(&mut self) -> Result<(Revision, Watch), Error> {
         // Asked before and after: another store may take its place in between; when it does so
         // later, the watch breaks.
-        let (cluster, _) = identity(&self.store).await?;
+        let (cluster, oldest) = identity(&self.store).await?;
         let prefix = keys::assignments_of(self.machine.as_str());
         let snapshot = self
             .store
@@ -218,7 +218,9 @@ impl Worker {
             .await?;
         let watch = watch_own(&self.store, &self.machine, snapshot.revision).await?;
         let (still, newest) = identity(&self.store).await?;
-        if still != cluster || newest < snapshot.revision {
+        // Also when the right one is back already: another one has another revision.
+        let is_one = (oldest..=newest).contains(&snapshot.revision);
+        if still != cluster || !is_one {
             let why = "another store took its place while it was read";
             return Err(Error::Unavailable(why.to_owned()));
         }

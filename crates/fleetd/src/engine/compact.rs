@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::store::{Revision, Store};
+use crate::task;
 
 /// History that is kept: a watch that was away for less resumes without reading everything.
 const KEEP: Duration = Duration::from_secs(300);
@@ -49,7 +50,7 @@ impl Compactor {
         }
         if let Some(revision) = forget {
             let store = Arc::clone(store);
-            tokio::spawn(async move {
+            task::spawn(async move {
                 // Somebody else may have compacted further; the next one comes in a minute.
                 let outcome = store.compact(revision).await;
                 debug!(revision, ?outcome, "history forgotten");

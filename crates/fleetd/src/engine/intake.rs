@@ -49,6 +49,7 @@ impl Intake {
                 Some(fact)
             }
             Err(problem) => {
+                assert!(!fleet_core::planted!("garbage ends fleetd"), "{problem}");
                 self.note_damage(&place, entry, &problem);
                 Some(Fact::Damaged(place))
             }

@@ -15,6 +15,7 @@ use crate::backoff::Backoff;
 use crate::clock;
 use crate::store::codec::{ClusterRecord, Document, LeaderRecord};
 use crate::store::{Compare, Entry, Error, Event, LeaseId, Op, Revision, Store, Txn, keys};
+use crate::task;
 
 /// Two keepalives may be lost before the lease is.
 const KEEPALIVES_PER_TTL: u32 = 3;
@@ -209,7 +210,7 @@ impl Campaign<'_> {
             ttl: granted,
             certain_until: sent + granted,
         };
-        let keeper = tokio::spawn(async move {
+        let keeper = task::spawn(async move {
             keeper.keep().await;
             lost_tx.send_replace(true);
         });

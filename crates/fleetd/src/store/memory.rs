@@ -36,6 +36,15 @@ impl MemoryStore {
         })
     }
 
+    /// A copy as a backup has it: without its history, with leases that begin anew, and with other
+    /// ids for those that come.
+    #[cfg(fleet_sim)]
+    pub fn copy(&self, next: LeaseId) -> Arc<MemoryStore> {
+        Arc::new(MemoryStore {
+            shared: Shared::new(self.shared.read().copy(next)),
+        })
+    }
+
     /// Decides by `stage` and makes it true at once.
     fn change<T>(
         &self,

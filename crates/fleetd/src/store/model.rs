@@ -126,6 +126,14 @@ impl Model {
         }
     }
 
+    /// As it would be after it was saved and restored.
+    #[cfg(fleet_sim)]
+    pub(crate) fn copy(&self, next: LeaseId) -> Model {
+        let leases = self.leases.iter().map(|(id, lease)| (*id, lease.ttl));
+        let entries = self.entries.clone();
+        Model::restore(self.revision, entries, leases, next.0, None)
+    }
+
     /// The newest revision.
     pub(crate) fn revision(&self) -> Revision {
         self.revision

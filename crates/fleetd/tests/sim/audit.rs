@@ -1,14 +1,16 @@
 //! What must hold at every step: at each transaction in the store, and at each job that a
 //! simulated systemd is asked for.
 
+mod moves;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fleet_core::hash::UnitHash;
 use fleet_core::records::{
-    AssignmentRecord, Decision, DesiredState, MachineId, MemberRecord, MemberStatus, Order,
-    PlacementRecord, Reached, StateRecord, UnitRecord,
+    AssignmentRecord, Decision, DesiredState, MachineId, MachineRecord, MachineWish, MemberRecord,
+    MemberStatus, Order, PlacementRecord, Reached, StateRecord, UnitRecord,
 };
 use fleetd::store::codec::{Document, LeaderRecord};
 use fleetd::store::keys::{self, Key};
@@ -16,6 +18,7 @@ use fleetd::store::{Entry, Event, Op, Revision, Txn};
 use tokio::time::Instant;
 
 use crate::chance::{Sim, lock};
+use crate::scenario::Graces;
 
 /// A start that was decided while presence was certain may reach systemd so much later.
 const START_SLACK: Duration = Duration::from_millis(500);
@@ -28,11 +31,15 @@ pub struct Writer {
     machine: String,
     leads: bool,
     is_present: bool,
+    knows: Absences,
 }
+
+/// Which machines somebody has heard to be absent, and when.
+pub type Absences = BTreeMap<String, Instant>;
 
 impl Writer {
     /// `before`: the leader's key and the writer's own presence, as far as they were there.
-    pub fn of(machine: &str, before: &[Entry]) -> Writer {
+    pub fn of(machine: &str, before: &[Entry], knows: Absences) -> Writer {
         let leads = before.iter().any(|entry| {
             entry.key == keys::LEADER
                 && LeaderRecord::decode(&entry.key, &entry.value)
@@ -42,6 +49,7 @@ impl Writer {
             machine: machine.to_owned(),
             leads,
             is_present: before.iter().any(|entry| entry.key != keys::LEADER),
+            knows,
         }
     }
 }
@@ -57,9 +65,18 @@ pub struct Running {
     pub is_superseded: bool,
 }
 
+/// An old backup took the place of the store.
+struct Restored {
+    at: Instant,
+    revision: Revision,
+    /// Somebody has said that it is to be believed.
+    accepted: bool,
+}
+
 /// The witness.
 pub struct Audit {
     sim: Arc<Sim>,
+    graces: Graces,
     seen: Mutex<Seen>,
 }
 
@@ -85,19 +102,43 @@ struct Seen {
     deceived_until: BTreeMap<String, Instant>,
     /// The machines on which something of an exclusive unit runs.
     exclusive: BTreeMap<String, BTreeSet<String>>,
-    /// The newest revision at which anything but presence was written.
+    /// The newest revision at which anything but presence and membership was written.
     last_write: Revision,
+    /// What each machine was told of the absence of others.
+    told: BTreeMap<String, Absences>,
+    /// What each machine last said of itself.
+    said: BTreeMap<String, MachineRecord>,
+    /// The machines that are drained; when it ended.
+    drained: BTreeMap<String, Option<Instant>>,
+    /// When somebody ended a freeze.
+    thawed: Option<Instant>,
+    /// Where each unit is active now.
+    up: BTreeMap<String, BTreeSet<String>>,
+    /// What was ordered before an old backup was restored.
+    past: BTreeMap<(String, String), Vec<AssignmentRecord>>,
+    restored: Option<Restored>,
+    /// The newest decision at which each unit was active, by unit and machine.
+    was_up: BTreeMap<(String, String), Decision>,
+}
+
+impl Seen {
+    /// Everything that was ever ordered of a unit on a machine.
+    fn orders(&self, key: &(String, String)) -> impl Iterator<Item = &AssignmentRecord> {
+        let past = self.past.get(key).into_iter().flatten();
+        past.chain(self.assigned.get(key).into_iter().flatten())
+    }
 }
 
 impl Audit {
-    pub fn new(sim: &Arc<Sim>) -> Audit {
+    pub fn new(sim: &Arc<Sim>, graces: Graces) -> Audit {
         Audit {
             sim: Arc::clone(sim),
+            graces,
             seen: Mutex::default(),
         }
     }
 
-    /// The newest revision at which anything but presence was written.
+    /// The newest revision at which anything but presence and membership was written.
     pub fn last_write(&self) -> Revision {
         lock(&self.seen).last_write
     }
@@ -116,6 +157,67 @@ impl Audit {
         for machine in machines {
             self.deceives(&machine);
         }
+    }
+
+    /// An old backup has taken the place of the store.
+    pub fn restored(&self, entries: &[Entry], revision: Revision) {
+        let mut seen = lock(&self.seen);
+        let now = Instant::now();
+        for (key, versions) in std::mem::take(&mut seen.assigned) {
+            seen.past.entry(key).or_default().extend(versions);
+        }
+        seen.standing.clear();
+        seen.placements.clear();
+        seen.wishes.clear();
+        seen.drained.clear();
+        for member in std::mem::take(&mut seen.members).into_keys() {
+            seen.absent_since.insert(member, Some(now));
+        }
+        for entry in entries {
+            let (key, value) = (&entry.key, &entry.value);
+            match keys::parse(key) {
+                Key::Assignment(machine, unit) => {
+                    if let Ok(record) = AssignmentRecord::decode(key, value) {
+                        let standing = seen.standing.entry(unit.to_owned()).or_default();
+                        standing.insert(machine.to_owned(), record.clone());
+                        let key = (machine.to_owned(), unit.to_owned());
+                        seen.assigned.insert(key, vec![record]);
+                    }
+                }
+                Key::Placement(unit) => {
+                    if let Ok(record) = PlacementRecord::decode(key, value) {
+                        seen.placements.insert(unit.to_owned(), record);
+                    }
+                }
+                Key::Unit(unit) => {
+                    if let Ok(record) = UnitRecord::decode(key, value) {
+                        let wishes = vec![(entry.mod_revision, record)];
+                        seen.wishes.insert(unit.to_owned(), wishes);
+                    }
+                }
+                Key::Member(machine) => {
+                    if let Ok(record) = MemberRecord::decode(key, value) {
+                        seen.members.insert(machine.to_owned(), record);
+                    }
+                }
+                Key::Machine(machine) => {
+                    seen.absent_since.insert(machine.to_owned(), None);
+                    seen.back_since.insert(machine.to_owned(), now);
+                }
+                Key::MachineWish(machine) => {
+                    let wish = MachineWish::decode(key, value);
+                    if wish.is_ok_and(|wish| wish.drain) {
+                        seen.drained.insert(machine.to_owned(), None);
+                    }
+                }
+                _ => {}
+            }
+        }
+        seen.restored = Some(Restored {
+            at: now,
+            revision,
+            accepted: false,
+        });
     }
 
     /// A transaction was carried out.
@@ -145,10 +247,7 @@ impl Audit {
             {
                 seen.last_write = revision;
             }
-            let what = match value {
-                Some(value) => String::from_utf8_lossy(value).into_owned(),
-                None => "removed".to_owned(),
-            };
+            let what = value.map_or("removed".into(), |value| String::from_utf8_lossy(value));
             self.sim
                 .note("commit", format_args!("@{revision} {by} {key} {what}"));
             match (parsed, value) {
@@ -181,7 +280,7 @@ impl Audit {
                 }
                 (Key::Member(machine), Some(value)) => {
                     if let Ok(record) = MemberRecord::decode(key, value) {
-                        self.member(&mut seen, machine, record);
+                        self.member(&mut seen, machine, record, writer);
                     }
                 }
                 (Key::State(unit, machine), Some(value)) => {
@@ -192,9 +291,22 @@ impl Audit {
                         seen.arrived.insert((unit.to_owned(), machine.to_owned()));
                     }
                 }
-                (Key::MachineWish(machine), _) => {
-                    seen.upset.insert(machine.to_owned(), Instant::now());
+                (Key::MachineWish(machine), value) => {
+                    let now = Instant::now();
+                    seen.upset.insert(machine.to_owned(), now);
+                    let wish = value.and_then(|value| MachineWish::decode(key, value).ok());
+                    if wish.is_some_and(|wish| wish.drain) {
+                        seen.drained.insert(machine.to_owned(), None);
+                    } else if let Some(until) = seen.drained.get_mut(machine) {
+                        until.get_or_insert(now);
+                    }
                 }
+                (Key::AcceptStore, Some(_)) => {
+                    if let Some(restored) = &mut seen.restored {
+                        restored.accepted = true;
+                    }
+                }
+                (Key::Thaw, _) => seen.thawed = Some(Instant::now()),
                 _ => {}
             }
         }
@@ -234,6 +346,9 @@ impl Audit {
         unit: &str,
         record: Option<AssignmentRecord>,
     ) {
+        if let Some(record) = &record {
+            self.check_new_home(seen, machine, unit, record);
+        }
         let standing = seen.standing.entry(unit.to_owned()).or_default();
         let Some(record) = record else {
             standing.remove(machine);
@@ -284,61 +399,15 @@ impl Audit {
         }
     }
 
-    fn member(&self, seen: &mut Seen, machine: &str, record: MemberRecord) {
+    fn member(&self, seen: &mut Seen, machine: &str, record: MemberRecord, writer: &Writer) {
         let before = seen.members.get(machine).map(|before| before.status);
         if record.status == MemberStatus::Lost && before != Some(MemberStatus::Lost) {
             self.sim
                 .note("machine-lost", format_args!("{}", short(machine)));
             seen.upset.insert(machine.to_owned(), Instant::now());
-            self.check_loss(seen, machine);
+            self.check_loss(seen, machine, writer);
         }
         seen.members.insert(machine.to_owned(), record);
-    }
-
-    /// A machine is given up only after its grace, and not when too many are away with it.
-    fn check_loss(&self, seen: &Seen, machine: &str) {
-        let now = Instant::now();
-        let Some(Some(since)) = seen.absent_since.get(machine).copied() else {
-            // The news may have been on its way.
-            let back = seen.back_since.get(machine);
-            if back.is_some_and(|back| now - *back < NEWS) {
-                return;
-            }
-            self.sim.fail(format!(
-                "{} was given up while it was present",
-                short(machine)
-            ));
-            return;
-        };
-        let grace = fleetd::config::DEFAULT_LOST_AFTER;
-        if now - since < grace {
-            self.sim.fail(format!(
-                "{} was given up {:?} after its lease had ended",
-                short(machine),
-                now - since
-            ));
-        }
-        let known = |status: MemberStatus| {
-            !matches!(
-                status,
-                MemberStatus::Lost | MemberStatus::Retired | MemberStatus::Unsupervised
-            )
-        };
-        // Who vanished about the same time, and has not been given up before.
-        let with_it = seen.absent_since.iter().filter(|(other, gone)| {
-            let status = seen.members.get(*other).map(|member| member.status);
-            gone.is_some_and(|gone| gone.max(since) - gone.min(since) < grace / 2)
-                && status.is_some_and(known)
-        });
-        let n_with_it = with_it.count();
-        let n_members = seen.members.len();
-        let freeze_for = Duration::from_secs(300);
-        if n_with_it > (n_members * 34 / 100).max(1) && now - since < freeze_for {
-            self.sim.fail(format!(
-                "{} was given up although {n_with_it} of {n_members} vanished with it",
-                short(machine)
-            ));
-        }
     }
 
     /// What there is, when the news of it was lost.
@@ -368,7 +437,10 @@ impl Audit {
             };
             let machine = machine.to_owned();
             match event {
-                Event::Put(_) => {
+                Event::Put(entry) => {
+                    if let Ok(record) = MachineRecord::decode(&entry.key, &entry.value) {
+                        seen.said.insert(machine.clone(), record);
+                    }
                     seen.back_since.insert(machine.clone(), Instant::now());
                     seen.absent_since.insert(machine, None)
                 }
@@ -393,11 +465,8 @@ impl Audit {
             ));
         }
         let key = (machine.to_owned(), unit.to_owned());
-        let ordered = seen.assigned.get(&key).is_some_and(|versions| {
-            versions
-                .iter()
-                .any(|v| v.decision == decision && v.order == Order::Launched)
-        });
+        let mut versions = seen.orders(&key);
+        let ordered = versions.any(|v| v.decision == decision && v.order == Order::Launched);
         if !ordered {
             self.sim.fail(format!(
                 "{unit} was started on {} at {decision}, which nobody ordered",
@@ -414,12 +483,8 @@ impl Audit {
     pub fn stops(&self, machine: &str, unit: &str, decision: Decision, running: &Running) {
         let seen = lock(&self.seen);
         let key = (machine.to_owned(), unit.to_owned());
-        let versions = seen
-            .assigned
-            .get(&key)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let ordered = versions.iter().any(|version| {
+        let mut versions = seen.orders(&key);
+        let ordered = versions.any(|version| {
             version.decision == decision
                 && (version.order != Order::Launched
                     || (version.hash != running.hash && !only_moves(unit))
@@ -430,6 +495,17 @@ impl Audit {
             self.sim.fail(format!(
                 "{unit} was stopped on {at} at {decision} without a positive record"
             ));
+            return;
+        }
+        if let Some(restored) = &seen.restored {
+            let wishes = seen.wishes.get(unit).map(Vec::as_slice).unwrap_or_default();
+            let is_new = wishes.iter().any(|(at, _)| *at > restored.revision);
+            let was_there = running.since < restored.at;
+            if is_plain(unit) && was_there && !restored.accepted && !is_new {
+                self.sim.fail(format!(
+                    "{unit} was stopped on {at} at {decision} on the word of an old backup"
+                ));
+            }
             return;
         }
         if is_plain(unit) && !self.is_asked_for(&seen, machine, unit, decision, running) {
@@ -449,23 +525,32 @@ impl Audit {
         decision: Decision,
         running: &Running,
     ) -> bool {
+        let upset = seen.upset.get(machine);
+        self.by_wish(seen, unit, decision, running)
+            || running.is_superseded
+            || upset.is_some_and(|at| *at >= running.since)
+            || moves::is_left(seen, machine)
+    }
+
+    /// Whether a user changed what a unit is to be.
+    fn by_wish(&self, seen: &Seen, unit: &str, decision: Decision, running: &Running) -> bool {
         let wishes = seen.wishes.get(unit).map(Vec::as_slice).unwrap_or_default();
-        let by_wish = wishes.iter().any(|(generation, wish)| {
+        wishes.iter().any(|(generation, wish)| {
             *generation > running.decision.generation
                 && *generation <= decision.generation
                 && (wish.desired != DesiredState::Launched
                     || wish.hash != running.hash
                     || wish.restarts > running.restarts)
-        });
-        let upset = seen.upset.get(machine);
-        by_wish || running.is_superseded || upset.is_some_and(|at| *at >= running.since)
+        })
     }
 
     /// An exclusive unit begins on a machine: it must run nowhere else.
     pub fn begins(&self, machine: &str, unit: &str) {
         let mut seen = lock(&self.seen);
+        // A backup that does not know where it runs is the exception that RELIABILITY.md names.
+        let restored = seen.restored.is_some();
         let running = seen.exclusive.entry(unit.to_owned()).or_default();
-        if let Some(other) = running.iter().find(|other| *other != machine) {
+        if let Some(other) = running.iter().find(|other| *other != machine && !restored) {
             self.sim.fail(format!(
                 "{unit} was started on {} while it ran on {}",
                 short(machine),
@@ -521,7 +606,14 @@ pub fn short(machine: &str) -> &str {
 
 /// Units without any requirement are called so.
 pub fn is_plain(unit: &str) -> bool {
-    unit.starts_with("plain")
+    unit.starts_with("plain") || is_patient(unit)
+}
+
+/// Units with a `LostAfter=` of [`PATIENCE`] are called so.
+///
+/// [`PATIENCE`]: crate::users::LOST_AFTER
+pub fn is_patient(unit: &str) -> bool {
+    unit.starts_with("patient")
 }
 
 /// Units whose users change only where they may run are called so.

@@ -40,6 +40,8 @@ pub struct Sim {
     begun: Instant,
     /// Everything is printed as it happens.
     loud: bool,
+    /// What happens is written down.
+    keeps_story: bool,
     /// Told when something has gone wrong.
     pub failed: Notify,
 }
@@ -58,8 +60,10 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sim {
-    pub fn new(seed: u64) -> Arc<Sim> {
+    /// `keeps_story`: writing down what happens takes longer than most of what happens.
+    pub fn new(seed: u64, keeps_story: bool) -> Arc<Sim> {
         Arc::new(Sim {
+            keeps_story,
             rng: Mutex::new(Rng::new(seed)),
             log: Mutex::default(),
             begun: Instant::now(),
@@ -101,7 +105,9 @@ impl Sim {
             log.failure.get_or_insert(why);
             self.failed.notify_waiters();
         }
-        let _ = writeln!(log.text, "{at:>7} {what} {details}");
+        if self.keeps_story {
+            let _ = writeln!(log.text, "{at:>7} {what} {details}");
+        }
         if self.loud {
             println!("{at:>7} {what} {details}");
         }

@@ -73,7 +73,7 @@ impl Driver {
         }
         host.is_driven_by(&driver);
         let connecting = Arc::clone(&driver);
-        tokio::spawn(async move {
+        life.spawn(async move {
             tokio::time::sleep(connecting.sim.between(1, 30)).await;
             connecting.connected();
         });
@@ -93,7 +93,7 @@ impl Driver {
         }
         self.changed.notify_one();
         let driver = Arc::clone(self);
-        tokio::spawn(async move {
+        self.life.spawn(async move {
             tokio::time::sleep(time).await;
             driver.connected();
         });
@@ -134,7 +134,7 @@ impl Driver {
                 .or_default()
                 .work_id = id;
             let driver = Arc::clone(self);
-            tokio::spawn(async move {
+            self.life.spawn(async move {
                 while driver.host.unit(&unit).job.is_some() && !driver.life.is_over() {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
@@ -240,7 +240,7 @@ impl Driver {
         });
         let Some(pause) = pause else { return };
         let (driver, unit) = (Arc::clone(self), unit.clone());
-        tokio::spawn(async move {
+        self.life.spawn(async move {
             tokio::time::sleep(pause).await;
             driver.update(&unit, |entry| {
                 if let Some(attempt) = &mut entry.observed.attempt
@@ -327,7 +327,7 @@ impl UnitManager for Driver {
             by_unit.entry(task.unit.clone()).or_default().push(task);
         }
         for (unit, tasks) in by_unit {
-            tokio::spawn(Arc::clone(&driver).work(unit, id, tasks));
+            self.life.spawn(Arc::clone(&driver).work(unit, id, tasks));
         }
     }
 
@@ -336,7 +336,7 @@ impl UnitManager for Driver {
     }
 
     async fn is_shutting_down(&self) -> bool {
-        false
+        self.host.is_shutting_down()
     }
 
     fn lease_until(&self, until: Duration) {

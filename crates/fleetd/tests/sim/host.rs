@@ -30,6 +30,7 @@ pub struct Host {
 #[derive(Default)]
 struct HostState {
     boot: u64,
+    shuts_down: bool,
     units: BTreeMap<UnitName, HostUnit>,
     driver: Weak<Driver>,
     next_job: u64,
@@ -106,12 +107,41 @@ impl Host {
     pub fn lose_power(&self) {
         let mut state = lock(&self.state);
         state.boot += 1;
-        for unit in state.units.keys() {
-            self.center.audit.ends(&self.id, unit.as_str());
+        state.shuts_down = false;
+        for (name, _) in std::mem::take(&mut state.units) {
+            self.center.audit.is_down(&self.id, name.as_str());
+            self.center.audit.ends(&self.id, name.as_str());
         }
-        state.units.clear();
         state.lease = None;
         fleetd::sim::remove_files_below(&self.run_directory());
+    }
+
+    /// The machine goes down in order: its systemd stops every unit.
+    pub fn shut_down(self: &Arc<Self>) {
+        lock(&self.state).shuts_down = true;
+        for (name, unit) in self.units() {
+            if unit.is_down() {
+                continue;
+            }
+            let time = self.sim.between(10, 1_500);
+            let job = self.new_job(&name, false);
+            let host = Arc::clone(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(time).await;
+                if host.is_current(&name, job) {
+                    host.change(&name, |unit| {
+                        unit.job = None;
+                        unit.active = "inactive";
+                        unit.sub = "dead";
+                        unit.running = None;
+                    });
+                }
+            });
+        }
+    }
+
+    pub fn is_shutting_down(&self) -> bool {
+        lock(&self.state).shuts_down
     }
 
     /// A new fleetd drives its systemd.
@@ -164,6 +194,14 @@ impl Host {
         if seen.running.is_none() {
             self.center.audit.ends(&self.id, name.as_str());
         }
+        match seen.active {
+            "active" => {
+                let record = seen.record.as_ref().map(|record| record.decision);
+                let audit = &self.center.audit;
+                audit.is_up(&self.id, name.as_str(), record.unwrap_or_default());
+            }
+            _ => self.center.audit.is_down(&self.id, name.as_str()),
+        }
         if let Some(driver) = driver {
             driver.signal(name, &seen);
         }
@@ -207,6 +245,10 @@ impl Host {
         let unit = self.unit(name);
         if !restart && unit.active == "active" {
             let _ = tell.send("done");
+            return told;
+        }
+        if self.is_shutting_down() {
+            let _ = tell.send("canceled");
             return told;
         }
         let is_superseded = self
@@ -365,9 +407,11 @@ impl Host {
         let (tell, told) = oneshot::channel();
         let unit = self.unit(name);
         if let Some(running) = &unit.running {
-            self.center
-                .audit
-                .stops(&self.id, name.as_str(), decision, running);
+            let audit = &self.center.audit;
+            audit.stops(&self.id, name.as_str(), decision, running);
+            if unit.active == "active" {
+                audit.hands_over(&self.id, name.as_str(), decision, running);
+            }
         }
         let text = unit.file.as_ref().map(|(_, text)| Arc::clone(text));
         let time = match Behaviour::of(text.as_deref().unwrap_or_default()) {

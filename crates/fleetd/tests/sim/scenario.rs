@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use fleetd::config;
+
 use crate::chance::Rng;
 
 /// Something that befalls the cluster.
@@ -27,10 +29,17 @@ pub enum Fault {
     UnitDies,
     ClockJump,
     WipedStore,
+    StandStill,
+    StopInOrder,
+    ShutDown,
+    Damage,
+    ForeignStore,
+    OldBackup,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 20] = [
+    /// What a seed draws from. An old backup is for scenarios of its own.
+    pub const ALL: [Fault; 25] = [
         Fault::Crash,
         Fault::CrashAtPoint,
         Fault::CrashLeader,
@@ -51,6 +60,11 @@ impl Fault {
         Fault::UnitDies,
         Fault::ClockJump,
         Fault::WipedStore,
+        Fault::StandStill,
+        Fault::StopInOrder,
+        Fault::ShutDown,
+        Fault::Damage,
+        Fault::ForeignStore,
     ];
 
     pub fn name(self) -> &'static str {
@@ -75,8 +89,37 @@ impl Fault {
             Fault::UnitDies => "unit-dies",
             Fault::ClockJump => "clock-jump",
             Fault::WipedStore => "wiped-store",
+            Fault::StandStill => "stand-still",
+            Fault::StopInOrder => "stop-in-order",
+            Fault::ShutDown => "shut-down",
+            Fault::Damage => "damage",
+            Fault::ForeignStore => "foreign-store",
+            Fault::OldBackup => "old-backup",
         }
     }
+}
+
+/// How long the cluster waits before it gives a machine up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Graces {
+    pub lost_after: Duration,
+    pub unsupervised: Duration,
+    pub freeze_for: Duration,
+}
+
+impl Graces {
+    pub const DEFAULT: Graces = Graces {
+        lost_after: config::DEFAULT_LOST_AFTER,
+        unsupervised: config::DEFAULT_UNSUPERVISED_GRACE,
+        freeze_for: config::DEFAULT_FREEZE_FOR,
+    };
+
+    /// So short that they end while others are away.
+    const SHORT: Graces = Graces {
+        unsupervised: Duration::from_secs(10),
+        freeze_for: Duration::from_secs(8),
+        ..Graces::DEFAULT
+    };
 }
 
 /// One simulation.
@@ -92,6 +135,9 @@ pub struct Scenario {
     pub fault_every_ms: usize,
     /// One of these at a time, by chance.
     pub faults: Vec<Fault>,
+    pub graces: Graces,
+    /// Somebody drains machines, labels them, and ends freezes.
+    pub operated: bool,
     /// And these, each at its time and on its machine.
     pub script: Vec<(Duration, Fault, usize)>,
 }
@@ -112,6 +158,8 @@ impl Scenario {
             faults: (0..n_faults)
                 .map(|_| Fault::ALL[rng.below(Fault::ALL.len())])
                 .collect(),
+            graces: [Graces::DEFAULT, Graces::SHORT][rng.below(2)],
+            operated: rng.below(2) == 0,
             script: Vec::new(),
         }
     }

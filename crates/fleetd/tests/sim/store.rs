@@ -1,14 +1,18 @@
 //! etcd and the network to it: the store's model in memory, which every machine reaches over a
 //! link of its own that loses, delays, reorders and cuts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use fleet_core::records::{AssignmentRecord, Order};
+use fleetd::store::codec::{ClusterRecord, Document};
+use fleetd::store::keys::Key;
 use fleetd::store::memory::MemoryStore;
 use fleetd::store::{
-    Error, Event, LeaseId, Op, Range, Revision, Snapshot, Store, Txn, Watch, WatchBatch, keys,
+    Entry, Error, Event, LeaseId, Op, Range, Revision, Snapshot, Store, Txn, Watch, WatchBatch,
+    keys,
 };
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -18,6 +22,7 @@ use tokio::time::Instant;
 use crate::audit::{Audit, Writer};
 use crate::chance::{Sim, lock};
 use crate::life::Life;
+use crate::scenario::Graces;
 
 /// As fleetd's default for etcd.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,6 +60,19 @@ struct State {
     right: Option<(Arc<MemoryStore>, Revision)>,
     /// How often it was exchanged or brought back.
     exchanges: u64,
+    /// How often an old backup took its place for good.
+    restores: u64,
+    /// What stood under keys that hold garbage now.
+    damages: BTreeMap<String, Damage>,
+    /// Keys that ever held garbage.
+    was_damaged: BTreeSet<String>,
+}
+
+/// A document that somebody has overwritten with garbage.
+#[derive(Clone)]
+struct Damage {
+    right: Entry,
+    garbage: Vec<u8>,
 }
 
 impl State {
@@ -106,10 +124,10 @@ impl Feed {
 }
 
 impl Center {
-    pub fn new(sim: &Arc<Sim>) -> Arc<Center> {
+    pub fn new(sim: &Arc<Sim>, graces: Graces) -> Arc<Center> {
         let center = Arc::new(Center {
             sim: Arc::clone(sim),
-            audit: Audit::new(sim),
+            audit: Audit::new(sim, graces),
             state: Mutex::new(State {
                 data: MemoryStore::new(),
                 is_down: false,
@@ -120,6 +138,9 @@ impl Center {
                 pump: None,
                 right: None,
                 exchanges: 0,
+                restores: 0,
+                damages: BTreeMap::new(),
+                was_damaged: BTreeSet::new(),
             }),
         });
         center.pump();
@@ -159,24 +180,91 @@ impl Center {
         lock(&self.state).exchanges
     }
 
+    /// How often an old backup took its place for good.
+    pub fn n_restores(&self) -> u64 {
+        lock(&self.state).restores
+    }
+
+    /// Ids of leases are random in etcd: two stores have none in common.
+    fn other_leases(&self) -> LeaseId {
+        let n_exchanges = lock(&self.state).exchanges;
+        LeaseId(i64::try_from(n_exchanges + 1).unwrap_or(1) << 32)
+    }
+
+    /// A backup of this store.
+    pub fn copy(&self) -> Arc<MemoryStore> {
+        self.data().copy(self.other_leases())
+    }
+
     /// Puts an empty store in the place of this one.
     pub fn exchange(self: &Arc<Self>) {
+        self.exchange_for(MemoryStore::with_leases_from(self.other_leases()));
+    }
+
+    /// Puts another cluster's store in the place of this one: it knows the same machines, and
+    /// orders them to stop everything.
+    pub async fn exchange_for_foreign(self: &Arc<Self>) {
+        if self.is_exchanged() {
+            return;
+        }
+        let foreign = self.copy();
+        let Ok(snapshot) = foreign.read(Range::default()).await else {
+            return;
+        };
+        for entry in snapshot.entries {
+            let key = entry.key.clone();
+            let op = match keys::parse(&key) {
+                Key::Assignment(..) => AssignmentRecord::decode(&key, &entry.value)
+                    .map(|mut record| {
+                        record.order = Order::Gone;
+                        record.decision.generation += 1_000;
+                        record.decision.seq += 1_000;
+                        record.encode()
+                    })
+                    .map(|value| Op::Put {
+                        key,
+                        value,
+                        lease: None,
+                    })
+                    .ok(),
+                Key::Cluster => ClusterRecord::decode(&key, &entry.value)
+                    .map(|mut record| {
+                        record.id = "another".to_owned();
+                        record.encode()
+                    })
+                    .map(|value| Op::Put {
+                        key,
+                        value,
+                        lease: None,
+                    })
+                    .ok(),
+                Key::Placement(_) => None,
+                _ => Some(Op::Delete { key }),
+            };
+            let ops = op.into_iter().collect();
+            let _ = foreign
+                .commit(Txn {
+                    ops,
+                    ..Txn::default()
+                })
+                .await;
+        }
+        self.exchange_for(foreign);
+    }
+
+    fn exchange_for(self: &Arc<Self>, other: Arc<MemoryStore>) {
         {
             let mut state = lock(&self.state);
             if state.right.is_some() {
                 return;
             }
             state.stop_pump();
-            // Ids of leases are random in etcd: two stores have none in common.
-            let first = i64::try_from(state.exchanges + 1).unwrap_or(1) << 32;
-            let other = MemoryStore::with_leases_from(LeaseId(first));
             let right = std::mem::replace(&mut state.data, other);
             state.right = Some((right, state.pumped));
             state.exchanges += 1;
             state.pumped = 1;
         }
         self.break_watches("etcd was exchanged");
-        self.pump();
         // It has had a history of its own: other revisions, and other leases.
         let data = self.data();
         for n in 0..300 + self.sim.below(300) {
@@ -191,6 +279,115 @@ impl Center {
             let _ = history.now_or_never();
             let _ = data.grant(Duration::from_secs(1)).now_or_never();
         }
+        self.pump();
+    }
+
+    /// Puts an old backup in the place of this store, for good.
+    pub async fn restore(self: &Arc<Self>, backup: &MemoryStore) {
+        if self.is_exchanged() {
+            return;
+        }
+        let backup = backup.copy(self.other_leases());
+        let Ok(snapshot) = backup.read(Range::default()).await else {
+            return;
+        };
+        self.sim
+            .note("restored", format_args!("to @{}", snapshot.revision));
+        {
+            let mut state = lock(&self.state);
+            state.stop_pump();
+            state.data = backup;
+            state.pumped = snapshot.revision;
+            state.exchanges += 1;
+            state.restores += 1;
+            state.damages.clear();
+        }
+        self.audit.deceives_all();
+        self.audit.restored(&snapshot.entries, snapshot.revision);
+        self.break_watches("etcd was restored");
+        self.pump();
+    }
+
+    /// Overwrites one document with garbage; returns its key.
+    pub async fn damage(&self) -> Option<String> {
+        if self.is_exchanged() {
+            return None;
+        }
+        let data = self.data();
+        let mut entries = data.read(Range::default()).await.ok()?.entries;
+        // Who leads is told by its key alone, to whoever judges what was written. A store that does
+        // not say whose it is is a foreign one.
+        let damages = lock(&self.state).damages.clone();
+        entries.retain(|entry| {
+            let is_name = entry.key == keys::LEADER || entry.key == keys::CLUSTER;
+            !is_name && !damages.contains_key(&entry.key)
+        });
+        if entries.is_empty() {
+            return None;
+        }
+        let right = entries[self.sim.below(entries.len())].clone();
+        let half = right.value[..right.value.len() / 2].to_vec();
+        let garbage = match self.sim.below(5) {
+            0 => Vec::new(),
+            1 => b"\xff\xfe\x00garbage".to_vec(),
+            2 => b"[]".to_vec(),
+            3 => br#"{"v":"one"}"#.to_vec(),
+            _ => half,
+        };
+        self.put(&right.key, &garbage, right.lease).await?;
+        let key = right.key.clone();
+        let mut state = lock(&self.state);
+        state.was_damaged.insert(key.clone());
+        let damage = Damage { right, garbage };
+        state.damages.entry(key.clone()).or_insert(damage);
+        Some(key)
+    }
+
+    /// Puts back what stood there, unless somebody has overwritten the garbage.
+    pub async fn repair(&self, key: &str) {
+        if self.is_exchanged() {
+            return;
+        }
+        let damage = lock(&self.state).damages.get(key).cloned();
+        let Some(damage) = damage else {
+            return;
+        };
+        let read = self.data().read_keys(&[key.to_owned()]).await;
+        let entry = read.ok().and_then(|mut read| read.entries.pop());
+        if entry.is_some_and(|entry| entry.value == damage.garbage) {
+            self.sim.note("repaired", format_args!("{key}"));
+            let right = damage.right;
+            let _ = self.put(key, &right.value, right.lease).await;
+        }
+        lock(&self.state).damages.remove(key);
+    }
+
+    /// As [`Center::repair`], of everything.
+    pub async fn repair_all(&self) {
+        let keys: Vec<String> = lock(&self.state).damages.keys().cloned().collect();
+        for key in keys {
+            self.repair(&key).await;
+        }
+    }
+
+    /// Whether some document holds garbage.
+    pub fn is_damaged(&self) -> bool {
+        !lock(&self.state).damages.is_empty()
+    }
+
+    /// Whether a document ever held garbage.
+    pub fn was_damaged(&self, key: &str) -> bool {
+        lock(&self.state).was_damaged.contains(key)
+    }
+
+    async fn put(&self, key: &str, value: &[u8], lease: Option<LeaseId>) -> Option<Revision> {
+        let (key, value) = (key.to_owned(), value.to_vec());
+        let ops = vec![Op::Put { key, value, lease }];
+        let txn = Txn {
+            ops,
+            ..Txn::default()
+        };
+        self.data().commit(txn).await.ok()
     }
 
     /// Brings the right store back.
@@ -344,6 +541,7 @@ impl Link {
         let (mut tell, told) = oneshot::channel();
         let center = Arc::clone(&self.center);
         let cable = Arc::clone(&self.cable);
+        let restores = center.n_restores();
         // What was sent is on its way, whatever becomes of the sender.
         tokio::spawn(async move {
             let (weather, is_down) = {
@@ -359,6 +557,10 @@ impl Link {
                 tokio::time::sleep(delay).await;
             }
             if cable.cut().requests || center.loses(weather) || lock(&center.state).is_down {
+                return tell.closed().await;
+            }
+            // What was sent to an etcd that was restored meanwhile has died with its connection.
+            if restores != center.n_restores() {
                 return tell.closed().await;
             }
             let answer = request(Arc::clone(&center)).await;
@@ -390,11 +592,17 @@ impl Link {
 #[async_trait]
 impl Store for Link {
     async fn read(&self, range: Range) -> Result<Snapshot, Error> {
-        self.call(
-            false,
-            Box::new(|center| async move { center.data().read(range).await }.boxed()),
-        )
-        .await
+        let is_everything = range == Range::default();
+        let snapshot = self
+            .call(
+                false,
+                Box::new(|center| async move { center.data().read(range).await }.boxed()),
+            )
+            .await?;
+        if is_everything {
+            self.center.audit.has_read(&self.machine, &snapshot.entries);
+        }
+        Ok(snapshot)
     }
 
     async fn read_keys(&self, keys: &[String]) -> Result<Snapshot, Error> {
@@ -420,6 +628,7 @@ impl Store for Link {
             center: Arc::clone(&self.center),
             cable: Arc::clone(&self.cable),
             life: Arc::clone(&self.life),
+            machine: self.machine.clone(),
             id,
             feed,
         };
@@ -434,6 +643,8 @@ impl Store for Link {
 
     async fn commit(&self, txn: Txn) -> Result<Revision, Error> {
         let machine = self.machine.clone();
+        // What it does not know when it sends, it cannot have thought of.
+        let knows = self.center.audit.knows(&machine);
         self.call(
             true,
             Box::new(|center| {
@@ -455,7 +666,7 @@ impl Store for Link {
                     let before = data.read_keys(&before).await?;
                     let outcome = data.commit(txn.clone()).await;
                     if let Ok(revision) = outcome {
-                        let writer = Writer::of(&machine, &before.entries);
+                        let writer = Writer::of(&machine, &before.entries, knows);
                         center.audit.committed(&writer, &txn, revision);
                     }
                     outcome
@@ -508,6 +719,7 @@ struct Running {
     center: Arc<Center>,
     cable: Arc<Cable>,
     life: Arc<Life>,
+    machine: String,
     id: u64,
     feed: Arc<Feed>,
 }
@@ -536,6 +748,10 @@ impl Running {
                 Some(at) if at <= Instant::now() => {
                     let item = lock(&self.feed.queue).pop_front();
                     if let Some((_, item)) = item {
+                        if let (Ok(batch), "") = (&item, self.feed.prefix.as_str()) {
+                            let audit = &self.center.audit;
+                            audit.is_told(&self.machine, &batch.events);
+                        }
                         return item;
                     }
                 }

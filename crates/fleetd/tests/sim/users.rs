@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use fleet_api::v2::{BatchAnswer, BatchRequest, UnitWish};
 use fleet_core::hash::UnitHash;
 use fleet_core::records::{DesiredState, UnitRecord};
@@ -21,10 +21,17 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
 use crate::chance::{Sim, lock};
+use crate::life::Life;
 use crate::store::Center;
 
 /// A person waits no longer for an answer, and asks again.
-const PATIENCE: Duration = Duration::from_secs(6);
+pub const PATIENCE: Duration = Duration::from_secs(6);
+
+/// By then nothing that was asked is on its way any more.
+const QUIET: Duration = Duration::from_secs(8);
+
+/// What a patient unit says in `LostAfter=`.
+pub const LOST_AFTER: Duration = Duration::from_secs(12);
 
 /// What a user was told that a unit is to be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,9 +44,9 @@ pub struct Want {
 
 /// The APIs of the machines that run, and what users were told.
 pub struct Town {
-    sim: Arc<Sim>,
+    pub sim: Arc<Sim>,
     center: Arc<Center>,
-    pub apis: Mutex<Vec<Option<ApiState>>>,
+    pub apis: Mutex<Vec<Option<(ApiState, Arc<Life>)>>>,
     pub wants: Mutex<BTreeMap<String, Want>>,
     next_request: AtomicU64,
 }
@@ -89,7 +96,7 @@ pub fn specs(sim: &Sim, n_units: usize, n_machines: usize) -> Vec<Spec> {
     };
     let mut specs = Vec::new();
     for n in 0..n_units {
-        let kind = if n < 3 { 0 } else { sim.below(15) };
+        let kind = if n < 3 { 0 } else { sim.below(17) };
         specs.push(match kind {
             0..=3 => spec(format!("plain{n}.service"), "runs", ""),
             4 => spec(format!("once{n}.service"), "runs", "Exclusive=yes"),
@@ -115,6 +122,10 @@ pub fn specs(sim: &Sim, n_units: usize, n_machines: usize) -> Vec<Spec> {
                 "MachineMetadata=region=eu",
             ),
             13 => moves(format!("moves{n}.service")),
+            14 | 15 => {
+                let fleet = format!("LostAfter={}s", LOST_AFTER.as_secs());
+                spec(format!("patient{n}.service"), "runs", &fleet)
+            }
             _ => spec(format!("takes{n}.service"), "runs", "Replaces=eu*.service"),
         });
     }
@@ -144,12 +155,22 @@ impl Town {
             text: None,
             restarts: 0,
         };
+        let mut restores = 0;
         loop {
             let pause = match self.sim.below(4) {
                 0 => self.sim.between(0, 50),
                 _ => self.sim.between(200, busy),
             };
             let stopped = tokio::time::timeout(pause, stopped(&mut stop)).await;
+            if self.center.n_restores() != restores {
+                // What was said before may be lost: they look at what there is, once nothing of
+                // theirs is on its way any more.
+                tokio::time::sleep(QUIET).await;
+                restores = self.center.n_restores();
+                want = self.as_stored(&spec).await;
+                lock(&self.wants).insert(spec.name.clone(), want.clone());
+                continue;
+            }
             if stopped.is_ok() {
                 return;
             }
@@ -165,6 +186,9 @@ impl Town {
                 Ask::Destroy,
             ]);
             self.ask(&spec, &mut want, ask).await;
+            if self.center.n_restores() != restores {
+                continue;
+            }
             lock(&self.wants).insert(spec.name.clone(), want.clone());
         }
     }
@@ -210,7 +234,11 @@ impl Town {
         let request_id = format!("r{}", self.next_request.fetch_add(1, Ordering::Relaxed));
         self.sim
             .note("ask", format_args!("{request_id} {ask:?} {}", spec.name));
+        let restores = self.center.n_restores();
         loop {
+            if restores != self.center.n_restores() {
+                return;
+            }
             let exchanges = self.center.n_exchanges();
             let answer = tokio::time::timeout(PATIENCE, self.send(&request_id, &wish)).await;
             // What another store has answered counts for nothing.
@@ -233,33 +261,51 @@ impl Town {
             }
             next.restarts = restarts;
         }
+        if self.center.was_damaged(&keys::unit(&spec.name)) {
+            // Whoever overwrites garbage counts anew.
+            next.restarts = self.restarts(&spec.name).await;
+        }
         *want = next;
+        if restores != self.center.n_restores() || self.center.is_damaged() {
+            return;
+        }
         if let Err(why) = self.is_kept(&spec.name, want).await {
             self.sim
                 .fail(format!("{request_id} was acknowledged, but {why}"));
         }
     }
 
-    /// One request over the API of some machine; None: no answer that says yes.
-    async fn send(&self, request_id: &str, wish: &UnitWish) -> Option<()> {
+    /// One request over the API of some machine; None: no answer.
+    pub async fn call(&self, request: Request<Body>) -> Option<(u16, Bytes)> {
         if self.center.is_exchanged() {
             return None;
         }
-        let api = {
+        let (api, life) = {
             let apis = lock(&self.apis);
-            let alive: Vec<&ApiState> = apis.iter().flatten().collect();
+            let alive: Vec<_> = apis.iter().flatten().collect();
             if alive.is_empty() {
                 return None;
             }
             alive[self.sim.below(alive.len())].clone()
         };
         let service = TowerToHyperService::new(router(api));
+        let answer = async move {
+            let response = service.call(request).await.ok()?;
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await.ok()?.to_bytes();
+            Some((status, body))
+        };
+        life.of(answer).await
+    }
+
+    /// One wish; None: no answer that says yes.
+    async fn send(&self, request_id: &str, wish: &UnitWish) -> Option<()> {
         // An older client, where it can say the same.
         let has_v1 = !wish.restart && !wish.replace && wish.text.is_none();
         if has_v1 && self.sim.percent(50) {
             let path = format!("/fleet/v1/units/{}", wish.name);
             let request = Request::delete(path).body(Body::empty()).ok()?;
-            let status = service.call(request).await.ok()?.status().as_u16();
+            let (status, _) = self.call(request).await?;
             return matches!(status, 204 | 404).then_some(());
         }
         let batch = BatchRequest {
@@ -271,9 +317,7 @@ impl Town {
         let request = Request::post("/fleet/v2/units")
             .body(Body::from(body))
             .ok()?;
-        let response = service.call(request).await.ok()?;
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.ok()?.to_bytes();
+        let (status, body) = self.call(request).await?;
         if status != 200 {
             return None;
         }
@@ -282,12 +326,36 @@ impl Town {
         match (unit.outcome.as_str(), unit.code) {
             // Destroyed by the attempt before.
             ("error", Some(404)) if wish.text.is_none() => Some(()),
+            ("error", _) if self.center.is_damaged() => None,
             ("error", Some(400..=499)) => {
                 self.sim.fail(format!("{request_id} was refused: {unit:?}"));
                 Some(())
             }
             ("error", _) => None,
             _ => Some(()),
+        }
+    }
+
+    /// What the store says of a unit.
+    async fn as_stored(&self, spec: &Spec) -> Want {
+        let record = self.record(&spec.name).await;
+        let restarts = record.as_ref().map_or(0, |record| record.restarts);
+        let record = record.filter(|record| record.desired != DesiredState::Destroyed);
+        let Some(record) = record else {
+            return Want {
+                desired: DesiredState::Destroyed,
+                text: None,
+                restarts,
+            };
+        };
+        let is_it = |text: &&String| {
+            let hash = UnitFile::parse(text.as_bytes()).map(|file| file.hash());
+            hash.is_ok_and(|hash| hash == record.hash)
+        };
+        Want {
+            desired: record.desired,
+            text: spec.texts.iter().find(is_it).cloned(),
+            restarts: record.restarts,
         }
     }
 

@@ -24,12 +24,15 @@ use crate::chance::{Sim, lock};
 use crate::driver::Driver;
 use crate::host::Host;
 use crate::life::Life;
-use crate::scenario::Scenario;
+use crate::scenario::{Graces, Scenario};
 use crate::store::{Cable, Center, Link};
 use crate::users::{Town, specs};
 
 /// A user who got no answer in a healthy cluster by then never gets one.
 const LAST_ANSWERS: Duration = Duration::from_secs(150);
+
+/// By then every machine has seen the store that it is to believe.
+const LAST_WORD_AFTER: Duration = Duration::from_secs(10);
 
 /// One fleetd.
 struct Process {
@@ -47,6 +50,7 @@ pub struct World {
     hosts: Vec<Arc<Host>>,
     cables: Vec<Arc<Cable>>,
     processes: Vec<Option<Process>>,
+    graces: Graces,
     /// What ends a fault, when its time has come.
     undo: BTreeMap<(Instant, u64), Undo>,
     next_undo: u64,
@@ -56,7 +60,7 @@ impl World {
     /// Runs a scenario to its end; what went wrong is in `sim`.
     pub async fn run(sim: &Arc<Sim>, scenario: &Scenario) {
         fleetd::sim::begin();
-        let center = Center::new(sim);
+        let center = Center::new(sim, scenario.graces);
         let n_machines = scenario.machines;
         let mut world = World {
             sim: Arc::clone(sim),
@@ -67,6 +71,7 @@ impl World {
             cables: (0..n_machines).map(|_| Arc::default()).collect(),
             processes: (0..n_machines).map(|_| None).collect(),
             center,
+            graces: scenario.graces,
             undo: BTreeMap::new(),
             next_undo: 0,
         };
@@ -74,13 +79,25 @@ impl World {
             world.start(machine);
         }
         let (stop, stopped) = watch::channel(false);
-        let users: Vec<_> = specs(sim, scenario.units, n_machines)
+        let specs = specs(sim, scenario.units, n_machines);
+        // What is refused elsewhere tries to leave a drained machine again and again.
+        let leaves_some = !specs.iter().any(|spec| spec.name.starts_with("odd"));
+        let mut users: Vec<_> = specs
             .into_iter()
             .map(|spec| {
                 let town = Arc::clone(&world.town);
                 tokio::spawn(town.look_after(spec, stopped.clone(), scenario.busy_ms))
             })
             .collect();
+        if scenario.operated {
+            let town = Arc::clone(&world.town);
+            let machines = world.hosts.iter().map(|host| host.id.clone()).collect();
+            users.push(tokio::spawn(town.operate(
+                machines,
+                leaves_some,
+                stopped.clone(),
+            )));
+        }
         world.suffer(scenario).await;
         stop.send_replace(true);
         if sim.failure().is_none() {
@@ -92,6 +109,11 @@ impl World {
                 let answered = futures_util::future::select(user, failed);
                 let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
             }
+        }
+        if sim.failure().is_none() && world.center.n_restores() > 0 {
+            // A machine that was away has not heard it, and asks only for what was said since.
+            tokio::time::sleep(LAST_WORD_AFTER).await;
+            let _ = tokio::time::timeout(LAST_ANSWERS, world.town.accept_store()).await;
         }
         if sim.failure().is_none() {
             world.settle().await;
@@ -110,7 +132,7 @@ impl World {
         }
         let host = &self.hosts[machine];
         let id = MachineId::new(&host.id);
-        let life = Arc::new(Life::default());
+        let life = Life::new(&self.sim);
         let store: Arc<dyn Store> = Arc::new(Link {
             center: Arc::clone(&self.center),
             machine: host.id.clone(),
@@ -145,20 +167,25 @@ impl World {
         );
         let engine = Engine::new(
             Arc::clone(&store),
-            watch::Sender::new(EngineConfig::from_config(&Config::for_system(), id)).subscribe(),
+            watch::Sender::new(EngineConfig {
+                lost_after: self.graces.lost_after,
+                unsupervised_grace: self.graces.unsupervised,
+                freeze_for: self.graces.freeze_for,
+                ..EngineConfig::from_config(&Config::for_system(), id)
+            })
+            .subscribe(),
             Arc::new(EngineMetrics::default()),
         )
         .beside(&agent);
         let api = ApiState::new(store, 100, "1.0.0").with_shutdown(shutdown.clone());
-        lock(&self.town.apis)[machine] = Some(api);
+        lock(&self.town.apis)[machine] = Some((api, Arc::clone(&life)));
         self.sim
             .note("fleetd-starts", format_args!("{}", short(&host.id)));
         self.processes[machine] = Some(Process {
-            life,
             driver,
             stop,
             tasks: vec![
-                tokio::spawn({
+                life.spawn({
                     let (sim, shutdown) = (Arc::clone(&self.sim), shutdown.clone());
                     async move {
                         if let Err(duplicate) = agent.run(shutdown).await {
@@ -166,8 +193,9 @@ impl World {
                         }
                     }
                 }),
-                tokio::spawn(engine.run(shutdown)),
+                life.spawn(engine.run(shutdown)),
             ],
+            life,
         });
     }
 

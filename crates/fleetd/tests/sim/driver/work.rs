@@ -25,8 +25,13 @@ impl Driver {
                 TaskKind::Unload(record) => self.unload(&unit, id, record).await,
                 TaskKind::Load(record, text) => self.load(&unit, id, record, text, is_last).await,
                 TaskKind::Remember(record) => {
-                    self.host
-                        .change(&unit, |unit| unit.record = Some(record.clone()));
+                    self.host.change(&unit, |unit| {
+                        // What is adopted counts from what was asked for by then.
+                        if let Some(running) = &mut unit.running {
+                            running.restarts = running.restarts.min(record.restarts);
+                        }
+                        unit.record = Some(record.clone());
+                    });
                     self.life.point().await;
                     self.finish(&unit, id, |entry| entry.observed.record = Some(record));
                 }

@@ -5,22 +5,28 @@ use std::time::Duration;
 
 use fleetd::store::codec::{Document, LeaderRecord};
 use fleetd::store::keys;
+use fleetd::store::memory::MemoryStore;
 use fleetd::store::{Range, Store};
 use tokio::time::Instant;
 
 use super::World;
 use crate::chance::lock;
 use crate::host::Host;
+use crate::life::Life;
 use crate::scenario::{Fault, Scenario};
 use crate::store::{Cut, Weather};
 
 /// What ends a fault.
 pub(super) enum Undo {
     Start(usize),
+    GoOn(Arc<Life>),
     Heal(usize),
     ClearSky,
     StoreUp,
     StoreBack,
+    Repair(String),
+    Restore(Arc<MemoryStore>),
+    AcceptStore,
 }
 
 impl World {
@@ -30,9 +36,13 @@ impl World {
         self.undo.insert((at, self.next_undo), undo);
     }
 
-    fn undo(&mut self, undo: Undo) {
+    async fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::Start(machine) => self.start(machine),
+            Undo::GoOn(life) => {
+                self.sim.note("goes-on", format_args!(""));
+                life.go_on();
+            }
             Undo::Heal(machine) => {
                 self.sim.note("healed", format_args!("{}", machine + 1));
                 self.cables[machine].set(Cut::default());
@@ -45,6 +55,15 @@ impl World {
             Undo::StoreBack => {
                 self.sim.note("right-store", format_args!(""));
                 self.center.bring_back();
+            }
+            Undo::Repair(key) => self.center.repair(&key).await,
+            Undo::Restore(backup) => {
+                self.center.restore(&backup).await;
+                self.later(self.sim.between(3_000, 15_000), Undo::AcceptStore);
+            }
+            Undo::AcceptStore => {
+                let town = Arc::clone(&self.town);
+                tokio::spawn(async move { town.accept_store().await });
             }
         }
     }
@@ -74,7 +93,7 @@ impl World {
             }
             if let Some(key) = undo.filter(|(at, _)| *at <= now) {
                 if let Some(undo) = self.undo.remove(&key) {
-                    self.undo(undo);
+                    self.undo(undo).await;
                 }
             } else if scripted.is_some_and(|at| at <= now) {
                 if let Some((_, fault, machine)) = script.next() {
@@ -128,7 +147,7 @@ impl World {
                     return;
                 };
                 let life = Arc::clone(&process.life);
-                life.end_after(1 + sim.below(30) as u64);
+                life.end_after(1 + sim.below(80) as u64);
                 // It dies when it gets there; if nothing happens it lives on a little longer.
                 let _ = tokio::time::timeout(Duration::from_secs(2), life.over()).await;
                 self.kill(machine);
@@ -140,18 +159,32 @@ impl World {
                 self.later(sim.between(50, 8_000), Undo::Start(machine));
             }
             Fault::Upgrade => {
-                if let Some(process) = self.processes[machine].take() {
-                    process.stop.send_replace(true);
-                    let ended = async {
-                        for task in process.tasks {
-                            let _ = task.await;
-                        }
+                self.stop_in_order(machine).await;
+                self.later(sim.between(20, 6_000), Undo::Start(machine));
+            }
+            Fault::StopInOrder => {
+                self.stop_in_order(machine).await;
+                self.later(sim.between(3_000, 25_000), Undo::Start(machine));
+            }
+            Fault::ShutDown => {
+                self.hosts[machine].shut_down();
+                self.stop_in_order(machine).await;
+                self.hosts[machine].lose_power();
+                self.later(sim.between(500, 20_000), Undo::Start(machine));
+            }
+            Fault::StandStill => {
+                let machine = match sim.percent(40) {
+                    true => self.leader(machine).await,
+                    false => machine,
+                };
+                if let Some(process) = &self.processes[machine] {
+                    let life = Arc::clone(&process.life);
+                    life.stand_still();
+                    let time = match sim.below(2) {
+                        0 => sim.between(20, 2_900),
+                        _ => sim.between(2_900, 20_000),
                     };
-                    // systemd kills what does not stop in time.
-                    let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
-                    process.life.end();
-                    lock(&self.town.apis)[machine] = None;
-                    self.later(sim.between(20, 6_000), Undo::Start(machine));
+                    self.later(time, Undo::GoOn(life));
                 }
             }
             Fault::PowerCut => {
@@ -243,10 +276,48 @@ impl World {
                 let hour = 3_600_000;
                 fleetd::sim::set_skew_ms(sim.pick(&[-hour, hour, 0, 90_000, -5_000]));
             }
+            Fault::Damage => {
+                if let Some(key) = self.center.damage().await {
+                    sim.note("damaged", format_args!("{key}"));
+                    self.later(sim.between(200, 15_000), Undo::Repair(key));
+                }
+            }
+            Fault::ForeignStore => {
+                self.center.exchange_for_foreign().await;
+                self.later(sim.between(200, 8_000), Undo::StoreBack);
+            }
+            Fault::OldBackup => {
+                // Of two backups the newer one may look like the future of the older one.
+                let is_first = !self
+                    .undo
+                    .values()
+                    .any(|undo| matches!(undo, Undo::Restore(_)))
+                    && self.center.n_restores() == 0;
+                if is_first && !self.center.is_exchanged() {
+                    let backup = self.center.copy();
+                    self.later(sim.between(500, 20_000), Undo::Restore(backup));
+                }
+            }
             Fault::WipedStore => {
                 self.center.exchange();
                 self.later(sim.between(200, 8_000), Undo::StoreBack);
             }
+        }
+    }
+
+    /// Stops fleetd as systemd does.
+    async fn stop_in_order(&mut self, machine: usize) {
+        if let Some(process) = self.processes[machine].take() {
+            process.stop.send_replace(true);
+            let ended = async {
+                for task in process.tasks {
+                    let _ = task.await;
+                }
+            };
+            // systemd kills what does not stop in time.
+            let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
+            process.life.end();
+            lock(&self.town.apis)[machine] = None;
         }
     }
 
@@ -271,11 +342,15 @@ impl World {
     pub(super) async fn recover(&mut self) {
         self.sim.note("recover", format_args!(""));
         self.center.bring_back();
+        self.center.repair_all().await;
         self.undo.clear();
         self.center.set_down(false);
         self.center.set_weather(Weather::default());
         for machine in 0..self.hosts.len() {
             self.cables[machine].set(Cut::default());
+            if let Some(process) = &self.processes[machine] {
+                process.life.go_on();
+            }
             if self.processes[machine]
                 .as_ref()
                 .is_some_and(|p| p.life.is_over())

@@ -1,10 +1,12 @@
 //! What must be true when all faults are over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fleet_core::hash::UnitHash;
-use fleet_core::records::{AssignmentRecord, DesiredState, MemberStatus, Order, UnitRecord};
+use fleet_core::records::{
+    AssignmentRecord, DesiredState, MachineWish, MemberStatus, Order, UnitRecord,
+};
 use fleetd::store::codec::Document;
 use fleetd::store::keys::{self, Key};
 use fleetd::store::{Range, Store};
@@ -71,6 +73,15 @@ impl World {
         }
     }
 
+    /// Whether a machine has a unit of which an old backup knows nothing there: absence is no order.
+    fn is_kept(&self, machine: &str, unit: &str) -> bool {
+        let hosts = self.hosts.iter().filter(|host| host.id == machine);
+        self.center.n_restores() > 0
+            && hosts
+                .flat_map(|host| host.units())
+                .any(|(name, _)| name.as_str() == unit)
+    }
+
     fn invocations(&self) -> Vec<(String, String)> {
         let units = self.hosts.iter().flat_map(|host| host.units());
         units
@@ -97,6 +108,7 @@ impl World {
             self.town.is_kept(unit, want).await?;
         }
         let mut assigned: BTreeMap<(String, String), AssignmentRecord> = BTreeMap::new();
+        let mut closed = BTreeSet::new();
         for entry in &snapshot.entries {
             let unit = match keys::parse(&entry.key) {
                 Key::Assignment(machine, unit) => {
@@ -106,6 +118,14 @@ impl World {
                     unit
                 }
                 Key::Unit(unit) | Key::Placement(unit) | Key::State(unit, _) => unit,
+                Key::MachineWish(machine) => {
+                    let wish = MachineWish::decode(&entry.key, &entry.value)
+                        .map_err(|error| error.to_string())?;
+                    if wish.drain || wish.cordon {
+                        closed.insert((machine.to_owned(), wish.drain));
+                    }
+                    continue;
+                }
                 Key::Member(_) => {
                     let member =
                         fleet_core::records::MemberRecord::decode(&entry.key, &entry.value);
@@ -126,6 +146,7 @@ impl World {
                 return Err(format!("{} is left over", entry.key));
             }
             if let Key::State(unit, machine) = keys::parse(&entry.key)
+                && self.center.n_restores() == 0
                 && !assigned.contains_key(&(machine.to_owned(), unit.to_owned()))
             {
                 return Err(format!("{} is left over", entry.key));
@@ -133,10 +154,21 @@ impl World {
         }
         for (unit, want) in &wants {
             let homes: Vec<_> = assigned.keys().filter(|(_, u)| u == unit).collect();
+            let is_open = closed.len() < self.hosts.len();
+            let drained =
+                |(machine, _): &&&(String, String)| closed.contains(&(machine.clone(), true));
+            if let Some((machine, _)) = homes.iter().find(drained)
+                && is_plain(unit)
+                && is_open
+            {
+                return Err(format!("{unit} is still on {}", short(machine)));
+            }
             let expected = match want.desired {
                 DesiredState::Inactive | DesiredState::Destroyed => 0,
+                // Where they are already, they stay.
+                _ if is_global(unit) && !closed.is_empty() => homes.len(),
                 _ if is_global(unit) => self.hosts.len(),
-                _ if is_plain(unit) => 1,
+                _ if is_plain(unit) && is_open => 1,
                 // Others may have to wait.
                 _ => homes.len().min(1),
             };
@@ -152,6 +184,9 @@ impl World {
             for (name, unit) in &units {
                 let key = (host.id.clone(), name.to_string());
                 let Some(assignment) = assigned.get(&key) else {
+                    if self.is_kept(&host.id, name.as_str()) {
+                        continue;
+                    }
                     return Err(format!(
                         "{name} is left over on {}: {:?}",
                         short(&host.id),

@@ -1,0 +1,250 @@
+//! What must hold when a machine is given up, and when a unit goes from one machine to another.
+
+use std::time::Duration;
+
+use fleet_core::records::{
+    AssignmentRecord, Decision, DesiredState, MachineRecord, MemberRecord, MemberStatus, Order,
+};
+use fleetd::store::keys::{self, Key};
+use fleetd::store::{Entry, Event};
+use tokio::time::Instant;
+
+use super::{Absences, Audit, NEWS, Running, Seen, Writer, is_global, is_patient, is_plain, short};
+use crate::chance::lock;
+use crate::host::Behaviour;
+use crate::users::LOST_AFTER;
+
+impl Audit {
+    /// Somebody has read everything.
+    pub fn has_read(&self, machine: &str, entries: &[Entry]) {
+        let mut seen = lock(&self.seen);
+        let is_there = |other: &str| {
+            let key = keys::machine(other);
+            entries.iter().any(|entry| entry.key == key)
+        };
+        // Whoever reads anew gives everybody the whole grace anew.
+        let absent = seen.members.keys().filter(|other| !is_there(other));
+        let absent = absent.map(|other| (other.clone(), Instant::now()));
+        let absent: Absences = absent.collect();
+        seen.told.insert(machine.to_owned(), absent);
+    }
+
+    /// Somebody who watches everything has heard news.
+    pub fn is_told(&self, machine: &str, events: &[Event]) {
+        let mut seen = lock(&self.seen);
+        let told = seen.told.entry(machine.to_owned()).or_default();
+        for event in events {
+            let (Event::Put(Entry { key, .. }) | Event::Delete { key, .. }) = event;
+            let Key::Machine(other) = keys::parse(key) else {
+                continue;
+            };
+            match event {
+                Event::Put(_) => told.remove(other),
+                Event::Delete { .. } => told.insert(other.to_owned(), Instant::now()),
+            };
+        }
+    }
+
+    /// Whom somebody knows to be absent.
+    pub fn knows(&self, machine: &str) -> Absences {
+        let seen = lock(&self.seen);
+        seen.told.get(machine).cloned().unwrap_or_default()
+    }
+
+    /// A machine is given up only after its grace, and not when too many are away with it, as far
+    /// as who gives it up can know.
+    pub(super) fn check_loss(&self, seen: &Seen, machine: &str, writer: &Writer) {
+        let now = Instant::now();
+        let at = short(machine);
+        let Some(Some(since)) = seen.absent_since.get(machine).copied() else {
+            // The news may have been on its way.
+            let back = seen.back_since.get(machine);
+            if back.is_none_or(|back| now - *back >= NEWS) {
+                let why = format!("{at} was given up while it was present");
+                self.sim.fail(why);
+            }
+            return;
+        };
+        let grace = self.grace(seen, machine);
+        if now - since < grace {
+            self.sim.fail(format!(
+                "{at} was given up {:?} after its lease had ended, not after {grace:?}",
+                now - since
+            ));
+        }
+        let Some(heard) = writer.knows.get(machine) else {
+            return;
+        };
+        if has_left(seen, machine) || now - since >= self.graces.freeze_for {
+            return;
+        }
+        if seen.thawed.is_some_and(|thawed| thawed >= since) {
+            return;
+        }
+        // Who vanished about the same time for whoever decides, and has not been given up before.
+        let window = self.graces.lost_after / 2;
+        let with_it = writer.knows.iter().filter(|(other, gone)| {
+            let status = seen.members.get(*other).map(|member| member.status);
+            let is_known = status.is_some_and(|status| {
+                !matches!(
+                    status,
+                    MemberStatus::Lost | MemberStatus::Retired | MemberStatus::Unsupervised
+                )
+            });
+            let apart = (**gone).max(*heard) - (**gone).min(*heard);
+            apart < window && is_known && !has_left(seen, other)
+        });
+        let n_with_it = with_it.count();
+        let n_members = seen.members.len();
+        if n_with_it > (n_members * 34 / 100).max(1) {
+            self.sim.fail(format!(
+                "{at} was given up although {n_with_it} of {n_members} vanished with it"
+            ));
+        }
+    }
+
+    /// How long a machine may be away before it is given up.
+    fn grace(&self, seen: &Seen, machine: &str) -> Duration {
+        let said = seen.said.get(machine);
+        let is_unsupervised = said.is_some_and(MachineRecord::is_stopped_in_order);
+        // Without any leader while it was said and for as long as its lease lived, nobody knows.
+        let member = seen.members.get(machine);
+        let is_known = member.is_some_and(|member| {
+            member.status == MemberStatus::Unsupervised || member.reason == MemberRecord::LEAVES
+        });
+        match is_unsupervised && is_known {
+            true => self.graces.unsupervised,
+            false => self.graces.lost_after,
+        }
+    }
+
+    /// A plain unit gets another machine than the one that has it: only when that one is drained,
+    /// shuts down, or has been away for as long as the unit bears, or when its user asked again.
+    pub(super) fn check_new_home(
+        &self,
+        seen: &Seen,
+        machine: &str,
+        unit: &str,
+        record: &AssignmentRecord,
+    ) {
+        if !is_plain(unit) || record.order == Order::Gone || seen.restored.is_some() {
+            return;
+        }
+        let Some(standing) = seen.standing.get(unit) else {
+            return;
+        };
+        let is_wanted = |record: &AssignmentRecord| record.order == Order::Launched;
+        let has_it = |record: &AssignmentRecord| record.order != Order::Gone;
+        if standing.get(machine).is_some_and(has_it) {
+            return;
+        }
+        let now = Instant::now();
+        let others = standing.iter().filter(|(_, other)| {
+            is_wanted(other) && other.decision.generation == record.decision.generation
+        });
+        for (other, _) in others {
+            if is_left(seen, other) {
+                continue;
+            }
+            let at = short(other);
+            match seen.absent_since.get(other).copied().flatten() {
+                Some(since) => {
+                    let grace = self.grace(seen, other);
+                    let grace = if is_patient(unit) {
+                        grace.max(LOST_AFTER)
+                    } else {
+                        grace
+                    };
+                    if now - since < grace {
+                        self.sim.fail(format!(
+                            "{unit} was moved {:?} after {at} had vanished, not after {grace:?}",
+                            now - since
+                        ));
+                    }
+                }
+                None => {
+                    let back = seen.back_since.get(other);
+                    if back.is_none_or(|back| now - *back >= NEWS) {
+                        let why = format!("{unit} was moved off {at}, which is present");
+                        self.sim.fail(why);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A unit is active on a machine.
+    pub fn is_up(&self, machine: &str, unit: &str, decision: Decision) {
+        let mut seen = lock(&self.seen);
+        let up = seen.up.entry(unit.to_owned()).or_default();
+        up.insert(machine.to_owned());
+        let key = (unit.to_owned(), machine.to_owned());
+        let newest = seen.was_up.entry(key).or_default();
+        *newest = decision.max(*newest);
+    }
+
+    /// A unit is not active on a machine.
+    pub fn is_down(&self, machine: &str, unit: &str) {
+        if let Some(up) = lock(&self.seen).up.get_mut(unit) {
+            up.remove(machine);
+        }
+    }
+
+    /// A unit that is active is stopped because another machine has it: there it is, or was, up.
+    pub fn hands_over(&self, machine: &str, unit: &str, decision: Decision, running: &Running) {
+        let seen = lock(&self.seen);
+        if is_global(unit) || !is_plain(unit) || seen.restored.is_some() {
+            return;
+        }
+        let wish = seen.wishes.get(unit).and_then(|wishes| wishes.last());
+        let is_as_wished = wish.is_some_and(|(_, wish)| {
+            wish.desired == DesiredState::Launched
+                && wish.hash == running.hash
+                && wish.restarts == running.restarts
+                && matches!(Behaviour::of(&wish.text), Behaviour::Runs | Behaviour::Slow)
+        });
+        let any_time = Decision {
+            generation: u64::MAX,
+            ..decision
+        };
+        if !is_as_wished || self.by_wish(&seen, unit, any_time, running) {
+            return;
+        }
+        let home = seen.placements.get(unit).and_then(|p| p.machine.as_ref());
+        let Some(home) = home.filter(|home| home.as_str() != machine) else {
+            return;
+        };
+        // Until its new boot has spoken, what was said by the one before counts.
+        let back = seen.back_since.get(home.as_str());
+        if back.is_some_and(|back| Instant::now() - *back < NEWS) {
+            return;
+        }
+        let mut elsewhere = seen.up.get(unit).into_iter().flatten();
+        let key = (unit.to_owned(), home.as_str().to_owned());
+        let was_up = seen.was_up.get(&key);
+        if elsewhere.all(|other| other == machine)
+            && was_up.is_none_or(|newest| *newest <= running.decision)
+        {
+            self.sim.fail(format!(
+                "{unit} was stopped on {} at {decision} before it ran on {}",
+                short(machine),
+                short(home.as_str())
+            ));
+        }
+    }
+}
+
+/// Its units are to leave it, or were until a moment ago.
+pub(super) fn is_left(seen: &Seen, machine: &str) -> bool {
+    let now = Instant::now();
+    let drained = seen.drained.get(machine);
+    let said = seen.said.get(machine);
+    drained.is_some_and(|ended| ended.is_none_or(|at| now - at < NEWS))
+        || said.is_some_and(MachineRecord::is_shutting_down)
+}
+
+/// Its end was meant.
+fn has_left(seen: &Seen, machine: &str) -> bool {
+    let said = seen.said.get(machine);
+    said.is_some_and(MachineRecord::says_farewell)
+}
