@@ -501,7 +501,10 @@ impl Audit {
             let wishes = seen.wishes.get(unit).map(Vec::as_slice).unwrap_or_default();
             let is_new = wishes.iter().any(|(at, _)| *at > restored.revision);
             let was_there = running.since < restored.at;
-            if is_plain(unit) && was_there && !restored.accepted && !is_new {
+            // A copy too many goes when the unit is well where the backup has it.
+            let elsewhere = seen.up.get(unit);
+            let is_stray = elsewhere.is_some_and(|up| up.iter().any(|other| other != machine));
+            if is_plain(unit) && was_there && !restored.accepted && !is_new && !is_stray {
                 self.sim.fail(format!(
                     "{unit} was stopped on {at} at {decision} on the word of an old backup"
                 ));
