@@ -49,7 +49,8 @@ impl Intake {
                 Some(fact)
             }
             Err(problem) => {
-                assert!(!fleet_core::planted!("garbage ends fleetd"), "{problem}");
+                let ends = fleet_core::planted!("garbage ends fleetd");
+                assert!(!ends, "{problem}");
                 self.note_damage(&place, entry, &problem);
                 Some(Fact::Damaged(place))
             }
