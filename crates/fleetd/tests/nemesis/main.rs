@@ -51,8 +51,8 @@ const SHORT: Duration = Duration::from_secs(35);
 /// After so long the faults pause, and everything is looked at.
 const ROUND_MAX: Duration = Duration::from_secs(60);
 /// From the end of the faults until everything is as it is wanted: leases end, a machine boots,
-/// units that wait with a back-off are tried again.
-const SETTLE_BOUND: Duration = Duration::from_secs(90);
+/// units that wait with a back-off are tried again, and tombstones rest for two minutes.
+const SETTLE_BOUND: Duration = Duration::from_secs(240);
 /// In an idle cluster nothing is written for so long.
 const IDLE: Duration = Duration::from_secs(5);
 
