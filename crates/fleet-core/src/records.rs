@@ -284,7 +284,8 @@ pub struct MachineRecord {
     pub disable_engine: bool,
     /// Why the machine can take no new unit at present (`systemd cannot be reached: …`).
     pub trouble: Option<String>,
-    /// What a person should know, though the machine takes new units.
+    /// Why the machine does not believe this store, though it takes new units. For people, and a
+    /// sign that what it runs is not to be stopped on the word of this store.
     pub remark: Option<String>,
 }
 

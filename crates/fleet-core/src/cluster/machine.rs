@@ -113,6 +113,12 @@ impl Machine {
         }
     }
 
+    /// It says that the store is not the one that its units came from.
+    pub(crate) fn doubts_store(&self) -> bool {
+        let presence = self.presence.as_ref();
+        presence.is_some_and(|record| record.remark.is_some())
+    }
+
     /// Its lease has ended. A presence that cannot be read is a presence.
     pub(crate) fn is_absent(&self) -> bool {
         let unreadable = |place: &Place| matches!(place, Place::Presence(_));

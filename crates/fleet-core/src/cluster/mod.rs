@@ -362,7 +362,11 @@ impl Cluster {
             machine.left_in_order =
                 !machine.shut_down && last.is_some_and(MachineRecord::says_farewell);
         }
+        let doubted = machine.doubts_store();
         machine.presence = record;
+        if doubted && !machine.doubts_store() {
+            self.look_at_all_strays();
+        }
         self.marks.machines.insert(id);
     }
 

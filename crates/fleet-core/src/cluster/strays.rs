@@ -48,4 +48,11 @@ impl Cluster {
         let strays = self.strays.get(id).into_iter().flatten();
         self.marks.units.extend(strays.cloned());
     }
+
+    /// A machine believes the store again: what it has without an order can be told to go, and
+    /// what it says of its units counts for copies elsewhere.
+    pub(crate) fn look_at_all_strays(&mut self) {
+        let strays = self.strays.values().flatten();
+        self.marks.units.extend(strays.cloned());
+    }
 }

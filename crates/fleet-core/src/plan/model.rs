@@ -366,6 +366,14 @@ pub(crate) fn run(script: &str) -> String {
                 model.set_presence(&id(), None);
                 false
             }
+            "doubt" => {
+                let record = MachineRecord {
+                    remark: Some("it does not believe this store".to_owned()),
+                    ..MachineRecord::default()
+                };
+                model.set_presence(&id(), Some(record));
+                false
+            }
             "shut-down" => {
                 let record = MachineRecord {
                     trouble: Some(MachineRecord::SHUTTING_DOWN.to_owned()),

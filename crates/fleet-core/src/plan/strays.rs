@@ -2,7 +2,7 @@
 //! told to go by a decision of their own, once it is certain that nobody misses them.
 
 use super::Planner;
-use crate::cluster::{Reported, Unit, Wish};
+use crate::cluster::{Machine, Reported, Unit, Wish};
 use crate::name::UnitName;
 use crate::records::{Decision, MachineId, MemberStatus, Order, Reached};
 
@@ -44,8 +44,12 @@ impl Planner<'_> {
             })
     }
 
+    /// Who does not believe the store stops nothing on its word, and may not yet have said what its
+    /// units really are.
     fn is_there(&self, id: &MachineId) -> bool {
+        let machine = self.cluster.machines.get(id);
         self.cluster.status(id) == MemberStatus::Present
+            && !machine.is_some_and(Machine::doubts_store)
     }
 
     fn call_off(

@@ -55,6 +55,35 @@ fn a_copy_that_runs_stays_while_the_unit_is_only_loaded_where_it_is_to_be() {
 }
 
 #[test]
+fn nobody_is_told_who_does_not_believe_the_store_and_nobody_on_its_word() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit a.service launched
+        plan
+        agents
+        doubt m2
+        stray a.service m2 9000
+        plan
+        doubt m1
+        machine m2
+        plan
+        machine m1
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+    plan:
+    plan:
+      a.service on m1, leaving m2: it is well on m1; a copy on m2, which nobody has ordered, is told to go [gone@m2]
+    ");
+}
+
+#[test]
 fn it_goes_though_it_has_carried_out_a_wish_that_this_store_never_had() {
     assert_snapshot!(run("
         machine m1

@@ -501,13 +501,7 @@ impl Audit {
             let wishes = seen.wishes.get(unit).map(Vec::as_slice).unwrap_or_default();
             let is_new = wishes.iter().any(|(at, _)| *at > restored.revision);
             let was_there = running.since < restored.at;
-            // A copy too many goes when the unit is well where the backup has it, as far as the
-            // states in the backup can tell: it may be about to start there.
-            let is_stray = seen.assigned.iter().any(|((other, name), versions)| {
-                let newest = versions.last().map(|version| version.order);
-                name == unit && other != machine && newest == Some(Order::Launched)
-            });
-            if is_plain(unit) && was_there && !restored.accepted && !is_new && !is_stray {
+            if is_plain(unit) && was_there && !restored.accepted && !is_new {
                 self.sim.fail(format!(
                     "{unit} was stopped on {at} at {decision} on the word of an old backup"
                 ));
