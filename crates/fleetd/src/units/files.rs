@@ -225,7 +225,8 @@ impl UnitFiles {
         }
     }
 
-    /// Removes the bindings of units that are not here any more: fleetd was killed in between.
+    /// Removes the bindings of units that are not here any more: fleetd was killed in between. What
+    /// was started under the lease keeps its binding though its file is lost: it may run.
     fn remove_stray_bindings(&self, found: &BTreeMap<UnitName, Found>) -> io::Result<()> {
         for entry in fs::read_dir(&self.links)? {
             let entry = entry?;
@@ -236,7 +237,9 @@ impl UnitFiles {
                 .and_then(|name| UnitName::parse(name).ok());
             if let Some(unit) = unit
                 && entry.path().join(BINDING).exists()
-                && found.get(&unit).is_none_or(|found| found.file.is_none())
+                && found
+                    .get(&unit)
+                    .is_none_or(|found| found.file.is_none() && !found.leased)
             {
                 self.remove_binding(&unit)?;
             }

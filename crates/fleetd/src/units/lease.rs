@@ -136,6 +136,8 @@ impl Driver {
     }
 
     async fn review_lease(&self, manager: &Manager) -> Result<(), CallError> {
+        // First the lock: a unit that enters the lease meanwhile must be seen.
+        let mut held = self.lease.held.lock().await;
         let (any, up, ended) = {
             let state = self.shared.lock();
             let mut exclusive = state
@@ -149,7 +151,6 @@ impl Driver {
                 state.units.values().any(Entry::has_ended),
             )
         };
-        let mut held = self.lease.held.lock().await;
         if ended {
             self.look_into_ends(manager, &held).await?;
         }
@@ -209,7 +210,12 @@ impl Driver {
         until: Duration,
     ) -> Result<(), CallError> {
         if held.timer.as_ref().is_none_or(|(_, set)| *set < until) {
-            let timer = self.make_timer(manager, until).await?;
+            let made = self.make_timer(manager, until).await;
+            if made.is_err() {
+                // It may be there all the same, and would end a lease that is renewed since.
+                held.older = None;
+            }
+            let timer = made?;
             let before = held.timer.replace((timer, until));
             if let (Some(older), Some((before, _))) = (&mut held.older, before) {
                 older.push(before.as_str().to_owned());

@@ -81,13 +81,18 @@ impl Goodbye {
 
     /// Until the connection ends.
     async fn listen(&self) -> Result<(), CallError> {
-        let connection = Builder::system().build().await?;
+        let late = |_| CallError::Transient("the system bus does not answer".to_owned());
+        let connected = tokio::time::timeout(CALL_TIMEOUT, Builder::system().build());
+        let connection = connected.await.map_err(late)??;
         let mut messages = MessageStream::from(&connection);
         let bus = Some("org.freedesktop.DBus");
         let rule = format!("type='signal',sender='{LOGIND}',path='{PATH}',member='{ANNOUNCEMENT}'");
-        connection
-            .call_method(bus, "/org/freedesktop/DBus", bus, "AddMatch", &(rule,))
-            .await?;
+        let path = "/org/freedesktop/DBus";
+        let matches = (rule,);
+        let listens = connection.call_method(bus, path, bus, "AddMatch", &matches);
+        tokio::time::timeout(CALL_TIMEOUT, listens)
+            .await
+            .map_err(late)??;
         let logind = Logind { connection };
         let limit = Duration::from_micros(logind.limit().await?);
         self.hold(Some(logind.inhibit().await?));

@@ -55,6 +55,11 @@ pub trait UnitManager: Send + Sync + 'static {
         self.observe_all().is_empty()
     }
 
+    /// Whether the directories of fleet's units have been read, so that all that is here is known.
+    fn knows_what_is_here(&self) -> bool {
+        true
+    }
+
     /// Begins tasks; those of one unit are done in the given order. Until they are done the unit
     /// is observed as `working`, and afterwards as changed. A failure is found in
     /// `Observed::refused` or `Observed::attempt`. A `Stop` may be given while a start is in

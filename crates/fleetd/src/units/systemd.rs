@@ -180,6 +180,10 @@ impl UnitManager for Systemd {
         state.scanned && state.units.is_empty()
     }
 
+    fn knows_what_is_here(&self) -> bool {
+        self.driver.shared.lock().scanned
+    }
+
     fn apply(&self, tasks: Vec<Task>) {
         if !tasks.is_empty() {
             self.driver.shared.queue(tasks);
@@ -262,6 +266,8 @@ impl Driver {
                 entry.install = record.is_some_and(|record| record.phase != Phase::Gone);
                 entry.observed.record = found.record;
                 entry.leased = found.leased;
+                // What was started under the lease is bound to it, also when its file is lost.
+                entry.observed.is_exclusive = found.leased;
                 if let Some((hash, text)) = found.file {
                     entry.observed.file = Some(hash);
                     entry.observed.is_exclusive = is_exclusive(&text);
