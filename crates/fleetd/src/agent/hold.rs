@@ -69,11 +69,19 @@ impl Hold {
     }
 
     /// Whether a unit must not be stopped on the word of this store, by an assignment of this
-    /// generation. What was started on its word it may stop; and of an older copy of the right
-    /// store, whatever users have asked for since it is in view counts.
-    pub(crate) fn protects(&self, unit: &UnitName, generation: Revision) -> bool {
+    /// generation, written at this revision. What was started on its word it may stop; and of an
+    /// older copy of the right store, whatever users have asked for since it is in view counts. A
+    /// generation that the copy has not reached is none of theirs: it was numbered so that it is
+    /// above what this machine has done.
+    pub(crate) fn protects(
+        &self,
+        unit: &UnitName,
+        generation: Revision,
+        written_at: Revision,
+    ) -> bool {
         let held = &self.held;
-        self.holding && held.units.contains(unit) && (held.foreign || generation <= held.at)
+        let is_new = held.at < generation && generation <= written_at;
+        self.holding && held.units.contains(unit) && (held.foreign || !is_new)
     }
 
     /// Whether the store that is not believed has another name, or none.
@@ -146,9 +154,10 @@ impl Hold {
         self.holding && said_at > self.held.at
     }
 
-    /// Believes this store from now on, if it is meant.
+    /// Believes this store from now on, if it is meant. One that has no name yet cannot be known
+    /// again: whoever leads it gives it one.
     pub(crate) fn accept(&mut self, said_at: Revision, cluster: Option<&str>) -> bool {
-        if !self.is_meant(said_at) {
+        if !self.is_meant(said_at) || cluster.is_none() {
             return false;
         }
         warn!(
@@ -236,6 +245,7 @@ mod tests {
         hold.judge(Some("a"), 10, nothing());
         assert!(!hold.accept(11, Some("a")), "there is nothing to accept");
         hold.judge(Some("b"), 30, nothing());
+        assert!(!hold.accept(31, None), "it could not be known again");
         assert!(
             !hold.accept(30, Some("b")),
             "that was said of an older copy"
@@ -260,19 +270,21 @@ mod tests {
         let mut hold = Hold::open(file);
         hold.judge(Some("a"), 50, nothing());
         hold.acted_on(60);
-        assert!(!hold.protects(&ours, 1));
+        assert!(!hold.protects(&ours, 1, 50));
         // An older copy: what was asked for since it is in view counts.
         hold.judge(Some("a"), 20, [ours.clone()].into_iter());
-        assert!(hold.protects(&ours, 20) && !hold.protects(&ours, 21));
-        assert!(!hold.protects(&theirs, 10) && !hold.is_foreign());
+        assert!(hold.protects(&ours, 20, 22) && !hold.protects(&ours, 21, 22));
+        // No user has asked for what is numbered above the copy itself.
+        assert!(hold.protects(&ours, 60, 22));
+        assert!(!hold.protects(&theirs, 10, 22) && !hold.is_foreign());
         // It is read again, with a unit that was started on its word.
         hold.judge(Some("a"), 25, [ours.clone(), theirs.clone()].into_iter());
-        assert!(!hold.protects(&ours, 21) && !hold.protects(&theirs, 10));
+        assert!(!hold.protects(&ours, 21, 22) && !hold.protects(&theirs, 10, 22));
         // Somebody else's: they may ask for whatever they like.
         hold.judge(Some("b"), 500, [ours.clone()].into_iter());
-        assert!(hold.is_foreign() && hold.protects(&ours, 501));
-        assert!(!hold.protects(&theirs, 501));
+        assert!(hold.is_foreign() && hold.protects(&ours, 501, 502));
+        assert!(!hold.protects(&theirs, 501, 502));
         hold.judge(Some("a"), 60, nothing());
-        assert!(!hold.protects(&ours, 1));
+        assert!(!hold.protects(&ours, 1, 61));
     }
 }

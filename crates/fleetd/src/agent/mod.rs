@@ -168,7 +168,7 @@ impl Agent {
             store: Arc::clone(&self.store),
             machine: config.machine.clone(),
             config: self.config.clone(),
-            file: config.run_directory.join("lease"),
+            file: config.run_directory.join(presence::FILE),
             record: record.subscribe(),
             standing: self.standing,
             renew: Arc::clone(&renew),

@@ -7,7 +7,7 @@
 //! one: the one that was there is never disturbed, and this fleetd ends with an error that names
 //! both. An address proves nothing: machines behind different routers share them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,9 @@ use crate::units::UnitManager;
 /// seen to vanish at the same time, before the first of it is given up (`lost_after`): the leases
 /// end as far apart as they were renewed.
 pub(crate) const KEEPALIVES_PER_TTL: u32 = 6;
+
+/// Where the lease is remembered, below the run directory.
+pub(super) const FILE: &str = "lease";
 
 /// A keepalive that failed is tried again after this part of the TTL.
 const RETRIES_PER_TTL: u32 = 12;
@@ -145,6 +148,16 @@ impl Registered {
     }
 }
 
+/// How long the lease is that a fleetd of this boot has had, before this one asks for its own.
+pub(super) fn remembered_ttl(run_directory: &Path) -> Option<Duration> {
+    ttl_of(&runfile::read(&run_directory.join(FILE)))
+}
+
+fn ttl_of(lines: &[(String, String)]) -> Option<Duration> {
+    let milliseconds = runfile::value(lines, "ttl_ms")?.parse().ok()?;
+    Some(Duration::from_millis(milliseconds))
+}
+
 /// What became of an attempt to register.
 enum Attempt {
     Registered(Registered),
@@ -175,8 +188,11 @@ impl Presence {
         let mut record = registered.published.clone();
         let asked = self.manager.is_shutting_down();
         let shuts_down = tokio::time::timeout(STOP_TIMEOUT, asked).await;
+        // Who does not get to say it any more has announced it.
+        let announced = self.manager.shutdown().borrow().is_some();
         let farewell = match shuts_down {
             Ok(true) => MachineRecord::SHUTTING_DOWN,
+            Err(_) if announced => MachineRecord::SHUTTING_DOWN,
             _ => MachineRecord::STOPPED_IN_ORDER,
         };
         info!(reason = farewell, "the cluster is told");
@@ -234,8 +250,7 @@ impl Presence {
             let sent = clock::boottime();
             match self.store.keep_alive(lease).await {
                 Ok(ttl) => {
-                    let asked = runfile::value(&lines, "ttl_ms").and_then(|ms| ms.parse().ok());
-                    let asked = asked.map_or(ttl, Duration::from_millis);
+                    let asked = ttl_of(&lines).unwrap_or(ttl);
                     match self.take_on(lease, epoch, asked).await {
                         Ok(registered) => {
                             self.tell(&registered, sent, ttl);

@@ -17,28 +17,26 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::hold::{Hold, REMARK};
+use super::hold::Hold;
 use super::leaving::trouble_of;
-use super::presence::{Fence, Standing};
+use super::presence::{self, Fence, Standing};
 use super::publisher::{Batch, Publisher};
 use super::{AgentConfig, AgentMetrics, Memory, Question};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::shutdown::{Shutdown, stopped};
-use crate::store::codec::{ClusterRecord, Document};
-use crate::store::{Error, Event, Range, Revision, Store, Watch, WatchBatch, keys};
+use crate::store::codec::Document;
+use crate::store::{Error, Event, Revision, Store, Watch, WatchBatch, keys};
 use crate::units::{Changes, UnitManager};
 
 mod leased;
+mod reading;
+mod word;
+
+use word::{PREPARED, WORD_EVERY, Word};
 
 /// States that are still to be said when fleetd stops are given this long.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// A machine that does not believe its store looks this often whether it shall.
-const WORD_EVERY: Duration = Duration::from_secs(2);
-
-/// When it shall, what it remembers of its units is written first. It looks again after so long.
-const PREPARED: Duration = Duration::from_millis(100);
 
 /// What the loop works with.
 pub(super) struct Parts {
@@ -88,32 +86,26 @@ enum Left {
     Stopped,
     /// Presence was lost, or its fence is new: read everything again.
     Reregistered,
+    /// The right store is there again, instead of another one that was read: read it.
+    Named,
     /// The store is away, or its history is. A watch can go on after this revision; None:
     /// everything is to be read.
     Away(Option<Revision>, Error),
 }
 
-/// What somebody has said of a store that is not believed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Word {
-    /// Nothing, or it is done.
-    None,
-    /// It shall be believed, which is being prepared.
-    Heard,
-    /// It has its name again: what was read of another one must be read anew before it counts.
-    Named,
-}
-
 impl Worker {
     pub(super) fn new(parts: Parts) -> Worker {
         let config = parts.config.borrow().clone();
+        // The lease of a fleetd before may be longer, and what is bound to it lives as long.
+        let lease = presence::remembered_ttl(&config.run_directory);
+        let lease = lease.map_or(config.ttl, |before| before.max(config.ttl));
         Worker {
             publisher: Publisher::new(Arc::clone(&parts.store), config.machine.clone()),
             hold: Hold::open(config.run_directory.join("cluster")),
             store: parts.store,
             manager: parts.manager,
             machine: config.machine,
-            lease: config.ttl,
+            lease,
             config: parts.config,
             metrics: parts.metrics,
             record: parts.record,
@@ -144,6 +136,10 @@ impl Worker {
                     // What is in flight is kept out by the new fence;
                     // everything is said anew after reading.
                     self.sending = None;
+                    resume = None;
+                }
+                Left::Named => {
+                    info!("the right store is back, and is read anew");
                     resume = None;
                 }
                 Left::Away(_, Error::Compacted(_)) => resume = None,
@@ -184,71 +180,6 @@ impl Worker {
             }
             Err(error) => Left::Away(*resume, error),
         }
-    }
-
-    /// Watches on from a revision, if it is one of the store that was read: another one may have
-    /// taken its place meanwhile.
-    async fn resume(&mut self, revision: Revision) -> Result<Option<Watch>, Error> {
-        let before = identity(&self.store).await?;
-        let revision = match fleet_core::planted!("a broken watch goes on from now") {
-            true => before.1,
-            false => revision,
-        };
-        let watch = watch_own(&self.store, &self.machine, revision).await?;
-        let after = identity(&self.store).await?;
-        let is_same = |(cluster, newest): &StoreIdentity| {
-            self.hold.is_known(cluster.as_deref()) && *newest >= revision
-        };
-        let same = !self.hold.is_holding() && is_same(&before) && is_same(&after);
-        Ok(same.then_some(watch))
-    }
-
-    /// Reads all assignments and what was said of their units, and watches from there.
-    async fn read_all(&mut self) -> Result<(Revision, Watch), Error> {
-        // Asked before and after: another store may take its place in between; when it does so
-        // later, the watch breaks.
-        let (cluster, oldest) = identity(&self.store).await?;
-        let prefix = keys::assignments_of(self.machine.as_str());
-        let snapshot = self
-            .store
-            .read(Range {
-                prefix,
-                ..Range::default()
-            })
-            .await?;
-        let watch = watch_own(&self.store, &self.machine, snapshot.revision).await?;
-        let (still, newest) = identity(&self.store).await?;
-        // Also when the right one is back already: another one has another revision.
-        let is_one = (oldest..=newest).contains(&snapshot.revision);
-        if still != cluster || !is_one {
-            let why = "another store took its place while it was read";
-            return Err(Error::Unavailable(why.to_owned()));
-        }
-        let here = self.manager.observe_all();
-        if self.manager.holds_nothing() {
-            self.hold.nothing_to_lose();
-        }
-        let units_here = here.keys().cloned();
-        self.hold
-            .judge(cluster.as_deref(), snapshot.revision, units_here);
-        self.tell_hold();
-
-        // A unit that is here but not in the snapshot keeps running: absence is no order.
-        self.desired.clear();
-        self.orders.clear();
-        self.damaged.clear();
-        let revision = snapshot.revision;
-        for entry in snapshot.entries {
-            self.learn(&Event::Put(entry));
-        }
-        let mut units: BTreeSet<UnitName> = here.into_keys().collect();
-        units.extend(self.desired.keys().cloned());
-        self.publisher
-            .learn(units.iter().cloned().collect())
-            .await?;
-        self.dirty = units;
-        info!(revision, units = self.desired.len(), "assignments read");
-        Ok((revision, watch))
     }
 
     async fn work(&mut self, fence: Fence, mut revision: Revision, mut watch: Watch) -> Left {
@@ -303,71 +234,12 @@ impl Worker {
                     match self.look_for_a_word().await {
                         Word::None => {}
                         Word::Heard => word.reset_after(PREPARED),
-                        Word::Named => {
-                            let why = "the right store is back, and is read anew";
-                            return Left::Away(None, Error::Unavailable(why.to_owned()));
-                        }
+                        Word::Named => return Left::Named,
                     }
                 }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
         }
-    }
-
-    /// While this store is not believed: has somebody said that it is to be? Then what is
-    /// remembered of units is brought down to what this store knows, and when that is written the
-    /// store is believed: so a fleetd that dies in between begins again.
-    async fn look_for_a_word(&mut self) -> Word {
-        let wanted = [keys::ACCEPT_STORE.to_owned(), keys::CLUSTER.to_owned()];
-        let Ok(read) = self.store.read_keys(&wanted).await else {
-            return Word::None;
-        };
-        let found = |key: &str| read.entries.iter().find(|entry| entry.key == key);
-        let cluster = found(keys::CLUSTER)
-            .and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok());
-        let id = cluster.as_ref().map(|cluster| cluster.id.as_str());
-        let said = found(keys::ACCEPT_STORE).map(|said| said.mod_revision);
-        let here = self.manager.observe_all();
-        match said.filter(|said_at| self.hold.is_meant(*said_at)) {
-            Some(said_at) => {
-                let tasks = here.iter().filter_map(|(unit, observed)| {
-                    let assignment = self.desired.get(unit);
-                    let is_readable = !self.damaged.contains(unit);
-                    is_readable.then(|| agent::believing(unit, assignment, observed))?
-                });
-                let tasks: Vec<Task> = tasks.collect();
-                if !tasks.is_empty() {
-                    tasks.iter().for_each(say);
-                    self.manager.apply(tasks);
-                    return Word::Heard;
-                }
-                self.hold.accept(said_at, id);
-            }
-            // Its name was missing for a moment and is put back, or it is there again instead of
-            // another one, of which all is that was read.
-            None if self.hold.is_foreign() && id.is_some() && self.hold.is_known(id) => {
-                return Word::Named;
-            }
-            None => return Word::None,
-        }
-        if !self.hold.is_holding() {
-            self.tell_hold();
-            self.dirty.extend(self.desired.keys().cloned());
-            self.dirty.extend(here.into_keys());
-        }
-        Word::None
-    }
-
-    /// Tells the cluster, and whoever looks at the metrics, whether the store is believed.
-    fn tell_hold(&self) {
-        let holding = self.hold.is_holding();
-        self.metrics.trusts(holding, self.damaged.len());
-        self.record.send_if_modified(|record| {
-            let remark = holding.then(|| REMARK.to_owned());
-            let is_new = record.remark != remark;
-            record.remark = remark;
-            is_new
-        });
     }
 
     /// Nothing can be said until there is another fence, by which everything older is kept out.
@@ -456,8 +328,9 @@ impl Worker {
         let observed = self.manager.observe(unit);
         let assignment = self.desired.get(unit);
         let generation = assignment.map_or(0, |assignment| assignment.decision.generation);
+        let written_at = self.orders.get(unit).copied().unwrap_or(0);
         let circumstances = Circumstances {
-            hold: self.hold.protects(unit, generation),
+            hold: self.hold.protects(unit, generation, written_at),
             ..circumstances
         };
         let plan = agent::plan_unit(unit, assignment, &observed, circumstances);
@@ -642,29 +515,6 @@ fn forget_task(unit: &UnitName) -> Task {
         kind: TaskKind::Forget,
         reason: "the cluster has forgotten it".to_owned(),
     }
-}
-
-/// The id of the cluster that a store holds, if it has one yet, and the store's revision.
-type StoreIdentity = (Option<String>, Revision);
-
-async fn identity(store: &Arc<dyn Store>) -> Result<StoreIdentity, Error> {
-    let read = store.read_keys(&[keys::CLUSTER.to_owned()]).await?;
-    let cluster = read
-        .entries
-        .first()
-        .and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok());
-    Ok((cluster.map(|cluster| cluster.id), read.revision))
-}
-
-/// Follows the assignments of one machine and nothing else.
-async fn watch_own(
-    store: &Arc<dyn Store>,
-    machine: &MachineId,
-    after: Revision,
-) -> Result<Watch, Error> {
-    store
-        .watch(&keys::assignments_of(machine.as_str()), after)
-        .await
 }
 
 /// A task that begins, with the words of the original's log line.

@@ -1,0 +1,107 @@
+//! Reading assignments: all of them, or on from where a watch broke. Whose store it is is asked before
+//! and after, since another one may take its place in between.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use fleet_core::name::UnitName;
+use fleet_core::records::MachineId;
+use tracing::info;
+
+use super::Worker;
+use crate::store::codec::{ClusterRecord, Document};
+use crate::store::{Error, Event, Range, Revision, Store, Watch, keys};
+
+impl Worker {
+    /// Watches on from a revision, if it is one of the store that was read: another one may have
+    /// taken its place meanwhile.
+    pub(super) async fn resume(&mut self, revision: Revision) -> Result<Option<Watch>, Error> {
+        let before = identity(&self.store).await?;
+        let revision = match fleet_core::planted!("a broken watch goes on from now") {
+            true => before.1,
+            false => revision,
+        };
+        let watch = watch_own(&self.store, &self.machine, revision).await?;
+        let after = identity(&self.store).await?;
+        let is_same = |(cluster, newest): &StoreIdentity| {
+            self.hold.is_known(cluster.as_deref()) && *newest >= revision
+        };
+        let same = !self.hold.is_holding() && is_same(&before) && is_same(&after);
+        Ok(same.then_some(watch))
+    }
+
+    /// Reads all assignments and what was said of their units, and watches from there.
+    pub(super) async fn read_all(&mut self) -> Result<(Revision, Watch), Error> {
+        // Asked before and after: another store may take its place in between; when it does so
+        // later, the watch breaks.
+        let (cluster, oldest) = identity(&self.store).await?;
+        let prefix = keys::assignments_of(self.machine.as_str());
+        let snapshot = self
+            .store
+            .read(Range {
+                prefix,
+                ..Range::default()
+            })
+            .await?;
+        let watch = watch_own(&self.store, &self.machine, snapshot.revision).await?;
+        let (still, newest) = identity(&self.store).await?;
+        // Also when the right one is back already: another one has another revision.
+        let is_one = (oldest..=newest).contains(&snapshot.revision);
+        if still != cluster || !is_one {
+            let why = "another store took its place while it was read";
+            return Err(Error::Unavailable(why.to_owned()));
+        }
+        if !self.manager.knows_what_is_here() {
+            let why = "which units are here is not known yet";
+            return Err(Error::Unavailable(why.to_owned()));
+        }
+        let here = self.manager.observe_all();
+        if self.manager.holds_nothing() {
+            self.hold.nothing_to_lose();
+        }
+        let units_here = here.keys().cloned();
+        self.hold
+            .judge(cluster.as_deref(), snapshot.revision, units_here);
+        self.tell_hold();
+
+        // A unit that is here but not in the snapshot keeps running: absence is no order.
+        self.desired.clear();
+        self.orders.clear();
+        self.damaged.clear();
+        let revision = snapshot.revision;
+        for entry in snapshot.entries {
+            self.learn(&Event::Put(entry));
+        }
+        let mut units: BTreeSet<UnitName> = here.into_keys().collect();
+        units.extend(self.desired.keys().cloned());
+        self.publisher
+            .learn(units.iter().cloned().collect())
+            .await?;
+        self.dirty = units;
+        info!(revision, units = self.desired.len(), "assignments read");
+        Ok((revision, watch))
+    }
+}
+
+/// The id of the cluster that a store holds, if it has one yet, and the store's revision.
+type StoreIdentity = (Option<String>, Revision);
+
+async fn identity(store: &Arc<dyn Store>) -> Result<StoreIdentity, Error> {
+    let read = store.read_keys(&[keys::CLUSTER.to_owned()]).await?;
+    let cluster = read
+        .entries
+        .first()
+        .and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok());
+    Ok((cluster.map(|cluster| cluster.id), read.revision))
+}
+
+/// Follows the assignments of one machine and nothing else.
+async fn watch_own(
+    store: &Arc<dyn Store>,
+    machine: &MachineId,
+    after: Revision,
+) -> Result<Watch, Error> {
+    store
+        .watch(&keys::assignments_of(machine.as_str()), after)
+        .await
+}
