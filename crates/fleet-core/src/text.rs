@@ -1,4 +1,5 @@
-//! Text as the original's messages show it: strings and characters quoted like Go's `%q`.
+//! Text as messages show it: strings and characters quoted like Go's `%q`, as the original's do, and
+//! times.
 
 use std::fmt::{self, Write};
 
@@ -49,6 +50,13 @@ fn write_escaped(f: &mut fmt::Formatter<'_>, c: char, quote: char) -> fmt::Resul
         }
         c => f.write_char(c),
     }
+}
+
+/// The time of day of a moment in milliseconds since the Unix epoch: `22:31:05`, in UTC.
+pub(crate) fn time_of_day(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1_000 % (24 * 60 * 60);
+    let (minutes, second) = (seconds / 60, seconds % 60);
+    format!("{:02}:{:02}:{second:02}", minutes / 60, minutes % 60)
 }
 
 #[cfg(test)]

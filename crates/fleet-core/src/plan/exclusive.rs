@@ -13,6 +13,7 @@ use crate::cluster::{Assigned, Machine, Timer, Unit, Wish};
 use crate::exclusive::{MARGIN, UNKNOWN_LEASE};
 use crate::name::UnitName;
 use crate::records::{MachineId, MemberStatus, Order, Reached};
+use crate::text::time_of_day;
 
 /// What is known of the end of an exclusive unit on a machine that is away.
 enum End {
@@ -140,11 +141,14 @@ pub(super) fn relied_on(
         .assignments
         .iter()
         .filter(|(id, _)| unit.home() != Some(*id));
+    // Who has retired loses its assignment in the same change.
+    let retired = touched.iter().filter_map(|(id, before)| {
+        let before = before.as_ref()?;
+        unit.assignments.get(id).is_none().then_some((id, before))
+    });
     others
-        .filter(|(id, assigned)| {
-            let refused = unit.has_backed_off(id);
-            !refused && !unit.has_reached(id, assigned.decision, Order::Gone)
-        })
+        .chain(retired)
+        .filter(|(id, assigned)| !unit.has_reached(id, assigned.decision, Order::Gone))
         .map(|(id, _)| id.clone())
         .collect()
 }
@@ -155,12 +159,7 @@ fn milliseconds(time: Duration) -> u64 {
 
 /// The time of day, some time after the machine vanished.
 fn clock_time(machine: &Machine, time: Duration) -> String {
+    let at = machine.vanished_unix_ms.saturating_add(milliseconds(time));
     // Whole seconds, rounded up.
-    let seconds = machine
-        .vanished_unix_ms
-        .saturating_add(milliseconds(time))
-        .div_ceil(1000);
-    let (minutes, second) = (seconds / 60, seconds % 60);
-    let (hours, minute) = (minutes / 60, minutes % 60);
-    format!("{:02}:{minute:02}:{second:02}", hours % 24)
+    time_of_day(at.div_ceil(1_000) * 1_000)
 }

@@ -12,6 +12,7 @@ use super::moves::{Cause, Move};
 use crate::cluster::{Timer, Unit, Wish};
 use crate::name::UnitName;
 use crate::records::{Failures, MachineId, MemberStatus, PlacementRecord};
+use crate::text::time_of_day;
 
 /// Before the first move. A unit that systemd restarts may be seen to have failed for a moment, and
 /// whoever has just made a mistake may want to mend it where it is.
@@ -97,7 +98,7 @@ impl Planner<'_> {
             ..known
         };
         let reason = format!(
-            "{}; it is moved at {}, if it has not recovered: move {} of at most {limit}",
+            "{}; it is moved at {} UTC, if it has not recovered: move {} of at most {limit}",
             self.failed_words(name, home),
             time_of_day(next.next_ms),
             next.moves + 1,
@@ -284,15 +285,4 @@ impl Unit {
     pub(crate) fn failed_on(&self) -> &[MachineId] {
         self.known_failures().map_or(&[], |known| &known.failed_on)
     }
-}
-
-/// `22:31:05 UTC`
-fn time_of_day(unix_ms: u64) -> String {
-    let seconds = unix_ms / 1_000 % (24 * 60 * 60);
-    format!(
-        "{:02}:{:02}:{:02} UTC",
-        seconds / 3_600,
-        seconds / 60 % 60,
-        seconds % 60
-    )
 }

@@ -199,14 +199,16 @@ impl Planner<'_> {
         let stopping: Vec<_> = unit.assignments.iter().map(|(id, _)| id.clone()).collect();
         let awaited: Vec<_> = stopping
             .into_iter()
-            // Who has refused it never had it; who is lost is not waited for.
+            // Who has refused it had it not, though it may have taken it since: an exclusive unit
+            // waits for its word. Who is lost is not waited for.
             .filter(|id| {
                 let refused = self
                     .cluster
                     .units
                     .get(name)
                     .is_some_and(|unit| unit.has_backed_off(id));
-                !refused && !self.is_lost_for(name, wish, id)
+                let never_had_it = refused && !wish.requirements.exclusive;
+                !never_had_it && !self.is_lost_for(name, wish, id)
             })
             .collect();
         let Some(first) = awaited.first() else {
