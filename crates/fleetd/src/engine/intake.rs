@@ -24,6 +24,8 @@ pub(crate) struct Intake {
     buried: BTreeSet<UnitName>,
     /// Keys whose documents cannot be read.
     damaged: BTreeSet<String>,
+    /// Keys of the leader's own that somebody has written over since it knows them by heart.
+    overwritten: BTreeSet<String>,
 }
 
 /// Units that are destroyed and not buried yet, as their users have left them.
@@ -37,7 +39,7 @@ impl Intake {
 
     /// How many documents cannot be read.
     pub(crate) fn n_damaged(&self) -> usize {
-        self.damaged.len()
+        self.damaged.len() + self.overwritten.len()
     }
 
     /// The fact that an entry states; None for keys that planning does not look at.
@@ -51,20 +53,11 @@ impl Intake {
             Err(problem) => {
                 let ends = fleet_core::planted!("garbage ends fleetd");
                 assert!(!ends, "{problem}");
-                self.note_damage(&place, entry, &problem);
+                name_damage(&place, entry, &problem);
+                self.damaged.insert(entry.key.clone());
                 Some(Fact::Damaged(place))
             }
         }
-    }
-
-    fn note_damage(&mut self, place: &Place, entry: &Entry, problem: &Error) {
-        error!(
-            key = entry.key,
-            %problem,
-            cure = cure(place),
-            "a damaged document: what it is about stays as it is"
-        );
-        self.damaged.insert(entry.key.clone());
     }
 
     /// The fact that an event states. What only the leader writes is not taken from its watch:
@@ -76,10 +69,19 @@ impl Intake {
                 if !self.damaged.contains(key) =>
             {
                 // What somebody else has written over it is named; the next decision puts it right.
-                if let Event::Put(entry) = event
-                    && let Err(problem) = self.decode(place.clone(), entry)
-                {
-                    self.note_damage(&place, entry, &problem);
+                match event {
+                    Event::Put(entry) => match self.decode(place.clone(), entry) {
+                        Ok(_) => {
+                            self.overwritten.remove(key);
+                        }
+                        Err(problem) => {
+                            name_damage(&place, entry, &problem);
+                            self.overwritten.insert(key.clone());
+                        }
+                    },
+                    Event::Delete { .. } => {
+                        self.overwritten.remove(key);
+                    }
                 }
                 None
             }
@@ -144,6 +146,15 @@ impl Intake {
             }
         })
     }
+}
+
+fn name_damage(place: &Place, entry: &Entry, problem: &Error) {
+    error!(
+        key = entry.key,
+        %problem,
+        cure = cure(place),
+        "a damaged document: what it is about stays as it is"
+    );
 }
 
 /// What can be done about a document that cannot be read, or vanished.
