@@ -396,7 +396,12 @@ impl Prepared {
             });
         };
         let warnings = file.warnings.clone()?;
-        let desired = self.desired.unwrap_or(DesiredState::Inactive);
+        let desired = match (self.desired, stored.damage()) {
+            (Some(desired), _) => desired,
+            // What was wanted of it cannot be read, and it may run.
+            (None, Some(damage)) => return Err(damage.clone().into()),
+            (None, None) => DesiredState::Inactive,
+        };
         check_template(&self.name, desired)?;
         let record = UnitRecord {
             prefer: self.prefer.clone(),

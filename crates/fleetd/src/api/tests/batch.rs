@@ -8,6 +8,8 @@ use fleet_api::v2::{BatchAnswer, BatchRequest, UnitWish, WishAnswer};
 use super::*;
 use crate::store::{self, LeaseId, Snapshot, Watch};
 
+const SLEEP_FILE: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
+
 fn text(command: &str) -> String {
     format!("[Service]\nExecStart={command}\n")
 }
@@ -462,4 +464,24 @@ async fn where_a_unit_ran_is_kept_until_its_wish_changes() {
     let answers = send(&cluster, &batch("r2", vec![prefer("a.service", "m1")])).await;
     assert_eq!(answers[0].outcome, "changed");
     assert_eq!(cluster.wish("a.service").await.prefer, None);
+}
+
+#[tokio::test]
+async fn who_does_not_say_what_is_wanted_of_a_unit_that_cannot_be_read_stops_nothing() {
+    let cluster = Cluster::new();
+    let key = keys::unit("a.service");
+    cluster.write(key, b"{damaged".to_vec()).await;
+    let restart = UnitWish {
+        restart: true,
+        ..submit("a.service", SLEEP_FILE, "")
+    };
+    for wish in [restart, submit("a.service", SLEEP_FILE, "")] {
+        let answer = one(&cluster, wish).await;
+        let error = answer.error.unwrap_or_default();
+        assert!(error.contains("units/a.service is damaged"), "{error}");
+    }
+    let answer = one(&cluster, submit("a.service", SLEEP_FILE, "launched")).await;
+    assert_eq!(outcome(&answer), ("created", None, ""));
+    let record = cluster.wish("a.service").await;
+    assert_eq!(record.desired, DesiredState::Launched);
 }

@@ -121,10 +121,13 @@ pub(crate) async fn put(state: &Api, call: &Call, body: &mut RequestBody, name: 
             (Some(_), None) => return Err(Failure::no_unit()),
         };
         let before = stored.live().map(|live| live.desired);
-        let desired = desired
-            .clone()?
-            .or(before.filter(|_| !unloads_first))
-            .unwrap_or(DesiredState::Inactive);
+        let desired = desired.clone()?.or(before.filter(|_| !unloads_first));
+        let desired = match (desired, stored.damage()) {
+            (Some(desired), _) => desired,
+            // What was wanted of it cannot be read, and it may run.
+            (None, Some(damage)) => return Err(damage.clone().into()),
+            (None, None) => DesiredState::Inactive,
+        };
         check_template(&name, desired)?;
         let result = (status, warnings);
         decided = Some(result.clone());
