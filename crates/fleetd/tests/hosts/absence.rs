@@ -29,24 +29,19 @@ fn value(cluster: &Cluster, key: &str) -> String {
     etcdctl(cluster, &["get", "--print-value-only", &key])
 }
 
-/// What fleetd said on a host since it was installed, fields and all.
-fn said_on(cluster: &Cluster, host: usize) -> String {
-    let args = ["-u", "fleet.service", "-o", "cat", "-p", "warning"];
-    cluster.host(host).journal(&args).unwrap()
+/// How many lines with all these words fleetd has logged, on all hosts.
+fn n_said(cluster: &Cluster, words: &[&str]) -> usize {
+    let hosts = 0..cluster.sandbox.hosts().len();
+    hosts.map(|host| cluster.n_said(host, words)).sum()
 }
 
 /// Waits until some host's journal has a line with all these words, beyond the first `seen` ones.
 #[track_caller]
-fn wait_until_said(cluster: &Cluster, words: &[&str]) {
+fn wait_until_said(cluster: &Cluster, words: &[&str], seen: usize) {
     wait_for(&format!("a line with {words:?}"), FAILOVER, || {
-        let mut all = String::new();
-        for host in 0..cluster.sandbox.hosts().len() {
-            all.push_str(&said_on(cluster, host));
-        }
-        let found = |line: &str| words.iter().all(|word| line.contains(word));
-        match all.lines().any(found) {
+        match n_said(cluster, words) > seen {
             true => Ok(()),
-            false => Err(all),
+            false => Err(format!("{seen} as before")),
         }
     })
     .unwrap();
@@ -126,7 +121,7 @@ fn a_store_that_is_empty_or_older_stops_nothing_until_it_is_believed() {
     etcd.kill().unwrap();
     std::fs::rename(&data, beside("right")).unwrap();
     etcd.start().unwrap();
-    wait_until_said(&cluster, &[HELD, "accept-store"]);
+    wait_until_said(&cluster, &[HELD, "accept-store"], 0);
     wait_until_holding(&cluster, 1.0);
     let listed = cluster.fleetctl(&["list-machines"]);
     assert!(
@@ -142,7 +137,7 @@ fn a_store_that_is_empty_or_older_stops_nothing_until_it_is_believed() {
     let path = cluster.file("a.service", &other);
     cluster.ok(&["start", "--no-block", &path]);
     others_go_on(&cluster, "in-an-empty-store");
-    wait_until_said(&cluster, &["a.service", "the store may not be the one"]);
+    wait_until_said(&cluster, &["a.service", "the store may not be the one"], 0);
     assert_eq!(cluster.invocations(&UNITS), before);
 
     // The right one.
@@ -233,7 +228,7 @@ fn a_key_that_vanishes_or_cannot_be_read_freezes_only_what_it_is_about() {
     {
         etcdctl(&cluster, &["del", "--prefix", &format!("{PREFIX}{key}")]);
         if key.starts_with("units/") || key == "cluster" {
-            wait_until_said(&cluster, &[key, "vanished"]);
+            wait_until_said(&cluster, &[key, "vanished"], 0);
         }
         others_go_on(&cluster, &format!("vanished-{round}"));
         assert_eq!(cluster.invocations(&UNITS), before, "{key}");
@@ -276,7 +271,7 @@ fn a_key_that_vanishes_or_cannot_be_read_freezes_only_what_it_is_about() {
             &cluster,
             &["put", "--", &full, damages[round % damages.len()]],
         );
-        wait_until_said(&cluster, &[key, "damaged"]);
+        wait_until_said(&cluster, &[key, "damaged"], 0);
         others_go_on(&cluster, &format!("damaged-{round}"));
         assert_eq!(cluster.invocations(&UNITS), before, "{key}");
         if key.starts_with("units/") {
@@ -402,6 +397,9 @@ fn a_proxy_that_answers_503_in_the_place_of_etcd_is_named_and_stops_nothing() {
     let etcd = cluster.sandbox.etcd(0);
     let address = way.address;
     for (round, pose) in [Some(PLAIN), Some(HTTP2), None].into_iter().enumerate() {
+        let address_said = address.to_string();
+        let is_away = ["the store is away", &address_said];
+        let seen = n_said(&cluster, &is_away);
         *way.poses.lock().unwrap() = Some(pose);
         etcd.kill().unwrap();
         wait_for("the API to name it", SOON, || {
@@ -423,7 +421,7 @@ fn a_proxy_that_answers_503_in_the_place_of_etcd_is_named_and_stops_nothing() {
             }
         })
         .unwrap();
-        wait_until_said(&cluster, &["the store is away", &address.to_string()]);
+        wait_until_said(&cluster, &is_away, seen);
         assert_eq!(cluster.invocations(&UNITS), before);
         *way.poses.lock().unwrap() = None;
         etcd.start().unwrap();

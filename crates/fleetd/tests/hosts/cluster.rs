@@ -220,6 +220,15 @@ impl Cluster {
         self.host(0).run(&argv).unwrap()
     }
 
+    /// How many lines with all these words fleetd has logged on a host.
+    #[track_caller]
+    pub(crate) fn n_said(&self, host: usize, words: &[&str]) -> usize {
+        let args = ["-u", "fleet.service", "-o", "cat"];
+        let log = self.host(host).journal(&args).unwrap();
+        let found = |line: &&str| words.iter().all(|word| line.contains(word));
+        log.lines().filter(found).count()
+    }
+
     /// A value of `/metrics` on a host.
     pub(crate) fn metric(&self, host: usize, name: &str) -> f64 {
         let out = self

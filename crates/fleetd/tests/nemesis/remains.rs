@@ -24,7 +24,7 @@ systemctl list-units --all --plain --no-legend --type=service | while read unit 
 done
 ";
 
-/// What etcd has and how many leases.
+/// How many leases etcd has.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Leases(pub(crate) usize);
 

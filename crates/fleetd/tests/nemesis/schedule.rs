@@ -129,9 +129,9 @@ pub(crate) fn plan(seed: u64, round: usize, extent: Extent) -> Vec<Step> {
     calm_before_restore(steps)
 }
 
-/// Takes away what moves units around a restore. A machine that runs a unit of which the old copy
-/// says nothing, or that it is elsewhere, keeps it: absence is no order. So it would run twice for
-/// good, and who has made the copy some seconds before everything moved has to tidy up by hand.
+/// Takes away what moves units around a restore. What the old copy does not know at all runs on,
+/// for absence is no order: who has made the copy some seconds before everything moved has to tidy
+/// up by hand.
 fn calm_before_restore(steps: Vec<Step>) -> Vec<Step> {
     let restore = steps
         .iter()

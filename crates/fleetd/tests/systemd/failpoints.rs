@@ -30,35 +30,11 @@ const ANSWER: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Where fleetd has no reason to be in this story, and where it is walked instead.
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 3] = [
     ("store.compact", "after five minutes only: fleetd::engine"),
     (
         "store.commit.thaw",
         "while machines are frozen only, as accept-store",
-    ),
-    (
-        "file.bound.write",
-        "for exclusive units: systemd::exclusive",
-    ),
-    (
-        "file.bound.rename",
-        "for exclusive units: systemd::exclusive",
-    ),
-    (
-        "file.leased.write",
-        "for exclusive units: systemd::exclusive",
-    ),
-    (
-        "file.leased.rename",
-        "for exclusive units: systemd::exclusive",
-    ),
-    (
-        "systemd.StartTransientUnit",
-        "for exclusive units: systemd::exclusive",
-    ),
-    (
-        "systemd.ListUnitsByPatterns",
-        "for exclusive units: systemd::exclusive",
     ),
     ("systemd.Subscribe", "on a bus only: hosts::machine"),
 ];
@@ -81,6 +57,7 @@ fn counting(log: &Path, version: u32) -> String {
 }
 
 const STEADY: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
+const EXCLUSIVE: &str = "[Service]\nExecStart=/bin/sleep infinity\n\n[X-Fleet]\nExclusive=yes\n";
 const FAILING: &str = "[Service]\nExecStart=/bin/false\n";
 
 /// A fleetd that is killed and started again, and its users.
@@ -240,9 +217,10 @@ impl<'a> Walk<'a> {
             ..UnitWish::default()
         };
         self.wish(restart, "launched").await;
+        self.launch("x.service", EXCLUSIVE, "launched").await;
         self.a_unit_that_may_run_nowhere().await;
         self.change_the_machine().await;
-        for name in ["w.service", "f.service", "n.service"] {
+        for name in ["w.service", "f.service", "n.service", "x.service"] {
             let destroy = UnitWish {
                 name: name.to_owned(),
                 desired_state: Some("destroyed".to_owned()),
@@ -253,9 +231,13 @@ impl<'a> Walk<'a> {
         let starts = fs::read_to_string(&log).unwrap_or_default().lines().count();
         assert_eq!(starts, 3, "each wish once; killed at {:?}", self.killed);
         let known = ["list-units", "--all", "--plain", "--no-legend"];
-        let known = self
-            .manager
-            .systemctl(&[&known[..], &["w.service", "f.service", "n.service"]].concat());
+        let known = self.manager.systemctl(
+            &[
+                &known[..],
+                &["w.service", "f.service", "n.service", "x.service"],
+            ]
+            .concat(),
+        );
         assert_eq!(known, "", "systemd knows them; killed at {:?}", self.killed);
     }
 
