@@ -1,7 +1,10 @@
 //! What must hold at every step: at each transaction in the store, and at each job that a
 //! simulated systemd is asked for.
 
+mod exclusive;
 mod moves;
+mod names;
+mod restored;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -19,6 +22,8 @@ use tokio::time::Instant;
 
 use crate::chance::{Sim, lock};
 use crate::scenario::Graces;
+pub use names::{is_global, is_patient, is_plain, only_moves};
+use restored::Restored;
 
 /// A start that was decided while presence was certain may reach systemd so much later.
 const START_SLACK: Duration = Duration::from_millis(500);
@@ -63,14 +68,6 @@ pub struct Running {
     pub restarts: u64,
     /// It was wanted elsewhere, too: a handover.
     pub is_superseded: bool,
-}
-
-/// An old backup took the place of the store.
-struct Restored {
-    at: Instant,
-    revision: Revision,
-    /// Somebody has said that it is to be believed.
-    accepted: bool,
 }
 
 /// The witness.
@@ -157,67 +154,6 @@ impl Audit {
         for machine in machines {
             self.deceives(&machine);
         }
-    }
-
-    /// An old backup has taken the place of the store.
-    pub fn restored(&self, entries: &[Entry], revision: Revision) {
-        let mut seen = lock(&self.seen);
-        let now = Instant::now();
-        for (key, versions) in std::mem::take(&mut seen.assigned) {
-            seen.past.entry(key).or_default().extend(versions);
-        }
-        seen.standing.clear();
-        seen.placements.clear();
-        seen.wishes.clear();
-        seen.drained.clear();
-        for member in std::mem::take(&mut seen.members).into_keys() {
-            seen.absent_since.insert(member, Some(now));
-        }
-        for entry in entries {
-            let (key, value) = (&entry.key, &entry.value);
-            match keys::parse(key) {
-                Key::Assignment(machine, unit) => {
-                    if let Ok(record) = AssignmentRecord::decode(key, value) {
-                        let standing = seen.standing.entry(unit.to_owned()).or_default();
-                        standing.insert(machine.to_owned(), record.clone());
-                        let key = (machine.to_owned(), unit.to_owned());
-                        seen.assigned.insert(key, vec![record]);
-                    }
-                }
-                Key::Placement(unit) => {
-                    if let Ok(record) = PlacementRecord::decode(key, value) {
-                        seen.placements.insert(unit.to_owned(), record);
-                    }
-                }
-                Key::Unit(unit) => {
-                    if let Ok(record) = UnitRecord::decode(key, value) {
-                        let wishes = vec![(entry.mod_revision, record)];
-                        seen.wishes.insert(unit.to_owned(), wishes);
-                    }
-                }
-                Key::Member(machine) => {
-                    if let Ok(record) = MemberRecord::decode(key, value) {
-                        seen.members.insert(machine.to_owned(), record);
-                    }
-                }
-                Key::Machine(machine) => {
-                    seen.absent_since.insert(machine.to_owned(), None);
-                    seen.back_since.insert(machine.to_owned(), now);
-                }
-                Key::MachineWish(machine) => {
-                    let wish = MachineWish::decode(key, value);
-                    if wish.is_ok_and(|wish| wish.drain) {
-                        seen.drained.insert(machine.to_owned(), None);
-                    }
-                }
-                _ => {}
-            }
-        }
-        seen.restored = Some(Restored {
-            at: now,
-            revision,
-            accepted: false,
-        });
     }
 
     /// A transaction was carried out.
@@ -498,10 +434,7 @@ impl Audit {
             return;
         }
         if let Some(restored) = &seen.restored {
-            let wishes = seen.wishes.get(unit).map(Vec::as_slice).unwrap_or_default();
-            let is_new = wishes.iter().any(|(at, _)| *at > restored.revision);
-            let was_there = running.since < restored.at;
-            if is_plain(unit) && was_there && !restored.accepted && !is_new {
+            if restored.protects(&seen, unit, running) {
                 self.sim.fail(format!(
                     "{unit} was stopped on {at} at {decision} on the word of an old backup"
                 ));
@@ -544,29 +477,6 @@ impl Audit {
         })
     }
 
-    /// An exclusive unit begins on a machine: it must run nowhere else.
-    pub fn begins(&self, machine: &str, unit: &str) {
-        let mut seen = lock(&self.seen);
-        // A backup that does not know where it runs is the exception that RELIABILITY.md names.
-        let restored = seen.restored.is_some();
-        let running = seen.exclusive.entry(unit.to_owned()).or_default();
-        if let Some(other) = running.iter().find(|other| *other != machine && !restored) {
-            self.sim.fail(format!(
-                "{unit} was started on {} while it ran on {}",
-                short(machine),
-                short(other)
-            ));
-        }
-        running.insert(machine.to_owned());
-    }
-
-    /// Nothing of a unit runs on a machine any more.
-    pub fn ends(&self, machine: &str, unit: &str) {
-        if let Some(running) = lock(&self.seen).exclusive.get_mut(unit) {
-            running.remove(machine);
-        }
-    }
-
     /// A file is removed or replaced while the unit runs.
     pub fn orphans(&self, machine: &str, unit: &str) {
         self.sim.fail(format!(
@@ -602,26 +512,4 @@ fn is_buried(key: &str, value: &[u8]) -> bool {
 /// The first characters of a machine's id.
 pub fn short(machine: &str) -> &str {
     machine.get(..8).unwrap_or(machine)
-}
-
-/// Units without any requirement are called so.
-pub fn is_plain(unit: &str) -> bool {
-    unit.starts_with("plain") || is_patient(unit)
-}
-
-/// Units with a `LostAfter=` of [`PATIENCE`] are called so.
-///
-/// [`PATIENCE`]: crate::users::LOST_AFTER
-pub fn is_patient(unit: &str) -> bool {
-    unit.starts_with("patient")
-}
-
-/// Units whose users change only where they may run are called so.
-pub fn only_moves(unit: &str) -> bool {
-    unit.starts_with("moves")
-}
-
-/// Global units are called so.
-pub fn is_global(unit: &str) -> bool {
-    unit.starts_with("global")
 }
