@@ -107,7 +107,7 @@ impl Default for Machine {
 impl Machine {
     pub(crate) fn score(&self, id: &MachineId) -> Score {
         Score {
-            avoided: self.comes_last,
+            avoided: self.comes_last && !planted!("a machine that breaks units is not avoided"),
             units: self.load,
             machine: id.clone(),
         }

@@ -361,6 +361,10 @@ impl Cluster {
             machine.shut_down = last.is_some_and(MachineRecord::is_shutting_down);
             machine.left_in_order =
                 !machine.shut_down && last.is_some_and(MachineRecord::says_farewell);
+        } else {
+            // A sign of life, also if it vanishes again before anybody has looked.
+            machine.vanished_at = None;
+            machine.given_up = false;
         }
         let doubted = machine.doubts_store();
         machine.presence = record;

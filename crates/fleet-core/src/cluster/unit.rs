@@ -133,8 +133,11 @@ impl Unit {
     /// systemd has started the newest decision and has given the unit up. What restarts by itself
     /// is `activating` meanwhile.
     pub(crate) fn has_failed(&self, machine: &MachineId, decision: Decision) -> bool {
+        let has_given_up = |state: &Reported| {
+            state.failed || state.starting && planted!("systemd's own restarts are not waited for")
+        };
         self.has_reached(machine, decision, Order::Launched)
-            && self.states.get(machine).is_some_and(|state| state.failed)
+            && self.states.get(machine).is_some_and(has_given_up)
     }
 
     /// It has been started, has not failed, and is not on its way any more.

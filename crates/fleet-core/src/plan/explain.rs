@@ -82,7 +82,11 @@ impl Planner<'_> {
         whereabouts.leaving = self.leaving(name, home.as_ref());
         whereabouts.machine = home;
         self.settle(name, whereabouts);
-        if moves.is_some_and(|moves| matches!(moves.cause, Cause::Failed(_))) {
+        // It would leave for its failure, too, if there were not a better reason.
+        if moves.is_some_and(|moves| {
+            matches!(moves.cause, Cause::Failed(_))
+                || self.is_moved_for_failure(name, &wish, &moves.from)
+        }) {
             self.note_stuck(name);
         }
     }

@@ -25,6 +25,9 @@ const LASTING_SUCCESS_MS: u64 = 600_000;
 
 /// The pause before the next move of a unit that has been moved so often.
 fn pause_ms(moves: u32) -> u64 {
+    if planted!("the back-off is not waited for") {
+        return 0;
+    }
     let doubled = FIRST_MOVE_PAUSE_MS.saturating_mul(1 << moves.min(16));
     doubled.min(MAX_MOVE_PAUSE_MS)
 }
@@ -153,7 +156,7 @@ impl Planner<'_> {
 
     /// systemd at the unit's machine has given up the newest wish. What an absent machine last
     /// said is a matter of loss.
-    fn has_failed(&self, name: &UnitName, wish: &Wish, home: &MachineId) -> bool {
+    pub(crate) fn has_failed(&self, name: &UnitName, wish: &Wish, home: &MachineId) -> bool {
         let (Some(unit), Some(machine)) = (
             self.cluster.units.get(name),
             self.cluster.machines.get(home),
@@ -192,9 +195,10 @@ impl Planner<'_> {
         let Some(unit) = self.cluster.units.get_mut(name) else {
             return;
         };
-        unit.rare_mut().move_due = None;
         let mut next = unit.failures();
-        next.moves += 1;
+        if !planted!("moves are not counted") {
+            next.moves += 1;
+        }
         next.next_ms = 0;
         next.stays = false;
         next.failed_on.retain(|id| *id != moves.from);
@@ -202,6 +206,14 @@ impl Planner<'_> {
         let n_old = next.failed_on.len().saturating_sub(Failures::MAX_FAILED_ON);
         next.failed_on.drain(..n_old);
         self.set_failures(name, next, None);
+    }
+
+    /// What it came to at its machine counts no more: it goes elsewhere, or is wanted nowhere.
+    pub(crate) fn forget_failure(&mut self, name: &UnitName) {
+        let unit = self.cluster.units.get_mut(name);
+        if let Some(rare) = unit.and_then(|unit| unit.rare.as_mut()) {
+            rare.move_due = None;
+        }
     }
 
     /// It has failed and would be moved, but no other machine may run it.

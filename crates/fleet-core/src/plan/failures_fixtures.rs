@@ -569,3 +569,75 @@ fn when_all_machines_are_avoided_units_start_all_the_same() {
       d.service on m1: fewest units (3) of the machines that may run it; it is avoided, but no other will do: 3 of the last 3 units failed there within 10 min: a.service, b.service, c.service [launched@m1]
     ");
 }
+
+#[test]
+fn a_pause_begins_when_a_unit_fails_whatever_it_came_to_before() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit a.service launched RescheduleOnFailure=2
+        plan
+        agents
+        fail a.service m1 exit-code
+        plan
+        want a.service inactive
+        plan
+        agents
+        wait 5s
+        want a.service launched
+        plan
+        agents
+        fail a.service m1 exit-code
+        plan
+        wait 1s
+        wait 1s
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      a.service on m1: it failed on m1: exit-code; it is moved at 00:16:42 UTC, if it has not recovered: move 1 of at most 2
+    plan:
+      a.service leaving m1: it was unloaded; m1 has not yet confirmed its stop [gone@m1]
+    agents:
+      a.service its machine has confirmed that it is gone [-@m1, placement removed]
+    wait 5s:
+    plan:
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      a.service on m1: it failed on m1: exit-code; it is moved at 00:16:47 UTC, if it has not recovered: move 1 of at most 2
+    wait 1s:
+    wait 1s:
+      a.service on m2, leaving m1: it failed on m1: exit-code; move 1 of at most 2; fewest units (0) of the machines that may run it [gone@m1, launched@m2]
+    ");
+}
+
+#[test]
+fn what_failed_on_a_drained_machine_and_can_go_nowhere_says_that_it_stays() {
+    assert_snapshot!(run("
+        machine m1
+        unit a.service launched RescheduleOnFailure=2
+        plan
+        agents
+        fail a.service m1 exit-code
+        drain m1
+        plan
+        wait 2s
+        leader
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      a.service on m1: m1 is being drained, and it stays there: the cluster has no other machine
+    wait 2s:
+      a.service on m1: m1 is being drained, and it stays there: the cluster has no other machine
+    leader:
+    plan:
+    ");
+}

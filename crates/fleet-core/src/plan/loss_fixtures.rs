@@ -394,3 +394,41 @@ fn an_orderly_stop_of_fleetd_moves_nothing() {
       machine m1 present: it is back, after it was unsupervised
     ");
 }
+
+#[test]
+fn what_failed_at_its_new_machine_is_kept_where_it_may_still_run() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit a.service launched
+        plan
+        agents
+        cut m1
+        plan
+        wait 6s
+        fail a.service m2 exit-code
+        plan
+        machine m1
+        plan
+        agents
+        agents
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      machine m1 suspect: its lease has ended
+    wait 6s:
+      machine m1 lost: no sign of life for 6 s
+      a.service on m2, leaving m1: m1 is lost; fewest units (0) of the machines that may run it [launched@m2]
+    plan:
+    plan:
+      machine m1 present: it is back, after it was lost
+      a.service on m1, leaving m2: it failed on m2 [launched@m1, gone@m2]
+    agents:
+      a.service on m1: it failed on m2 [-@m2]
+    agents:
+    ");
+}

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::{Planner, Whereabouts};
 use crate::body::BodyHash;
-use crate::cluster::{Cluster, Machine, Timer, Unit, Wish};
+use crate::cluster::{Cluster, Machine, Reported, Timer, Unit, Wish};
 use crate::name::UnitName;
-use crate::records::{Decision, MachineId, MemberStatus, Order};
+use crate::records::{Decision, MachineId, MemberStatus, Order, Reached};
 use crate::schedule::No;
 
 /// So many units (with those that follow them) leave a drained machine at once, unless its drain
@@ -75,7 +75,9 @@ impl Planner<'_> {
         wish: &Wish,
         home: &MachineId,
     ) -> Option<Cause> {
-        if self.is_lost_for(name, wish, home) {
+        if self.is_lost_for(name, wish, home)
+            || planted!("a failed unit has lost its machine") && self.has_failed(name, wish, home)
+        {
             return Some(Cause::Lost);
         }
         let machine = self.cluster.machines.get(home)?;
@@ -195,6 +197,8 @@ impl Planner<'_> {
                 let why = format!("it failed on {}", home.short());
                 self.go_back(name, order, &home, &other, why);
                 return other;
+            } else if started && self.may_come_back(name, &home, &other) {
+                // With what runs well, as far as is known: it is called off then that failed here.
             } else if started || planted!("a move stops the old copy first") {
                 let why = format!("{} has started it", home.short());
                 self.assign(name, &other, Order::Gone, why);
@@ -253,6 +257,26 @@ impl Planner<'_> {
         let needs = &wish.requirements;
         self.cluster.peers_match(needs, home, &[]).is_err()
             && self.cluster.peers_match(needs, other, &[]).is_ok()
+    }
+
+    /// The new machine has started it, and systemd there has given it up; the old one has vanished
+    /// with a copy that was well, or is back and has not yet said how it is.
+    fn may_come_back(&self, name: &UnitName, home: &MachineId, other: &MachineId) -> bool {
+        let Some(unit) = self.cluster.units.get(name) else {
+            return false;
+        };
+        let has_said = unit.assignments.get(other).is_none_or(|old| {
+            old.order != Order::Launched || unit.has_reached(other, old.decision, old.order)
+        });
+        // What goes down in order stops its units.
+        let may_have_it = |machine: &Machine| match machine.is_absent() {
+            true => !machine.shut_down,
+            false => !machine.is_shutting_down() && !has_said,
+        };
+        let was_well = |state: &Reported| state.reached == Reached::Launched && !state.failed;
+        self.cluster.machines.get(other).is_some_and(may_have_it)
+            && unit.states.get(home).is_some_and(|state| state.failed)
+            && unit.states.get(other).is_some_and(was_well)
     }
 
     /// systemd at the new machine has given up a unit that is well at the old one.

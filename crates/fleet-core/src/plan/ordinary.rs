@@ -199,6 +199,7 @@ impl Planner<'_> {
     /// The unit is wanted nowhere.
     pub(crate) fn stop(&mut self, name: &UnitName, wish: &Wish) {
         self.cluster.waiting.remove(name);
+        self.forget_failure(name);
         let why = match wish.desired {
             DesiredState::Destroyed => "it was destroyed",
             DesiredState::Inactive => "it was unloaded",

@@ -264,6 +264,7 @@ impl Planner<'_> {
         moves: Option<Move>,
         reason: String,
     ) {
+        self.forget_failure(name);
         if let Some(moves) = &moves {
             // What this plan has said to the old machine would be as new as what it says now.
             self.undo(name, &moves.from);
