@@ -2,6 +2,7 @@
 //! simulated systemd is asked for.
 
 mod exclusive;
+mod failures;
 mod moves;
 mod names;
 mod restored;
@@ -22,7 +23,9 @@ use tokio::time::Instant;
 
 use crate::chance::{Sim, lock};
 use crate::scenario::Graces;
-pub use names::{is_global, is_patient, is_plain, only_moves};
+pub use failures::is_moving;
+use failures::{Before, Failing};
+pub use names::{is_global, is_patient, is_plain, moves_when_it_fails, only_moves};
 use restored::Restored;
 
 /// A start that was decided while presence was certain may reach systemd so much later.
@@ -116,6 +119,7 @@ struct Seen {
     restored: Option<Restored>,
     /// The newest decision at which each unit was active, by unit and machine.
     was_up: BTreeMap<(String, String), Decision>,
+    failing: Failing,
 }
 
 impl Seen {
@@ -161,6 +165,12 @@ impl Audit {
         let mut seen = lock(&self.seen);
         let mut touched = Vec::new();
         let mut left = Vec::new();
+        let before = self.before(&seen, txn);
+        let avoided = seen
+            .members
+            .iter()
+            .filter(|(_, member)| member.avoided.is_some());
+        let was_avoided = avoided.map(|(machine, _)| machine.clone()).collect();
         for op in &txn.ops {
             let (key, value) = match op {
                 Op::Put { key, value, .. } => (key, Some(value)),
@@ -220,8 +230,15 @@ impl Audit {
                     }
                 }
                 (Key::State(unit, machine), Some(value)) => {
-                    let ran = StateRecord::decode(key, value)
-                        .is_ok_and(|s| s.reached == Reached::Launched && s.active == "active");
+                    let state = StateRecord::decode(key, value).ok();
+                    if state
+                        .as_ref()
+                        .is_some_and(|s| s.reached == Reached::Refused)
+                    {
+                        seen.failing.refused(unit, machine);
+                    }
+                    let ran = state
+                        .is_some_and(|s| s.reached == Reached::Launched && s.active == "active");
                     let standing = seen.standing.get(unit).and_then(|at| at.get(machine));
                     if ran && standing.is_some_and(|record| record.order == Order::Launched) {
                         seen.arrived.insert((unit.to_owned(), machine.to_owned()));
@@ -231,6 +248,7 @@ impl Audit {
                     let now = Instant::now();
                     seen.upset.insert(machine.to_owned(), now);
                     let wish = value.and_then(|value| MachineWish::decode(key, value).ok());
+                    seen.failing.wished(machine, wish.as_ref());
                     if wish.is_some_and(|wish| wish.drain) {
                         seen.drained.insert(machine.to_owned(), None);
                     } else if let Some(until) = seen.drained.get_mut(machine) {
@@ -246,16 +264,17 @@ impl Audit {
                 _ => {}
             }
         }
+        self.check_arrivals(&mut seen, &before, &was_avoided);
         for unit in touched {
             self.check_copies(&seen, &unit);
         }
         for (unit, machine) in left {
-            self.check_move(&seen, &unit, &machine);
+            self.check_move(&seen, &before, &unit, &machine);
         }
     }
 
     /// What changes nothing but its place leaves a machine only when it has arrived elsewhere.
-    fn check_move(&self, seen: &Seen, unit: &str, from: &str) {
+    fn check_move(&self, seen: &Seen, before: &Before, unit: &str, from: &str) {
         let gone = seen.absent_since.get(from).copied().flatten();
         let back = seen.back_since.get(from);
         let is_away = gone.is_some() || back.is_some_and(|back| back.elapsed() < NEWS);
@@ -263,6 +282,16 @@ impl Audit {
             return;
         }
         let standing = seen.standing.get(unit).into_iter().flatten();
+        // Its user may have had it stopped meanwhile.
+        let had = before.get(unit).and_then(|before| before.get(from));
+        let wishes = seen.wishes.get(unit).map(Vec::as_slice).unwrap_or_default();
+        let was_stopped = wishes.iter().any(|(generation, wish)| {
+            wish.desired != DesiredState::Launched
+                && had.is_some_and(|had| *generation > had.decision.generation)
+        });
+        if was_stopped {
+            return;
+        }
         let mut wanted = standing
             .filter(|(_, record)| record.order == Order::Launched)
             .map(|(machine, _)| (unit.to_owned(), machine.clone()))
@@ -343,6 +372,9 @@ impl Audit {
             seen.upset.insert(machine.to_owned(), Instant::now());
             self.check_loss(seen, machine, writer);
         }
+        if record.avoided.is_some() {
+            self.sim.note("avoided", format_args!("{}", short(machine)));
+        }
         seen.members.insert(machine.to_owned(), record);
     }
 
@@ -367,6 +399,7 @@ impl Audit {
     pub fn events(&self, events: &[Event]) {
         let mut seen = lock(&self.seen);
         for event in events {
+            seen.failing.told(event);
             let (Event::Put(Entry { key, .. }) | Event::Delete { key, .. }) = event;
             let Key::Machine(machine) = keys::parse(key) else {
                 continue;

@@ -35,6 +35,8 @@ struct HostState {
     driver: Weak<Driver>,
     next_job: u64,
     next_invocation: u64,
+    /// Something is wrong with it: whatever is started there fails.
+    is_bad: bool,
     /// Until then (time since the simulation began) exclusive units run.
     lease: Option<Duration>,
 }
@@ -66,7 +68,14 @@ pub enum Behaviour {
     /// systemd cannot load it on machines with an odd number.
     Odd,
     Ends,
+    /// It fails on machines with an odd number.
+    Sick,
+    /// Its process dies again and again; systemd restarts it some times, and then gives up.
+    Dies,
 }
+
+/// So often systemd restarts what dies.
+const RESTARTS: usize = 3;
 
 impl Behaviour {
     pub fn of(text: &str) -> Behaviour {
@@ -78,6 +87,8 @@ impl Behaviour {
             Some("fails") => Behaviour::Fails,
             Some("odd") => Behaviour::Odd,
             Some("ends") => Behaviour::Ends,
+            Some("sick") => Behaviour::Sick,
+            Some("dies") => Behaviour::Dies,
             _ => Behaviour::Runs,
         }
     }
@@ -109,8 +120,10 @@ impl Host {
         state.boot += 1;
         state.shuts_down = false;
         for (name, _) in std::mem::take(&mut state.units) {
-            self.center.audit.is_down(&self.id, name.as_str());
-            self.center.audit.ends(&self.id, name.as_str());
+            let audit = &self.center.audit;
+            audit.is_down(&self.id, name.as_str());
+            audit.is_failed(&self.id, name.as_str(), false);
+            audit.ends(&self.id, name.as_str());
         }
         state.lease = None;
         fleetd::sim::remove_files_below(&self.run_directory());
@@ -138,6 +151,11 @@ impl Host {
                 }
             });
         }
+    }
+
+    /// From now on whatever is started there fails, or no longer.
+    pub fn set_bad(&self, is_bad: bool) {
+        lock(&self.state).is_bad = is_bad;
     }
 
     pub fn is_shutting_down(&self) -> bool {
@@ -194,14 +212,15 @@ impl Host {
         if seen.running.is_none() {
             self.center.audit.ends(&self.id, name.as_str());
         }
+        let audit = &self.center.audit;
         match seen.active {
             "active" => {
                 let record = seen.record.as_ref().map(|record| record.decision);
-                let audit = &self.center.audit;
                 audit.is_up(&self.id, name.as_str(), record.unwrap_or_default());
             }
-            _ => self.center.audit.is_down(&self.id, name.as_str()),
+            _ => audit.is_down(&self.id, name.as_str()),
         }
+        audit.is_failed(&self.id, name.as_str(), seen.active == "failed");
         if let Some(driver) = driver {
             driver.signal(name, &seen);
         }
@@ -268,11 +287,7 @@ impl Host {
             _ => self.sim.between(1, 40),
         } + Duration::from_millis(stop_time);
         let job = self.new_job(name, true);
-        let invocation = {
-            let mut state = lock(&self.state);
-            state.next_invocation += 1;
-            format!("{:08x}{:024x}", self.number, state.next_invocation)
-        };
+        let (invocation, is_bad) = (self.new_invocation(), lock(&self.state).is_bad);
         let running = Running {
             since: Instant::now(),
             decision: record.decision,
@@ -304,11 +319,15 @@ impl Host {
                 let _ = tell.send("canceled");
                 return;
             }
-            let fails = behaviour == Behaviour::Fails;
+            let fails = match behaviour {
+                Behaviour::Fails => true,
+                Behaviour::Sick => host.number % 2 == 1,
+                _ => is_bad,
+            };
             host.change(&name, |unit| {
                 unit.job = None;
                 (unit.active, unit.sub) = match behaviour {
-                    Behaviour::Fails => ("failed", "failed"),
+                    _ if fails => ("failed", "failed"),
                     Behaviour::Ends => ("inactive", "dead"),
                     _ => ("active", "running"),
                 };
@@ -317,8 +336,56 @@ impl Host {
                 }
             });
             let _ = tell.send(if fails { "failed" } else { "done" });
+            if behaviour == Behaviour::Dies && !fails {
+                host.restart_some_times(&name, job.1).await;
+            }
         });
         told
+    }
+
+    fn new_invocation(&self) -> String {
+        let mut state = lock(&self.state);
+        state.next_invocation += 1;
+        format!("{:08x}{:024x}", self.number, state.next_invocation)
+    }
+
+    /// Its process dies; systemd restarts it, and gives up in the end.
+    async fn restart_some_times(&self, name: &UnitName, boot: u64) {
+        let mut invocation = self.unit(name).invocation;
+        let is_still = |invocation: &str| {
+            let unit = self.unit(name);
+            let is_same = lock(&self.state).boot == boot && unit.invocation == invocation;
+            is_same && unit.job.is_none() && !unit.is_down()
+        };
+        for _ in 0..RESTARTS {
+            tokio::time::sleep(self.sim.between(20, 900)).await;
+            if !is_still(&invocation) {
+                return;
+            }
+            self.sim.note("auto-restart", format_args!("{name}"));
+            self.change(name, |unit| {
+                unit.active = "activating";
+                unit.sub = "auto-restart";
+            });
+            tokio::time::sleep(self.sim.between(100, 1_500)).await;
+            if !is_still(&invocation) {
+                return;
+            }
+            invocation = self.new_invocation();
+            self.change(name, |unit| {
+                unit.active = "active";
+                unit.sub = "running";
+                unit.invocation.clone_from(&invocation);
+            });
+        }
+        tokio::time::sleep(self.sim.between(20, 900)).await;
+        if is_still(&invocation) {
+            self.change(name, |unit| {
+                unit.active = "failed";
+                unit.sub = "failed";
+                unit.running = None;
+            });
+        }
     }
 
     /// Whether a unit is bound to the lease.
@@ -415,6 +482,8 @@ impl Host {
         }
         let text = unit.file.as_ref().map(|(_, text)| Arc::clone(text));
         let time = match Behaviour::of(text.as_deref().unwrap_or_default()) {
+            // Twice the stop timeout that fleet gives it, or without any.
+            Behaviour::Slow if unit.is_exclusive() => self.sim.between(200, 6_000),
             Behaviour::Slow => self.sim.between(200, 8_000),
             _ => self.sim.between(1, 40),
         };

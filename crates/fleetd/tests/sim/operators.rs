@@ -54,6 +54,11 @@ impl Town {
                 Act::Thaw,
             ]);
             self.act(machine, act).await;
+            // They change their mind while units are still leaving it.
+            if matches!(act, Act::Drain | Act::DrainOneByOne) && self.sim.percent(40) {
+                tokio::time::sleep(self.sim.between(10, 3_000)).await;
+                self.act(machine, Act::Release).await;
+            }
         }
         for machine in &machines {
             if !leaves_some || self.sim.percent(80) {

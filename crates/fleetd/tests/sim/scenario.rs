@@ -19,6 +19,7 @@ pub enum Fault {
     Cut,
     CutLeader,
     CutAll,
+    Silence,
     Loss,
     Slow,
     Compact,
@@ -27,6 +28,7 @@ pub enum Fault {
     LeaseEnds,
     SystemdAway,
     UnitDies,
+    BadMachine,
     ClockJump,
     WipedStore,
     StandStill,
@@ -39,7 +41,7 @@ pub enum Fault {
 
 impl Fault {
     /// What a seed draws from. An old backup is for scenarios of its own.
-    pub const ALL: [Fault; 25] = [
+    pub const ALL: [Fault; 27] = [
         Fault::Crash,
         Fault::CrashAtPoint,
         Fault::CrashLeader,
@@ -50,6 +52,7 @@ impl Fault {
         Fault::Cut,
         Fault::CutLeader,
         Fault::CutAll,
+        Fault::Silence,
         Fault::Loss,
         Fault::Slow,
         Fault::Compact,
@@ -58,6 +61,7 @@ impl Fault {
         Fault::LeaseEnds,
         Fault::SystemdAway,
         Fault::UnitDies,
+        Fault::BadMachine,
         Fault::ClockJump,
         Fault::WipedStore,
         Fault::StandStill,
@@ -79,6 +83,7 @@ impl Fault {
             Fault::Cut => "cut-one",
             Fault::CutLeader => "cut-leader",
             Fault::CutAll => "cut-all",
+            Fault::Silence => "silence",
             Fault::Loss => "loss",
             Fault::Slow => "slow",
             Fault::Compact => "compact",
@@ -87,6 +92,7 @@ impl Fault {
             Fault::LeaseEnds => "lease-ends",
             Fault::SystemdAway => "systemd-away",
             Fault::UnitDies => "unit-dies",
+            Fault::BadMachine => "bad-machine",
             Fault::ClockJump => "clock-jump",
             Fault::WipedStore => "wiped-store",
             Fault::StandStill => "stand-still",
@@ -143,6 +149,20 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// Machines are cut off for long, and fleetd is killed on some of them meanwhile.
+    pub fn of_silence(seed: u64) -> Scenario {
+        Scenario {
+            machines: 3,
+            units: 9,
+            busy_ms: 20_000,
+            time: Duration::from_secs(120),
+            fault_every_ms: 12_000,
+            faults: vec![Fault::Cut, Fault::Silence],
+            operated: false,
+            ..Scenario::of(seed)
+        }
+    }
+
     /// What a seed stands for.
     pub fn of(seed: u64) -> Scenario {
         // Another stream than the one of the simulation itself.

@@ -33,6 +33,9 @@ const QUIET: Duration = Duration::from_secs(8);
 /// What a patient unit says in `LostAfter=`.
 pub const LOST_AFTER: Duration = Duration::from_secs(12);
 
+/// What units that are to be moved when they have failed say in `RescheduleOnFailure=`.
+pub const MOST_MOVES: u32 = 2;
+
 /// What a user was told that a unit is to be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Want {
@@ -69,19 +72,22 @@ enum Ask {
 }
 
 pub fn specs(sim: &Sim, n_units: usize, n_machines: usize) -> Vec<Spec> {
-    let spec = |name: String, program: &str, fleet: &str| {
+    let of = |name: String, programs: [&str; 2], fleet: &str| {
+        let fleet = match fleet {
+            "" => String::new(),
+            fleet => format!("\n[X-Fleet]\n{fleet}\n"),
+        };
         let text = |version: usize| {
-            let fleet = match fleet {
-                "" => String::new(),
-                fleet => format!("\n[X-Fleet]\n{fleet}\n"),
-            };
+            let program = programs[version];
+            let version = version + 1;
             format!("[Service]\nExecStart=/bin/{program} {name} {version}\n{fleet}")
         };
         Spec {
-            texts: [text(1), text(2)],
+            texts: [text(0), text(1)],
             name,
         }
     };
+    let spec = |name, program, fleet: &str| of(name, [program, program], fleet);
     // Its user changes nothing but where it may run.
     let moves = |name: String| {
         let text = |region: &str| {
@@ -96,7 +102,7 @@ pub fn specs(sim: &Sim, n_units: usize, n_machines: usize) -> Vec<Spec> {
     };
     let mut specs = Vec::new();
     for n in 0..n_units {
-        let kind = if n < 3 { 0 } else { sim.below(17) };
+        let kind = if n < 3 { 0 } else { sim.below(21) };
         specs.push(match kind {
             0..=3 => spec(format!("plain{n}.service"), "runs", ""),
             4 => spec(format!("once{n}.service"), "runs", "Exclusive=yes"),
@@ -126,7 +132,17 @@ pub fn specs(sim: &Sim, n_units: usize, n_machines: usize) -> Vec<Spec> {
                 let fleet = format!("LostAfter={}s", LOST_AFTER.as_secs());
                 spec(format!("patient{n}.service"), "runs", &fleet)
             }
-            _ => spec(format!("takes{n}.service"), "runs", "Replaces=eu*.service"),
+            16 => spec(format!("takes{n}.service"), "runs", "Replaces=eu*.service"),
+            17 => spec(format!("once{n}.service"), "slow", "Exclusive=yes"),
+            kind => {
+                let programs = match kind {
+                    18 => ["sick", "fails"],
+                    19 => ["dies", "sick"],
+                    _ => ["runs", "dies"],
+                };
+                let fleet = format!("RescheduleOnFailure={MOST_MOVES}");
+                of(format!("again{n}.service"), programs, &fleet)
+            }
         });
     }
     specs

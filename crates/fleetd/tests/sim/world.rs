@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::audit::short;
+use crate::audit::{moves_when_it_fails, short};
 use crate::chance::{Sim, lock};
 use crate::driver::Driver;
 use crate::host::Host;
@@ -80,8 +80,11 @@ impl World {
         }
         let (stop, stopped) = watch::channel(false);
         let specs = specs(sim, scenario.units, n_machines);
-        // What is refused elsewhere tries to leave a drained machine again and again.
-        let leaves_some = !specs.iter().any(|spec| spec.name.starts_with("odd"));
+        // What is refused or fails elsewhere tries to leave a drained machine again and again.
+        let leaves_some = !specs.iter().any(|spec| {
+            let name = spec.name.as_str();
+            name.starts_with("odd") || moves_when_it_fails(name)
+        });
         let mut users: Vec<_> = specs
             .into_iter()
             .map(|spec| {

@@ -142,8 +142,10 @@ impl Audit {
         let others = standing.iter().filter(|(_, other)| {
             is_wanted(other) && other.decision.generation == record.decision.generation
         });
+        // The newer copy of two, given up where it came to, leaves again.
+        let copies = standing.values().filter(|other| has_it(other)).count();
         for (other, _) in others {
-            if is_left(seen, other) {
+            if is_left(seen, other) || copies > 1 && seen.failing.has_failed(unit, other) {
                 continue;
             }
             let at = short(other);
@@ -217,6 +219,14 @@ impl Audit {
         // Until its new boot has spoken, what was said by the one before counts.
         let back = seen.back_since.get(home.as_str());
         if back.is_some_and(|back| Instant::now() - *back < NEWS) {
+            return;
+        }
+        // Of three copies the newest and the oldest are kept.
+        let leaving = seen.placements.get(unit).and_then(|p| p.leaving.as_ref());
+        if leaving.is_some_and(|leaving| leaving.as_str() != machine) {
+            return;
+        }
+        if seen.failing.failed_later(unit, home.as_str(), machine) {
             return;
         }
         let mut elsewhere = seen.up.get(unit).into_iter().flatten();

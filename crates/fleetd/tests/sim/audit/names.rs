@@ -12,6 +12,11 @@ pub fn is_patient(unit: &str) -> bool {
     unit.starts_with("patient")
 }
 
+/// Units with `RescheduleOnFailure=` are called so; they may run anywhere.
+pub fn moves_when_it_fails(unit: &str) -> bool {
+    unit.starts_with("again")
+}
+
 /// Units whose users change only where they may run are called so.
 pub fn only_moves(unit: &str) -> bool {
     unit.starts_with("moves")

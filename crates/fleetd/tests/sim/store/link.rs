@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use fleetd::store::{
-    Entry, Error, LeaseId, Op, Range, Revision, Snapshot, Store, Txn, Watch, WatchBatch, keys,
+    Error, LeaseId, Op, Range, Revision, Snapshot, Store, Txn, Watch, WatchBatch, keys,
 };
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};

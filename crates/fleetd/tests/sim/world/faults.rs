@@ -21,6 +21,7 @@ pub(super) enum Undo {
     Start(usize),
     GoOn(Arc<Life>),
     Heal(usize),
+    Mend(usize),
     ClearSky,
     StoreUp,
     StoreBack,
@@ -46,6 +47,10 @@ impl World {
             Undo::Heal(machine) => {
                 self.sim.note("healed", format_args!("{}", machine + 1));
                 self.cables[machine].set(Cut::default());
+            }
+            Undo::Mend(machine) => {
+                self.sim.note("mended", format_args!("{}", machine + 1));
+                self.hosts[machine].set_bad(false);
             }
             Undo::ClearSky => self.center.set_weather(Weather::default()),
             Undo::StoreUp => {
@@ -213,7 +218,20 @@ impl World {
                 let cut = self.some_cut();
                 sim.note("cut", format_args!("{} {cut:?}", machine + 1));
                 self.cables[machine].set(cut);
-                self.later(sim.between(50, 12_000), Undo::Heal(machine));
+                let time = match sim.below(4) {
+                    0 => sim.between(12_000, 40_000),
+                    _ => sim.between(50, 12_000),
+                };
+                self.later(time, Undo::Heal(machine));
+            }
+            Fault::Silence => {
+                let cut = self.some_cut();
+                self.cables[machine].set(cut);
+                tokio::time::sleep(sim.between(0, 4_000)).await;
+                self.kill(machine);
+                let time = sim.between(12_000, 40_000);
+                self.later(time, Undo::Heal(machine));
+                self.later(time, Undo::Start(machine));
             }
             Fault::CutAll => {
                 for machine in 0..self.hosts.len() {
@@ -272,6 +290,10 @@ impl World {
                 }
             }
             Fault::UnitDies => self.hosts[machine].kill_one(),
+            Fault::BadMachine => {
+                self.hosts[machine].set_bad(true);
+                self.later(sim.between(3_000, 30_000), Undo::Mend(machine));
+            }
             Fault::ClockJump => {
                 let hour = 3_600_000;
                 fleetd::sim::set_skew_ms(sim.pick(&[-hour, hour, 0, 90_000, -5_000]));
@@ -348,6 +370,7 @@ impl World {
         self.center.set_weather(Weather::default());
         for machine in 0..self.hosts.len() {
             self.cables[machine].set(Cut::default());
+            self.hosts[machine].set_bad(false);
             if let Some(process) = &self.processes[machine] {
                 process.life.go_on();
             }

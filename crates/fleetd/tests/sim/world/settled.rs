@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fleet_core::hash::UnitHash;
 use fleet_core::records::{
-    AssignmentRecord, DesiredState, MachineWish, MemberStatus, Order, UnitRecord,
+    AssignmentRecord, DesiredState, MachineWish, MemberStatus, Order, PlacementRecord, UnitRecord,
 };
 use fleetd::store::codec::Document;
 use fleetd::store::keys::{self, Key};
@@ -13,7 +13,7 @@ use fleetd::store::{Range, Store};
 use tokio::time::Instant;
 
 use super::World;
-use crate::audit::{is_global, is_plain, short};
+use crate::audit::{is_global, is_moving, is_plain, moves_when_it_fails, short};
 use crate::chance::lock;
 use crate::host::{Behaviour, HostUnit};
 
@@ -108,6 +108,7 @@ impl World {
             self.town.is_kept(unit, want).await?;
         }
         let mut assigned: BTreeMap<(String, String), AssignmentRecord> = BTreeMap::new();
+        let mut placements = BTreeMap::new();
         let mut closed = BTreeSet::new();
         for entry in &snapshot.entries {
             let unit = match keys::parse(&entry.key) {
@@ -117,7 +118,13 @@ impl World {
                     assigned.insert((machine.to_owned(), unit.to_owned()), record);
                     unit
                 }
-                Key::Unit(unit) | Key::Placement(unit) | Key::State(unit, _) => unit,
+                Key::Placement(unit) => {
+                    let record = PlacementRecord::decode(&entry.key, &entry.value)
+                        .map_err(|error| error.to_string())?;
+                    placements.insert(unit.to_owned(), record);
+                    unit
+                }
+                Key::Unit(unit) | Key::State(unit, _) => unit,
                 Key::MachineWish(machine) => {
                     let wish = MachineWish::decode(&entry.key, &entry.value)
                         .map_err(|error| error.to_string())?;
@@ -154,11 +161,12 @@ impl World {
         }
         for (unit, want) in &wants {
             let homes: Vec<_> = assigned.keys().filter(|(_, u)| u == unit).collect();
+            let goes_anywhere = is_plain(unit) || moves_when_it_fails(unit);
             let is_open = closed.len() < self.hosts.len();
             let drained =
                 |(machine, _): &&&(String, String)| closed.contains(&(machine.clone(), true));
             if let Some((machine, _)) = homes.iter().find(drained)
-                && is_plain(unit)
+                && goes_anywhere
                 && is_open
             {
                 return Err(format!("{unit} is still on {}", short(machine)));
@@ -168,7 +176,7 @@ impl World {
                 // Where they are already, they stay.
                 _ if is_global(unit) && !closed.is_empty() => homes.len(),
                 _ if is_global(unit) => self.hosts.len(),
-                _ if is_plain(unit) && is_open => 1,
+                _ if goes_anywhere && is_open => 1,
                 // Others may have to wait.
                 _ => homes.len().min(1),
             };
@@ -197,6 +205,19 @@ impl World {
                 let right = is_refused
                     || (unit.file.as_ref().map(|(hash, _)| *hash) == Some(assignment.hash)
                         && is_as_ordered(assignment, unit));
+                let others = self.hosts.iter().filter(|other| {
+                    let is_closed = closed.iter().any(|(machine, _)| *machine == other.id);
+                    other.id != host.id && !is_closed
+                });
+                if moves_when_it_fails(name.as_str())
+                    && unit.active == "failed"
+                    && assignment.order == Order::Launched
+                    && let Some(placement) = placements.get(name.as_str())
+                    && let (reason, others) = (&placement.reason, others.count())
+                    && let Some(why) = is_moving(&placement.failures, reason, others)
+                {
+                    return Err(format!("{name} on {} {why}", short(&host.id)));
+                }
                 if !right {
                     return Err(format!(
                         "{name} on {} is {} with {:?}, ordered: {:?} {}",
