@@ -192,7 +192,8 @@ impl Planner<'_> {
                         let record = self.record(Phase::Starting);
                         self.task(TaskKind::Restart(record), "the restart was interrupted");
                     }
-                } else if ran || !observed.is_down() {
+                // What is still going down was there before.
+                } else if ran || !observed.is_down() && observed.active != "deactivating" {
                     self.adopt("the start had happened");
                 } else if self.may_start() {
                     self.start("the start was interrupted");

@@ -345,6 +345,8 @@ fn a_new_agent_goes_on_where_the_last_one_died() {
         launched A @1 => file=A inactive starting=A@1 id=new before=old
         launched A @1 => file=A active starting=A@1 id=new before=old
         launched A @1 => file=A active starting=A@1 id=old before=old
+        launched A @1 => file=A deactivating starting=A@1 id=old before=old
+        launched A @1 => file=A deactivating starting=A@1 id=new before=old
         launched A @1 => active starting=A@1 id=new before=old
         launched A @1 => file=A failed starting=A@1
         launched A @1 => active launched=A@1
@@ -357,6 +359,8 @@ fn a_new_agent_goes_on_where_the_last_one_died() {
         remember (the start had happened), working?
         remember (the start had happened), working?
         restart (the restart was interrupted), working?
+        start (the start was interrupted), working?
+        remember (the start had happened), working?
         load (the file of a running unit is missing), working?
         remember (the start had happened), working?
         load (the file of a running unit is missing), working?
