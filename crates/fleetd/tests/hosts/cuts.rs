@@ -118,11 +118,11 @@ fn an_etcd_that_hangs_or_is_cut_off_half_open_is_found_and_found_again() {
         }
         // Nobody waits for the pings of an idle connection: whoever leads knows that its watch is
         // over as soon as one renewal has had no answer.
-        for host in 0..2 {
+        for (host, seen) in seen.into_iter().enumerate() {
             wait_for("fleetd to have noticed", SOON, || {
-                match cluster.n_said(host, &LATE) > seen[host] {
+                match cluster.n_said(host, &LATE) > seen {
                     true => Ok(()),
-                    false => Err(format!("{} lines as before", seen[host])),
+                    false => Err(format!("{seen} lines as before")),
                 }
             })
             .unwrap();
