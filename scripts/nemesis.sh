@@ -2,7 +2,7 @@
 # The nemesis on real machines for FLEET_NEMESIS_SECONDS of faults (default: a quarter of an hour),
 # from a seed that nobody has seen, or from FLEET_NEMESIS_SEED. It prints the seed; a failure prints
 # what was done when, and the journals that convict. FLEET_NEMESIS_OTHER names a fleetd of another
-# version to upgrade and downgrade between. Needs root.
+# version to upgrade and downgrade between (otherwise: the release build and cargo's own). Needs root.
 set -eu
 cd "$(dirname "$0")/.."
 cargo build --release --locked --bins

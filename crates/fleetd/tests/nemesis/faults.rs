@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use fleet_sandbox::{Host, wait_for};
+use fleet_sandbox::{Host, Loss, wait_for};
 
 use crate::clock::{Micros, Stage, now};
 use crate::cluster::{Cluster, told};
@@ -101,6 +101,11 @@ impl Nemesis<'_> {
             Fault::CutPower => host.kill().unwrap(),
             Fault::CutCable => host.cut().unwrap(),
             Fault::LoseFrames(loss) => host.lose(loss).unwrap(),
+            Fault::Strand => {
+                let pid = signal(&host, "STOP", "");
+                host.lose(Loss::Both).unwrap();
+                return pid;
+            }
             Fault::KillMember(member) => etcd(member).kill().unwrap(),
             Fault::PauseMember(member) => etcd(member).freeze().unwrap(),
             Fault::CutMember(member) => etcd(member).cut().unwrap(),
@@ -132,6 +137,10 @@ impl Nemesis<'_> {
         match step.fault {
             Fault::KillFleetd(_) | Fault::Upgrade => {}
             Fault::PauseFleetd => {
+                signal(&host, "CONT", pid);
+            }
+            Fault::Strand => {
+                host.heal().unwrap();
                 signal(&host, "CONT", pid);
             }
             Fault::StopFleetd => systemctl(&host, "start"),

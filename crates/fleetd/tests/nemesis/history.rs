@@ -7,6 +7,7 @@ use fleet_sandbox::Host;
 use crate::clock::Micros;
 
 /// systemd's messages, from its catalogue.
+const STARTING: &str = "7d4958e842da4a758f6c1cdc7b36dcc5";
 const STARTED: &str = "39f53479d3a045ac8e11786248231fbf";
 const STOPPED: &str = "9d1aaa27d60140bd96365438aad20286";
 const FAILED: &str = "d9b373ed55a64feb8242e02dbe79a49c";
@@ -19,6 +20,8 @@ pub(crate) enum End {
     None,
     /// Its systemd stopped it, or it ended.
     Stopped,
+    /// Its systemd has given it up.
+    Failed,
     /// Its machine lost its power.
     Power,
 }
@@ -46,7 +49,7 @@ pub(crate) struct Line {
 
 /// What PID 1 of a host has said of the units in question.
 pub(crate) fn lines_of(host: &Host, is_ours: impl Fn(&str) -> bool) -> Vec<Line> {
-    let fields = "--output-fields=UNIT,INVOCATION_ID,MESSAGE_ID";
+    let fields = "--output-fields=UNIT,INVOCATION_ID,MESSAGE_ID,_SOURCE_REALTIME_TIMESTAMP";
     let text = host.journal(&["-o", "json", fields, "_PID=1"]).unwrap();
     let lines = text.lines().filter_map(parse);
     lines.filter(|line| is_ours(&line.unit)).collect()
@@ -55,8 +58,10 @@ pub(crate) fn lines_of(host: &Host, is_ours: impl Fn(&str) -> bool) -> Vec<Line>
 fn parse(line: &str) -> Option<Line> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let field = |name: &str| line[name].as_str().map(str::to_owned);
+    // When it was said; the other one is when the journal came to write it down.
+    let at = field("_SOURCE_REALTIME_TIMESTAMP").or_else(|| field("__REALTIME_TIMESTAMP"))?;
     Some(Line {
-        at: field("__REALTIME_TIMESTAMP")?.parse().ok()?,
+        at: at.parse().ok()?,
         unit: field("UNIT")?,
         invocation: field("INVOCATION_ID")?,
         message_id: field("MESSAGE_ID")?,
@@ -69,7 +74,8 @@ pub(crate) fn copies(host: usize, lines: &[Line], power_cuts: &[Micros], now: Mi
     for line in lines {
         let key = (line.unit.as_str(), line.invocation.as_str());
         match line.message_id.as_str() {
-            STARTED => {
+            // What is started at once has no first line.
+            STARTING | STARTED => {
                 let copy = Copy {
                     host,
                     unit: line.unit.clone(),
@@ -85,7 +91,10 @@ pub(crate) fn copies(host: usize, lines: &[Line], power_cuts: &[Micros], now: Mi
                     && copy.end == End::None
                 {
                     copy.until = line.at;
-                    copy.end = End::Stopped;
+                    copy.end = match line.message_id == FAILED {
+                        true => End::Failed,
+                        false => End::Stopped,
+                    };
                 }
             }
             _ => {}
@@ -122,7 +131,10 @@ mod tests {
             line(20, "one", SUCCEEDED),
             line(21, "one", STOPPED),
             line(30, "two", STARTED),
-            line(60, "three", STARTED),
+            line(60, "three", STARTING),
+            line(61, "three", STARTED),
+            line(70, "four", STARTED),
+            line(71, "four", FAILED),
         ];
         let ends = copies(4, &lines, &[5, 50], 99)
             .into_iter()
@@ -133,6 +145,7 @@ mod tests {
                 ("one".to_owned(), 10, 20, End::Stopped),
                 ("two".to_owned(), 30, 50, End::Power),
                 ("three".to_owned(), 60, 99, End::None),
+                ("four".to_owned(), 70, 71, End::Failed),
             ]
         );
     }

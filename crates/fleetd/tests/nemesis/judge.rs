@@ -2,8 +2,14 @@
 //!
 //! A stop is accounted for by a user who asked for it, by a drain of its machine, or by a second
 //! copy that was started because one of the two machines could not be seen for a while, or because
-//! etcd was replaced by an old copy. Everything else is no reason: fleetd that was killed,
-//! upgraded or stopped, members of etcd that die, stand still, are cut off or have no majority.
+//! etcd was replaced by an old copy; that of an exclusive unit also by a lease that could not be
+//! renewed. Everything else is no reason: fleetd that was killed, upgraded or stopped, members of
+//! etcd that die, stand still, are cut off or have no majority. What else a unit asks for is in
+//! [`rules`].
+
+mod rules;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,7 +18,8 @@ use crate::clock::{Micros, seconds};
 use crate::faults::Done;
 use crate::history::{Copy, End};
 use crate::schedule::{Fault, Lane};
-use crate::users::{Act, is_global};
+use crate::users::Act;
+use crate::workload::{self, is_global};
 
 /// A machine that was not to be seen for less than this is not given up: well below the lease of
 /// the cluster under test.
@@ -31,6 +38,10 @@ pub(crate) enum Account {
     Drain,
     Moved,
     Restored,
+    /// Its machine could not renew its lease.
+    Lease,
+    /// It has failed by itself, where it was to fail.
+    Failed,
 }
 
 /// A broken promise.
@@ -65,7 +76,7 @@ pub(crate) fn judge(case: &Case<'_>) -> Judgement {
     let mut found = Judgement::default();
     for copy in case.copies.iter().filter(|copy| copy.until >= case.begun) {
         found.n_copies += 1;
-        if copy.end != End::Stopped {
+        if !matches!(copy.end, End::Stopped | End::Failed) {
             continue;
         }
         match case.account(copy) {
@@ -85,29 +96,28 @@ pub(crate) fn judge(case: &Case<'_>) -> Judgement {
     }
     for (idx, one) in case.copies.iter().enumerate() {
         for other in &case.copies[idx + 1..] {
+            if let Some(twice) = case.runs_twice(one, other) {
+                found.convictions.push(twice);
+            }
             let overlap = case.overlap(one, other);
             found.overlap = found.overlap.max(overlap);
             if overlap > OVERLAP_BOUND {
-                found.convictions.push(Conviction {
-                    unit: one.unit.clone(),
-                    hosts: vec![one.host, other.host],
-                    at: one.from.max(other.from),
-                    what: format!(
-                        "ran on hosts {} and {} for {:.1} s after everything was undone",
-                        one.host + 1,
-                        other.host + 1,
-                        overlap as f64 / 1e6,
-                    ),
-                });
+                found.convictions.push(case.ran_beside(one, other, overlap));
             }
         }
     }
+    found.convictions.extend(case.early_moves());
+    found.convictions.extend(case.too_many_moves());
     found
 }
 
 impl Case<'_> {
     fn account(&self, stopped: &Copy) -> Option<Account> {
         let at = stopped.until;
+        let unit = workload::unit(&stopped.unit);
+        if stopped.end == End::Failed && unit.is_some_and(|unit| unit.fails_on(stopped.host)) {
+            return Some(Account::Failed);
+        }
         let asked = |act: &Act| {
             let is_now = stopped.from - LATE <= act.begun && act.begun <= at;
             act.unit == stopped.unit && act.may_stop() && is_now
@@ -139,7 +149,11 @@ impl Case<'_> {
         }
         let restored = |done: &Done| done.fault == Fault::Restore && done.struck <= at;
         let is_restored = before().any(restored) && others().next().is_some();
-        is_restored.then_some(Account::Restored)
+        if is_restored {
+            return Some(Account::Restored);
+        }
+        let has_lease = unit.is_some_and(workload::Unit::is_exclusive);
+        (has_lease && self.lease_may_have_ended(stopped.host, at)).then_some(Account::Lease)
     }
 
     /// Other copies of the unit, elsewhere; none of a global unit.
@@ -149,9 +163,12 @@ impl Case<'_> {
         self.copies.iter().filter(same).filter(is_counted)
     }
 
-    /// How long both ran after everything was undone that struck their machines or the store.
+    /// How long two copies ran that are not to run beside each other, of one unit anywhere or of two
+    /// on one host, after everything was undone that struck their machines or the store.
     fn overlap(&self, one: &Copy, other: &Copy) -> Micros {
-        if one.unit != other.unit || one.host == other.host || is_global(&one.unit) {
+        let is_same = one.unit == other.unit && one.host != other.host && !is_global(&one.unit);
+        let is_pair = is_same || one.host == other.host && are_apart(one, other);
+        if !is_pair {
             return 0;
         }
         let (mut from, until) = (one.from.max(other.from), one.until.min(other.until));
@@ -171,6 +188,28 @@ impl Case<'_> {
         (until - from).max(0)
     }
 
+    fn ran_beside(&self, one: &Copy, other: &Copy, overlap: Micros) -> Conviction {
+        let seconds = overlap as f64 / 1e6;
+        let (here, there) = (one.host + 1, other.host + 1);
+        let what = match one.unit == other.unit {
+            true => {
+                format!(
+                    "ran on hosts {here} and {there} for {seconds:.1} s after everything was undone"
+                )
+            }
+            false => format!(
+                "ran beside {} on host {here} for {seconds:.1} s after everything was undone",
+                other.unit
+            ),
+        };
+        Conviction {
+            unit: one.unit.clone(),
+            hosts: vec![one.host, other.host],
+            at: one.from.max(other.from),
+            what,
+        }
+    }
+
     /// What else was known about the unit, for people.
     fn beside(&self, copy: &Copy) -> String {
         let mut text = String::new();
@@ -188,129 +227,13 @@ impl Case<'_> {
     }
 }
 
+fn are_apart(one: &Copy, other: &Copy) -> bool {
+    let pair = workload::unit(&one.unit).zip(workload::unit(&other.unit));
+    pair.is_some_and(|(one, other)| one.is_apart(other))
+}
+
 /// The machine may be given up for it.
 fn hides_machine(done: &Done) -> bool {
     let is_machine = matches!(done.lane, Lane::Host(_));
     is_machine && done.fault.may_move_units() && done.ended - done.begun >= SEEN_AGAIN
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Micros = 1_000_000;
-
-    fn copy(unit: &str, host: usize, from: Micros, until: Micros, end: End) -> Copy {
-        Copy {
-            host,
-            unit: unit.to_owned(),
-            invocation: format!("{unit} on {host} at {from}"),
-            from: from * SECOND,
-            until: until * SECOND,
-            end,
-        }
-    }
-
-    fn done(lane: Lane, fault: Fault, begun: Micros, ended: Micros) -> Done {
-        Done {
-            lane,
-            fault,
-            begun: begun * SECOND,
-            ended: ended * SECOND,
-            struck: begun * SECOND,
-        }
-    }
-
-    fn convicted(copies: &[Copy], acts: &[Act], faults: &[Done]) -> Vec<String> {
-        let case = Case {
-            begun: 0,
-            copies,
-            acts,
-            faults,
-        };
-        let convictions = judge(&case).convictions.into_iter();
-        convictions.map(|found| found.what).collect()
-    }
-
-    #[test]
-    fn a_stop_without_a_reason_is_found_whatever_else_was_broken() {
-        let copies = [copy("steady1.service", 1, 1, 30, End::Stopped)];
-        let faults = [
-            done(Lane::Host(1), Fault::KillFleetd(3), 20, 22),
-            done(Lane::Host(1), Fault::Upgrade, 23, 24),
-            done(Lane::Host(1), Fault::PauseFleetd, 25, 26),
-            done(Lane::Host(2), Fault::CutPower, 10, 20),
-            done(Lane::Store, Fault::LoseQuorum(0), 10, 20),
-            done(Lane::Store, Fault::Restore, 21, 29),
-            done(Lane::Operator, Fault::Drain(0), 10, 20),
-        ];
-        let found = convicted(&copies, &[], &faults);
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].contains("nothing accounts for it"), "{found:?}");
-    }
-
-    #[test]
-    fn users_drains_and_machines_that_were_not_to_be_seen_account_for_stops() {
-        let stopped = copy("steady1.service", 1, 1, 30, End::Stopped);
-        let there = copy("steady1.service", 2, 20, 99, End::None);
-        let act = |begun: Micros| Act {
-            unit: "steady1.service".to_owned(),
-            what: "stop".to_owned(),
-            begun: begun * SECOND,
-        };
-        let one = [stopped.clone()];
-        assert_eq!(convicted(&one, &[act(29)], &[]).len(), 0);
-        assert_eq!(convicted(&one, &[act(31)], &[]).len(), 1);
-        // Who asked for a start has not asked for a stop.
-        let start = Act {
-            what: "start --no-block /units/1/steady1.service".to_owned(),
-            ..act(29)
-        };
-        assert_eq!(convicted(&one, &[start], &[]).len(), 1);
-        let drain = |host, begun| [done(Lane::Operator, Fault::Drain(host), begun, begun + 5)];
-        assert_eq!(convicted(&one, &[], &drain(1, 10)).len(), 0);
-        assert_eq!(convicted(&one, &[], &drain(1, 31)).len(), 1);
-        assert_eq!(convicted(&one, &[], &drain(2, 10)).len(), 1);
-        let long_ago = [copy("steady1.service", 1, 1, 60, End::Stopped)];
-        assert_eq!(convicted(&long_ago, &[], &drain(1, 10)).len(), 1);
-
-        // It was cut off, started elsewhere, and stopped when it was back.
-        let two = [stopped, there];
-        let cut = |lane, begun, ended| [done(lane, Fault::CutCable, begun, ended)];
-        assert_eq!(convicted(&two, &[], &cut(Lane::Host(1), 10, 28)).len(), 0);
-        // Too short; too late; another machine.
-        assert_eq!(convicted(&two, &[], &cut(Lane::Host(1), 19, 20)).len(), 1);
-        assert_eq!(convicted(&two, &[], &cut(Lane::Host(1), 21, 28)).len(), 1);
-        assert_eq!(convicted(&two, &[], &cut(Lane::Host(3), 10, 28)).len(), 1);
-        // Without another copy there is no reason to stop it.
-        assert_eq!(convicted(&one, &[], &cut(Lane::Host(1), 10, 28)).len(), 1);
-        let restore = [done(Lane::Store, Fault::Restore, 10, 28)];
-        assert_eq!(convicted(&two, &[], &restore).len(), 0);
-        assert_eq!(convicted(&one, &[], &restore).len(), 1);
-    }
-
-    #[test]
-    fn a_global_unit_has_no_other_copy() {
-        let copies = [
-            copy("everywhere.service", 1, 1, 30, End::Stopped),
-            copy("everywhere.service", 2, 20, 99, End::None),
-        ];
-        let cut = [done(Lane::Host(1), Fault::CutCable, 10, 28)];
-        assert_eq!(convicted(&copies, &[], &cut).len(), 1);
-    }
-
-    #[test]
-    fn two_copies_that_last_are_found() {
-        let copies = [
-            copy("steady1.service", 1, 1, 99, End::None),
-            copy("steady1.service", 2, 20, 99, End::None),
-        ];
-        let cut = |ended| [done(Lane::Host(1), Fault::CutCable, 10, ended)];
-        assert_eq!(convicted(&copies, &[], &cut(90)).len(), 0);
-        let found = convicted(&copies, &[], &cut(30));
-        assert_eq!(
-            found,
-            ["ran on hosts 2 and 3 for 69.0 s after everything was undone"]
-        );
-    }
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::Cluster;
-use crate::users::{Goal, Want, is_global};
+use crate::users::{Goal, Want};
+use crate::workload::{self, is_global};
 
 /// fleet's keys in etcd.
 const PREFIX: &str = "/_coreos.com/fleet/";
@@ -24,9 +25,21 @@ systemctl list-units --all --plain --no-legend --type=service | while read unit 
 done
 ";
 
-/// How many leases etcd has.
+/// Tombstones of destroyed units rest under leases that are granted for about two minutes, and that
+/// nobody renews; all others are much shorter here.
+const GRAVE_AT_LEAST_S: u64 = 60;
+
+/// How many leases etcd has that somebody renews.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Leases(pub(crate) usize);
+
+/// The leases under which tombstones rest, and what rests.
+#[derive(Default, Debug)]
+struct Graves {
+    n_leases: usize,
+    /// Keys below [`PREFIX`].
+    keys: BTreeSet<String>,
+}
 
 /// Everything that is not as it should be, in words. Nothing: the cluster has reached what is wanted.
 pub(crate) fn differences(
@@ -93,33 +106,111 @@ pub(crate) fn differences(
         if here.len() != n_wanted {
             wrong.push(format!("{unit} ({want:?}) is on hosts (from 0) {here:?}"));
         }
+        let is_to_run = |host: usize| {
+            let fails = workload::unit(unit).is_some_and(|unit| unit.fails_on(host));
+            want.goal == Goal::Launched && !fails
+        };
         if here
             .iter()
-            .any(|(_, is_active)| *is_active != (want.goal == Goal::Launched))
+            .any(|(host, is_active)| *is_active != is_to_run(*host))
         {
             wrong.push(format!("{unit} ({want:?}) is active or not on {here:?}"));
         }
     }
-    keys(cluster, wants, templates, &ids, &pairs, &mut wrong)?;
-    if let Some(leases) = leases {
-        let now = self::leases(cluster)?;
-        if now != *leases {
-            wrong.push(format!("etcd has {now:?}, in the beginning {leases:?}"));
-        }
+    misplaced(&hosts, &mut wrong);
+    let (now, graves) = self::leases(cluster)?;
+    keys(cluster, wants, templates, &ids, &pairs, &graves, &mut wrong)?;
+    if leases.is_some_and(|leases| *leases != now) {
+        wrong.push(format!("etcd has {now:?}, in the beginning {leases:?}"));
     }
     Ok(wrong)
 }
 
-/// How many leases there are.
-pub(crate) fn leases(cluster: &Cluster) -> Result<Leases, String> {
-    let args = ["--command-timeout=3s", "lease", "list"];
-    let text = cluster
-        .sandbox
-        .etcd(0)
-        .etcdctl(&args)
-        .map_err(|e| e.to_string())?;
+/// Units that are together, or apart, or on machines that do not have what they ask for.
+fn misplaced(hosts: &BTreeMap<&str, Vec<(usize, bool)>>, wrong: &mut Vec<String>) {
+    let on = |name: &str| {
+        hosts
+            .get(name)
+            .map(|here| here.iter().map(|(host, _)| *host))
+    };
+    for unit in workload::all() {
+        for host in on(unit.name).into_iter().flatten() {
+            if !unit.may_be_on(host) {
+                wrong.push(format!("{} is on host {}", unit.name, host + 1));
+            }
+            if let Some(leader) = unit.follows()
+                && !on(leader).is_some_and(|mut there| there.any(|there| there == host))
+            {
+                wrong.push(format!("{} is not beside {leader}", unit.name));
+            }
+            for other in workload::all().filter(|other| unit.is_apart(other)) {
+                if on(other.name).is_some_and(|mut there| there.any(|there| there == host)) {
+                    wrong.push(format!("{} is beside {}", unit.name, other.name));
+                }
+            }
+        }
+    }
+}
+
+/// The leases that somebody renews.
+pub(crate) fn renewed_leases(cluster: &Cluster) -> Result<Leases, String> {
+    Ok(leases(cluster)?.0)
+}
+
+/// The leases that are renewed, and the graves.
+fn leases(cluster: &Cluster) -> Result<(Leases, Graves), String> {
+    let etcdctl = |args: &[&str]| {
+        let args = [&["--command-timeout=3s", "lease"], args].concat();
+        let text = cluster.sandbox.etcd(0).etcdctl(&args);
+        text.map_err(|e| e.to_string())
+    };
+    let mut graves = Graves::default();
+    let mut n_renewed = 0;
     // "found N leases", then a line each.
-    Ok(Leases(text.lines().count().saturating_sub(1)))
+    for id in etcdctl(&["list"])?.lines().skip(1) {
+        match Lease::parse(&etcdctl(&["timetolive", id, "--keys"])?) {
+            Some(lease) if lease.granted_s >= GRAVE_AT_LEAST_S => {
+                graves.n_leases += 1;
+                graves.keys.extend(lease.keys);
+            }
+            Some(_) => n_renewed += 1,
+            // It has ended meanwhile.
+            None => {}
+        }
+    }
+    Ok((Leases(n_renewed), graves))
+}
+
+/// What etcdctl says of a lease.
+#[derive(PartialEq, Eq, Debug)]
+struct Lease {
+    granted_s: u64,
+    /// Below [`PREFIX`].
+    keys: Vec<String>,
+}
+
+impl Lease {
+    /// "lease 694d granted with TTL(130s), remaining(99s), attached keys([/a /b])"; of one that has
+    /// ended: "lease 694d already expired".
+    fn parse(text: &str) -> Option<Lease> {
+        let (_, rest) = text.split_once("TTL(")?;
+        let (granted, rest) = rest.split_once("s)")?;
+        let (_, keys) = rest.split_once("keys([")?;
+        let (keys, _) = keys.split_once("])")?;
+        let keys = keys.split_whitespace();
+        Some(Lease {
+            granted_s: granted.parse().ok()?,
+            keys: keys
+                .map(|key| key.strip_prefix(PREFIX).unwrap_or(key).to_owned())
+                .collect(),
+        })
+    }
+}
+
+/// What of destroyed units is left, in words. Nothing: nothing.
+pub(crate) fn graves(cluster: &Cluster) -> Result<Option<String>, String> {
+    let (_, graves) = leases(cluster)?;
+    Ok((graves.n_leases > 0).then(|| format!("{graves:?}")))
 }
 
 /// Compares etcd's keys with the wants and with what is on the machines.
@@ -129,6 +220,7 @@ fn keys(
     templates: &[&str],
     ids: &[String],
     pairs: &BTreeSet<(&str, String)>,
+    graves: &Graves,
     wrong: &mut Vec<String>,
 ) -> Result<(), String> {
     let args = [
@@ -148,6 +240,7 @@ fn keys(
         let (role, rest) = key.split_once('/').unwrap_or((key, ""));
         found.entry(role).or_default().insert(rest.to_owned());
     }
+    let mut early = Vec::new();
     let mut expect = |role: &str, wanted: BTreeSet<String>| {
         let there = found.remove(role).unwrap_or_default();
         let left: Vec<&String> = there.difference(&wanted).collect();
@@ -162,6 +255,16 @@ fn keys(
     let units = wants.iter().filter(|(_, want)| is_there(want));
     let mut names: BTreeSet<String> = units.map(|(unit, _)| unit.clone()).collect();
     names.extend(templates.iter().map(|name| (*name).to_owned()));
+    // What rests goes by itself; no unit that is wanted does.
+    let resting = graves.keys.iter().map(|key| match key.split_once('/') {
+        Some(("units", name)) if !names.contains(name) => Ok(name.to_owned()),
+        _ => Err(format!("{key} will end with a lease of tombstones")),
+    });
+    let resting: Result<Vec<String>, String> = resting.collect();
+    match resting {
+        Ok(resting) => names.extend(resting),
+        Err(why) => early.push(why),
+    }
     expect("units", names);
     let machines: BTreeSet<String> = ids.iter().cloned().collect();
     expect("machines", machines.clone());
@@ -182,6 +285,7 @@ fn keys(
     );
     let placed = wants.iter().filter(|(_, want)| want.goal >= Goal::Loaded);
     expect("placements", placed.map(|(unit, _)| unit.clone()).collect());
+    wrong.append(&mut early);
     for lone in ["cluster", "leader", "accept-store", "machine-wishes"] {
         found.remove(lone);
     }
@@ -223,5 +327,20 @@ impl Seen {
             }
         }
         seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_are_read_as_etcdctl_prints_them() {
+        let text = "lease 694d granted with TTL(130s), remaining(99s), \
+                    attached keys([/_coreos.com/fleet/units/a.service /other])\n";
+        let lease = Lease::parse(text).unwrap();
+        assert_eq!(lease.granted_s, 130);
+        assert_eq!(lease.keys, ["units/a.service", "/other"]);
+        assert_eq!(Lease::parse("lease 694d already expired\n"), None);
     }
 }

@@ -62,6 +62,9 @@ pub(crate) enum Fault {
     CutCable,
     /// The link stays up, and nothing arrives, one way or both · it does
     LoseFrames(Loss),
+    /// SIGSTOP, and nothing arrives in either direction: nobody there can stop anything, except
+    /// systemd · all is well
+    Strand,
     /// `kill -9` of a member of etcd · start
     KillMember(usize),
     /// SIGSTOP · SIGCONT
@@ -84,6 +87,7 @@ impl Fault {
             | Fault::CutPower
             | Fault::CutCable
             | Fault::LoseFrames(_)
+            | Fault::Strand
             | Fault::Drain(_) => true,
             Fault::KillFleetd(_)
             | Fault::StopFleetd
@@ -183,7 +187,7 @@ fn plan_lane(seed: u64, round: usize, lane: Lane, extent: Extent) -> Vec<Step> {
 }
 
 fn host_fault(rng: &mut Rng) -> (Fault, Duration) {
-    match rng.below(12) {
+    match rng.below(13) {
         0 | 1 => (
             Fault::KillFleetd(1 + rng.below(3)),
             rng.between(1_000, 2_000),
@@ -196,6 +200,8 @@ fn host_fault(rng: &mut Rng) -> (Fault, Duration) {
         7 | 8 => (Fault::CutPower, rng.between(500, 12_000)),
         9 => (Fault::CutCable, rng.between(500, 3_000)),
         10 => (Fault::CutCable, rng.between(4_000, 14_000)),
+        // Long enough for units with Exclusive=yes to be started elsewhere.
+        11 => (Fault::Strand, rng.between(22_000, 30_000)),
         _ => {
             let loss = [Loss::To, Loss::From, Loss::Both][rng.below(3)];
             (Fault::LoseFrames(loss), rng.between(1_000, 14_000))

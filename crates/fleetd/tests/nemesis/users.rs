@@ -1,5 +1,4 @@
-//! The workload: units that nobody touches while the faults strike, and units whose users change
-//! their mind, ask any machine, and ask again until they are answered.
+//! Users: they change their mind, ask any machine, and ask again until they are answered.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,38 +17,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const UNKNOWN: &str = "not found in registry";
 /// All faults are undone and still nobody answers.
 const LAST_PATIENCE: Duration = Duration::from_secs(90);
-
-/// Units that run all the time: name, requirements. `s@` is a template with instances.
-pub(crate) const STEADY: [(&str, &str); 12] = [
-    ("steady1.service", ""),
-    ("steady2.service", ""),
-    ("steady3.service", ""),
-    ("s@1.service", ""),
-    ("s@2.service", ""),
-    ("everywhere.service", "Global=true"),
-    ("lead.service", ""),
-    ("follow1.service", "MachineOf=lead.service"),
-    ("follow2.service", "MachineOf=follow1.service"),
-    ("apart1.service", "Conflicts=apart*.service"),
-    ("apart2.service", "Conflicts=apart*.service"),
-    ("west.service", "MachineMetadata=region=west"),
-];
-
-/// Units with a user each.
-pub(crate) const BUSY: [(&str, &str); 6] = [
-    ("busy1.service", ""),
-    ("busy2.service", ""),
-    ("busy3.service", "MachineMetadata=region=west"),
-    ("busy4.service", "MachineOf=lead.service"),
-    ("busy5.service", "Conflicts=apart1.service"),
-    ("busyall.service", "Global=true"),
-];
-
-pub(crate) fn is_global(unit: &str) -> bool {
-    let all = STEADY.iter().chain(&BUSY);
-    all.into_iter()
-        .any(|(name, x_fleet)| *name == unit && x_fleet.starts_with("Global"))
-}
 
 /// What a user wants a unit to be, and was told that it will be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,17 +48,6 @@ impl Act {
         let is_start = self.what.starts_with("start") || self.what.starts_with("submit");
         !is_start || self.what.contains("--replace")
     }
-}
-
-/// The unit file, in one of two versions.
-pub(crate) fn text(unit: &str, x_fleet: &str, version: usize) -> String {
-    let mut text = format!(
-        "[Unit]\nDescription={unit} {version}\n\n[Service]\nExecStart=/bin/sleep infinity\n"
-    );
-    if !x_fleet.is_empty() {
-        text += &format!("\n[X-Fleet]\n{x_fleet}\n");
-    }
-    text
 }
 
 /// All that users asked and were told.
@@ -199,6 +155,13 @@ impl Users<'_> {
             let args: Vec<String> = command.iter().map(|arg| (*arg).to_owned()).collect();
             self.insist(unit, &args, rng, true);
         }
+    }
+
+    /// A unit that may have failed, or not be moved any more, is started anew: it counts from the
+    /// beginning.
+    pub(crate) fn start_anew(&self, unit: &str, rng: &mut Rng) {
+        let args = not_blocking("start", &path(unit, self.want(unit).text));
+        self.insist(unit, &args, rng, true);
     }
 
     fn is_restored(&self) -> bool {
