@@ -586,7 +586,6 @@ fn a_pause_begins_when_a_unit_fails_whatever_it_came_to_before() {
         wait 5s
         want a.service launched
         plan
-        agents
         fail a.service m1 exit-code
         plan
         wait 1s
@@ -606,7 +605,6 @@ fn a_pause_begins_when_a_unit_fails_whatever_it_came_to_before() {
     wait 5s:
     plan:
       a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
-    agents:
     plan:
       a.service on m1: it failed on m1: exit-code; it is moved at 00:16:47 UTC, if it has not recovered: move 1 of at most 2
     wait 1s:

@@ -260,7 +260,7 @@ impl Planner<'_> {
     }
 
     /// The new machine has started it, and systemd there has given it up; the old one has vanished
-    /// with a copy that was well, or is back and has not yet said how it is.
+    /// with a copy that was well or about to be, or has not yet said what became of it.
     fn may_come_back(&self, name: &UnitName, home: &MachineId, other: &MachineId) -> bool {
         let Some(unit) = self.cluster.units.get(name) else {
             return false;
@@ -273,7 +273,9 @@ impl Planner<'_> {
             true => !machine.shut_down,
             false => !machine.is_shutting_down() && !has_said,
         };
-        let was_well = |state: &Reported| state.reached == Reached::Launched && !state.failed;
+        let was_well = |state: &Reported| {
+            matches!(state.reached, Reached::Launched | Reached::Working) && !state.failed
+        };
         self.cluster.machines.get(other).is_some_and(may_have_it)
             && unit.states.get(home).is_some_and(|state| state.failed)
             && unit.states.get(other).is_some_and(was_well)

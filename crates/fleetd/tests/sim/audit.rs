@@ -31,6 +31,9 @@ use restored::Restored;
 /// A start that was decided while presence was certain may reach systemd so much later.
 const START_SLACK: Duration = Duration::from_millis(500);
 
+/// What was on its way to systemd when fleetd was halted reaches it so soon after that.
+const WAKING: Duration = Duration::from_millis(20);
+
 /// News of a machine's return may reach the leader so much later.
 const NEWS: Duration = Duration::from_secs(4);
 
@@ -100,6 +103,8 @@ struct Seen {
     /// Machines that believe until then that they are present, since nature took no part in the
     /// end of their lease.
     deceived_until: BTreeMap<String, Instant>,
+    /// When a fleetd that had been halted went on.
+    awake_since: BTreeMap<String, Instant>,
     /// The machines on which something of an exclusive unit runs.
     exclusive: BTreeMap<String, BTreeSet<String>>,
     /// The newest revision at which anything but presence and membership was written.
@@ -150,6 +155,12 @@ impl Audit {
         lock(&self.seen)
             .deceived_until
             .insert(machine.to_owned(), until);
+    }
+
+    /// A fleetd that stood still goes on.
+    pub fn goes_on(&self, machine: &str) {
+        let awake_since = &mut lock(&self.seen).awake_since;
+        awake_since.insert(machine.to_owned(), Instant::now());
     }
 
     /// As [`Audit::deceives`], for all machines.
@@ -427,7 +438,9 @@ impl Audit {
         let gone = seen.absent_since.get(machine).copied().flatten();
         let deceived = seen.deceived_until.get(machine).copied();
         let gone = gone.max(deceived.filter(|_| gone.is_some()));
-        if gone.is_some_and(|gone| gone + START_SLACK < Instant::now()) {
+        let awake = seen.awake_since.get(machine);
+        let is_waking = awake.is_some_and(|since| since.elapsed() < WAKING);
+        if !is_waking && gone.is_some_and(|gone| gone + START_SLACK < Instant::now()) {
             self.sim.fail(format!(
                 "{unit} was started on {} at {decision} though its lease had ended",
                 short(machine)

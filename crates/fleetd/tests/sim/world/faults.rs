@@ -19,7 +19,7 @@ use crate::store::{Cut, Weather};
 /// What ends a fault.
 pub(super) enum Undo {
     Start(usize),
-    GoOn(Arc<Life>),
+    GoOn(usize, Arc<Life>),
     Heal(usize),
     Mend(usize),
     ClearSky,
@@ -40,8 +40,9 @@ impl World {
     async fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::Start(machine) => self.start(machine),
-            Undo::GoOn(life) => {
-                self.sim.note("goes-on", format_args!(""));
+            Undo::GoOn(machine, life) => {
+                self.sim.note("goes-on", format_args!("{}", machine + 1));
+                self.center.audit.goes_on(&self.hosts[machine].id);
                 life.go_on();
             }
             Undo::Heal(machine) => {
@@ -189,7 +190,7 @@ impl World {
                         0 => sim.between(20, 2_900),
                         _ => sim.between(2_900, 20_000),
                     };
-                    self.later(time, Undo::GoOn(life));
+                    self.later(time, Undo::GoOn(machine, life));
                 }
             }
             Fault::PowerCut => {
@@ -372,6 +373,7 @@ impl World {
             self.cables[machine].set(Cut::default());
             self.hosts[machine].set_bad(false);
             if let Some(process) = &self.processes[machine] {
+                self.center.audit.goes_on(&self.hosts[machine].id);
                 process.life.go_on();
             }
             if self.processes[machine]
