@@ -12,7 +12,7 @@ SYSCONFDIR ?= /etc
 PROFILE ?= dist
 BIN ?= target/$(PROFILE)
 
-.PHONY: demo demo-down test soak nemesis fuzz build packages lint bench bench-failover deny dist install uninstall deb
+.PHONY: demo demo-down test soak nemesis fuzz build packages lint bench bench-core bench-failover deny dist install uninstall deb
 
 demo: build
 	scripts/demo.sh $(DEMO)
@@ -63,6 +63,11 @@ fuzz:
 
 bench: build
 	scripts/bench.sh
+
+# What a decision costs among a million units on 5,000 machines; a minute or two, 3 GB of memory.
+# FLEET_BENCH_UNITS and FLEET_BENCH_MACHINES make it another cluster.
+bench-core:
+	cargo bench --locked -p fleet-core --bench plan
 
 # How long it takes until the units of a lost machine are active elsewhere; some minutes.
 bench-failover: build
