@@ -12,6 +12,7 @@ use std::sync::Arc;
 mod facts;
 mod index;
 mod machine;
+mod roll;
 mod small_map;
 mod strays;
 mod unit;
@@ -80,6 +81,8 @@ pub struct Cluster {
     pub(crate) marks: Marks,
     pub(crate) timers: BTreeSet<(u64, Timer)>,
     pub(crate) explain: Explain,
+    /// Who is away.
+    pub(crate) roll: roll::Roll,
     /// Set while nothing is declared lost.
     pub(crate) freeze: Option<Freeze>,
     /// The units that could leave each drained machine, and wait for their turn.
@@ -473,6 +476,8 @@ impl Cluster {
             (true, false) => machine.load -= 1,
             _ => {}
         }
+        // A machine that only a wish or units speak of counts while it has units.
+        let is_first_or_last = machine.units.len() <= 1 && before.is_some() != order.is_some();
         if machine.open && machine.load != score.units {
             self.open.remove(&score, &machine.metadata);
             self.open.insert(&machine.score(id), &machine.metadata);
@@ -507,6 +512,9 @@ impl Cluster {
         }
         if before.is_some() != order.is_some() {
             self.note_stray(name, id);
+        }
+        if is_first_or_last {
+            self.call(id);
         }
         if before.is_some() && !counted(order) {
             let patterns = needs.as_ref().map(|needs| needs.patterns());

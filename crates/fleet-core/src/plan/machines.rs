@@ -2,7 +2,7 @@
 
 use super::avoided::Trusted;
 use super::{Change, Planner, Subject, Write};
-use crate::cluster::{Cluster, Freeze, Timer};
+use crate::cluster::{Freeze, Timer};
 use crate::records::{MachineId, MachineRecord, MemberRecord, MemberStatus};
 use crate::schedule::closed_because;
 
@@ -29,25 +29,32 @@ impl Planner<'_> {
                 machine.vanished_unix_ms = self.now.unix_ms;
             }
         }
-        let missing = Missing::of(self.cluster);
+        for id in &marked {
+            self.cluster.call(id);
+        }
         if self.cluster.freeze.is_some() {
             // Whoever comes or goes may end the freeze for all.
-            marked.extend(missing.waiting.iter().map(|(id, _)| id.clone()));
+            marked.extend(self.cluster.roll.waiting().cloned());
         }
-        self.update_freeze(&missing);
+        self.update_freeze();
         for id in &marked {
-            self.review_machine(id, &missing);
+            self.review_machine(id);
+        }
+        // Only now, so that all of them are judged by the same roll.
+        for id in &marked {
+            self.cluster.call(id);
         }
         let impatient = std::mem::take(&mut self.cluster.impatient);
         self.cluster.marks.units.extend(impatient);
     }
 
     /// Begins or ends the freeze.
-    fn update_freeze(&mut self, missing: &Missing) {
+    fn update_freeze(&mut self) {
         let now_ms = self.now.monotonic_ms;
         let settings = &self.cluster.settings;
-        let too_many = missing.waiting.iter().any(|(_, at)| {
-            at.saturating_add(settings.lost_after_ms) <= now_ms && missing.too_many_at(*at)
+        let roll = &self.cluster.roll;
+        let too_many = roll.waiting_since().any(|at| {
+            at.saturating_add(settings.lost_after_ms) <= now_ms && roll.too_many_at(at, settings)
         });
         let until = now_ms.saturating_add(settings.freeze_for_ms);
         self.cluster.freeze = match self.cluster.freeze {
@@ -58,12 +65,12 @@ impl Planner<'_> {
     }
 
     /// Whether nothing is moved off a machine that vanished then, because too many others did.
-    fn frozen_until(&self, vanished_at: u64, missing: &Missing) -> Option<u64> {
+    fn frozen_until(&self, vanished_at: u64) -> Option<u64> {
         let until = self.cluster.freeze?.until;
         if planted!("a failure of most machines is believed") {
             return None;
         }
-        (self.now.monotonic_ms < until && missing.too_many_at(vanished_at)).then_some(until)
+        (self.now.monotonic_ms < until && self.too_many_at(vanished_at)).then_some(until)
     }
 
     /// Whether a unit that bears less absence than others has to bear it all the same.
@@ -72,15 +79,20 @@ impl Planner<'_> {
             .cluster
             .freeze
             .is_some_and(|freeze| freeze.until <= self.now.monotonic_ms);
-        !expired && Missing::of(self.cluster).too_many_at(vanished_at)
+        !expired && self.too_many_at(vanished_at)
     }
 
-    fn review_machine(&mut self, id: &MachineId, missing: &Missing) {
+    fn too_many_at(&self, vanished_at: u64) -> bool {
+        let roll = &self.cluster.roll;
+        roll.too_many_at(vanished_at, &self.cluster.settings)
+    }
+
+    fn review_machine(&mut self, id: &MachineId) {
         if self.cluster.machines.get(id).is_none_or(|m| m.is_void()) {
             self.cluster.machines.remove(id);
             return;
         }
-        let (status, reason) = self.standing(id, missing);
+        let (status, reason) = self.standing(id);
         let Some(machine) = self.cluster.machines.get_mut(id) else {
             return;
         };
@@ -187,7 +199,7 @@ impl Planner<'_> {
     }
 
     /// What the cluster thinks of a machine now.
-    fn standing(&mut self, id: &MachineId, missing: &Missing) -> Standing {
+    fn standing(&mut self, id: &MachineId) -> Standing {
         let now_ms = self.now.monotonic_ms;
         let Some(machine) = self.cluster.machines.get(id) else {
             return (MemberStatus::Retired, String::new());
@@ -248,7 +260,7 @@ impl Planner<'_> {
         if machine.shut_down {
             return (MemberStatus::Lost, SHUT_DOWN.to_owned());
         }
-        if let Some(until) = self.frozen_until(vanished_at, missing) {
+        if let Some(until) = self.frozen_until(vanished_at) {
             self.cluster
                 .timers
                 .insert((until, Timer::Machine(id.clone())));
@@ -335,72 +347,5 @@ impl Planner<'_> {
             reason: words,
             while_absent: Vec::new(),
         });
-    }
-}
-
-/// The machines that have vanished.
-struct Missing {
-    /// Those that are not given up yet, and since when each is away.
-    waiting: Vec<(MachineId, u64)>,
-    /// Since when, in ascending order; of those also that were given up a moment ago.
-    since: Vec<u64>,
-    /// As many may vanish at once.
-    limit: usize,
-    /// What vanishes within this time vanishes at once: nobody is given up in less than the grace,
-    /// and the leases of machines that are cut off together end apart. What comes too late to keep
-    /// the first machine's units where they were still keeps those of all others.
-    window_ms: u64,
-}
-
-impl Missing {
-    fn of(cluster: &Cluster) -> Missing {
-        let mut members = 0;
-        let mut waiting = Vec::new();
-        let mut since = Vec::new();
-        for (id, machine) in &cluster.machines {
-            let recorded = machine.member.as_ref().map(|member| member.status);
-            let gone = matches!(
-                recorded,
-                Some(MemberStatus::Retired | MemberStatus::Unsupervised)
-            );
-            // Who said goodbye has not vanished.
-            let left = machine.left_in_order() || (machine.is_absent() && machine.shut_down);
-            if gone || left || machine.was_never_seen() {
-                continue;
-            }
-            members += 1;
-            if !machine.is_absent() {
-                continue;
-            }
-            let Some(at) = machine.vanished_at else {
-                continue;
-            };
-            let lost = recorded == Some(MemberStatus::Lost);
-            if !lost {
-                waiting.push((id.clone(), at));
-            }
-            // One that was lost before this planner looked went for a reason of its own.
-            if !lost || machine.given_up {
-                since.push(at);
-            }
-        }
-        since.sort_unstable();
-        let settings = &cluster.settings;
-        let share = members * settings.freeze_percent as usize / 100;
-        Missing {
-            waiting,
-            since,
-            limit: share.max(1),
-            window_ms: settings.lost_after_ms.saturating_add(settings.spread_ms),
-        }
-    }
-
-    /// Whether too many vanished about that time for it to be their fault.
-    fn too_many_at(&self, vanished_at: u64) -> bool {
-        let from = vanished_at.saturating_sub(self.window_ms);
-        let to = vanished_at.saturating_add(self.window_ms);
-        let before = self.since.partition_point(|at| *at < from);
-        let until = self.since.partition_point(|at| *at <= to);
-        until - before > self.limit
     }
 }

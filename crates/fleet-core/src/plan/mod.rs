@@ -6,7 +6,7 @@
 //! to the [`Cluster`] at once, so that later decisions of the same plan see it; what was touched
 //! is compared with what was before, and the difference is the plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::cluster::{Assigned, Cluster, Timer, Unit};
@@ -129,7 +129,7 @@ pub(crate) struct Planner<'c> {
     /// Units to be placed after their peers.
     pub(crate) after_peers: BTreeMap<UnitName, placing::Among>,
     /// Units that have begun to wait: their reasons are given at the end.
-    pub(crate) new_waits: std::collections::BTreeSet<UnitName>,
+    pub(crate) new_waits: BTreeSet<UnitName>,
     /// Whether another plan has to follow at once.
     unfinished: bool,
 }
@@ -165,11 +165,7 @@ impl<'c> Planner<'c> {
         self.review_machines();
         // What this plan takes from outside; what it marks itself comes on top, so that chains
         // are placed in one plan.
-        let limit = self.cluster.settings.max_units_per_plan;
-        let later = match self.cluster.marks.units.iter().nth(limit).cloned() {
-            Some(first) => self.cluster.marks.units.split_off(&first),
-            None => Default::default(),
-        };
+        let later = self.put_off();
         loop {
             if let Some(name) = self.cluster.marks.releases.pop_first() {
                 self.remove_confirmed(&name);
@@ -191,7 +187,9 @@ impl<'c> Planner<'c> {
             }
         }
         self.unfinished |= !later.is_empty();
-        self.cluster.marks.units.extend(later);
+        // A million may be left: what is added are the few.
+        let few = std::mem::replace(&mut self.cluster.marks.units, later);
+        self.cluster.marks.units.extend(few);
         self.explain_waits();
         let mut changes = self.machine_changes;
         for (name, touched) in self.touched {
@@ -209,6 +207,21 @@ impl<'c> Planner<'c> {
                 timer.into_iter().chain(explain).min()
             },
         }
+    }
+
+    /// Leaves as many marked units as one plan looks at; returns the others, at no cost for them.
+    fn put_off(&mut self) -> BTreeSet<UnitName> {
+        let marked = &mut self.cluster.marks.units;
+        if marked.len() <= self.cluster.settings.max_units_per_plan {
+            return BTreeSet::new();
+        }
+        let mut later = std::mem::take(marked);
+        while marked.len() < self.cluster.settings.max_units_per_plan
+            && let Some(name) = later.pop_first()
+        {
+            marked.insert(name);
+        }
+        later
     }
 
     fn run_timers(&mut self) {

@@ -204,6 +204,7 @@ impl Model {
     /// Plans, and writes the plan to the records.
     pub(crate) fn plan(&mut self) -> Plan {
         let plan = self.cluster.plan(self.now());
+        assert_eq!(self.cluster.roll, self.cluster.roll_of_all());
         self.write(&plan);
         plan
     }

@@ -583,3 +583,28 @@ fn keeps_the_promises(steps: &[Step]) -> Result<(), TestCaseError> {
     }
     Ok(())
 }
+
+/// A storm is planned in portions: each plan looks at so many units, asks to be followed by
+/// another one at once, and none is forgotten.
+#[test]
+fn what_one_plan_puts_off_the_next_ones_do() {
+    let mut model = Model {
+        cluster: Cluster::new(Settings {
+            max_units_per_plan: 3,
+            ..settings()
+        }),
+        ..Model::default()
+    };
+    model.set_presence(&MachineId::new("m1"), Some(MachineRecord::default()));
+    model.plan();
+    for n in 0..8 {
+        let record = unit_record(DesiredState::Launched, &[]);
+        model.set_unit(&name(&format!("u{n}.service")), record);
+    }
+    for (n_placed, is_done) in [(3, false), (6, false), (8, true)] {
+        let plan = model.plan();
+        assert_eq!(model.placements.len(), n_placed);
+        assert_eq!(plan.revisit != Some(model.now_ms), is_done);
+    }
+    assert_sound(&mut model);
+}
