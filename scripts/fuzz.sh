@@ -10,6 +10,11 @@
 # that only reach more code stay in fuzz/target/corpus.
 set -eu
 cd "$(dirname "$0")/.."
+cargo +nightly fuzz --version >/dev/null 2>&1 || {
+    echo "make fuzz needs a nightly toolchain and cargo-fuzz: rustup toolchain install nightly &&" \
+        "cargo install cargo-fuzz --locked" >&2
+    exit 1
+}
 [ "$#" -gt 0 ] || set -- $(cargo +nightly fuzz list)
 for target in "$@"; do
     mkdir -p "fuzz/target/corpus/$target"

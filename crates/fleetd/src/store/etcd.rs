@@ -3,14 +3,15 @@
 //! Keys stand below the cluster's prefix in etcd's v3 keyspace. Nothing here retries a write of
 //! which it is not known whether it happened, and nothing waits longer than the request timeout
 //! for one request; reads go on to the next endpoint within it. See [`links`] for how an
-//! endpoint that died or hangs is left, and [`errors`] for what etcd's answers mean.
+//! endpoint that died or hangs is left, [`errors`] for what etcd's answers mean, and [`answers`] for
+//! those that can mean nothing.
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use etcd_client::{CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, TxnOp, TxnOpResponse};
+use etcd_client::{CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, TxnOp};
 
 use super::{
     Compare, Entry, Error, LeaseId, Op, Range, Revision, Snapshot, Store, Txn, Watch, check_keys,
@@ -19,6 +20,7 @@ use crate::config::Config;
 use leases::Keepers;
 use links::{Effect, Links};
 
+mod answers;
 mod errors;
 mod leases;
 mod links;
@@ -167,8 +169,11 @@ impl EtcdStore {
             false => Effect::Read,
         };
         let answer = links.main().call(effect, |link| {
-            let (options, start) = (options.clone(), start.to_vec());
-            async move { link.kv().get(start, Some(options)).await }
+            let options = options.clone();
+            async move {
+                let answer = link.kv().get(start, Some(options)).await?;
+                answers::page(answer, start, end, limit)
+            }
         });
         answer
             .await
@@ -262,24 +267,16 @@ impl Store for EtcdStore {
             .main()
             .call(Effect::Read, |link| {
                 let txn = etcd_client::Txn::new().and_then(gets.clone());
-                async move { link.kv().txn(txn).await }
+                async move { answers::keys(link.kv().txn(txn).await?, keys.len()) }
             })
             .await?;
-        let mut entries: Vec<_> = answer
-            .op_responses()
-            .into_iter()
-            .filter_map(|response| match response {
-                TxnOpResponse::Get(mut get) => get.take_kvs().pop(),
-                _ => None,
-            })
-            .filter_map(|kv| entry(&self.prefix, kv))
-            .collect();
+        let (revision, kvs) = answer;
+        let entries = kvs.into_iter().filter_map(|kv| entry(&self.prefix, kv));
+        let mut entries: Vec<_> = entries.collect();
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         entries.dedup_by(|a, b| a.key == b.key);
         Ok(Snapshot {
-            revision: answer
-                .header()
-                .map_or(0, |header| revision(header.revision())),
+            revision,
             entries,
             more: false,
         })
@@ -321,15 +318,10 @@ impl Store for EtcdStore {
             .call(Effect::Write, |link| {
                 // A write is tried once, so that its values need not be copied.
                 let txn = request.take().unwrap_or_default();
-                async move { link.kv().txn(txn).await }
+                async move { answers::commit(&link.kv().txn(txn).await?) }
             })
             .await?;
-        if !answer.succeeded() {
-            return Err(Error::Conflict);
-        }
-        Ok(answer
-            .header()
-            .map_or(0, |header| revision(header.revision())))
+        answer.ok_or(Error::Conflict)
     }
 
     async fn grant(&self, ttl: Duration) -> Result<(LeaseId, Duration), Error> {
@@ -339,10 +331,10 @@ impl Store for EtcdStore {
             .links()
             .main()
             .call(Effect::Repeatable, |link| async move {
-                link.client().lease_client().grant(seconds, None).await
+                answers::grant(&link.client().lease_client().grant(seconds, None).await?)
             })
             .await?;
-        Ok((LeaseId(answer.id()), leases::seconds(answer.ttl())))
+        Ok(answer)
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, Error> {

@@ -1,8 +1,10 @@
 //! The few methods of systemd that are used, and its errors by what is done about them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use zbus::DBusError as _;
 use zbus::message::{Message, Sequence};
 use zbus::{ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
@@ -27,6 +29,8 @@ pub(crate) struct Manager {
     connection: zbus::Connection,
     /// Its name on a bus; nobody needs to be named on the private socket.
     destination: Option<&'static str>,
+    /// Told when a call was not answered: whatever comes over this connection, it is not trusted.
+    silent: Arc<Notify>,
 }
 
 /// Failures of a call, by what is done about them.
@@ -92,6 +96,7 @@ impl Manager {
         Manager {
             connection,
             destination: None,
+            silent: Arc::default(),
         }
     }
 
@@ -100,7 +105,13 @@ impl Manager {
         Manager {
             connection,
             destination: Some("org.freedesktop.systemd1"),
+            silent: Arc::default(),
         }
+    }
+
+    /// Waits until systemd has left a call without an answer.
+    pub(crate) async fn fell_silent(&self) {
+        self.silent.notified().await;
     }
 
     pub(crate) async fn start_unit(&self, unit: &str) -> Result<OwnedObjectPath, CallError> {
@@ -276,10 +287,13 @@ impl Manager {
         let bounded = async {
             match tokio::time::timeout(timeout, call).await {
                 Ok(reply) => Ok(reply?),
-                Err(_) => Err(CallError::Transient(format!(
-                    "systemd did not answer {method} within {} s",
-                    timeout.as_secs()
-                ))),
+                Err(_) => {
+                    self.silent.notify_one();
+                    Err(CallError::Lost(format!(
+                        "systemd did not answer {method} within {} s",
+                        timeout.as_secs()
+                    )))
+                }
             }
         };
         let failed = |failed: Failed| CallError::Transient(failed.to_string());

@@ -85,26 +85,48 @@ impl Driver {
         }
     }
 
-    /// Looks up why a unit has failed, in the background.
+    /// Looks up why a unit has failed, in the background; one look-up of a unit at a time, however
+    /// often it fails meanwhile: the one that is under way then looks again.
     pub(crate) fn spawn_look_up(self: &Arc<Self>, manager: &Manager, unit: UnitName) {
         let (driver, manager) = (Arc::clone(self), manager.clone());
-        let look_up_id = self.shared.update(&unit, |entry| entry.look_up_id);
-        tokio::spawn(async move {
-            driver.look_at_invocation(&manager, &unit).await;
-            let id = driver.shared.update(&unit, |entry| {
-                if entry.look_up_id == look_up_id {
-                    entry.looked_up = Some(entry.observed.invocation_id.clone());
-                }
-                entry.observed.invocation_id.clone()
-            });
-            let failure = failure::look_up(&manager, &unit, &id, driver.user).await;
-            driver.shared.update(&unit, |entry| {
-                // It may have been started again meanwhile.
-                if entry.observed.failure_pending && entry.look_up_id == look_up_id {
-                    entry.observed.failure = Some(failure);
-                    entry.observed.failure_pending = false;
-                }
-            });
+        let begun = self.shared.update(&unit, |entry| match entry.looking_up {
+            Some(_) => None,
+            None => {
+                entry.looking_up = Some(entry.look_up_id);
+                entry.looking_up
+            }
         });
+        let Some(mine) = begun else {
+            return;
+        };
+        tokio::spawn(async move { while driver.look_up(&manager, &unit, mine).await {} });
+    }
+
+    /// One look-up of the turn that began with the look-up `mine`; whether another is wanted.
+    async fn look_up(&self, manager: &Manager, unit: &UnitName, mine: u64) -> bool {
+        let look_up_id = self.shared.update(unit, |entry| entry.look_up_id);
+        self.look_at_invocation(manager, unit).await;
+        let id = self.shared.update(unit, |entry| {
+            if entry.look_up_id == look_up_id {
+                entry.looked_up = Some(entry.observed.invocation_id.clone());
+            }
+            entry.observed.invocation_id.clone()
+        });
+        let failure = failure::look_up(manager, unit, &id, self.user).await;
+        self.shared.update(unit, |entry| {
+            // Another connection has a turn of its own.
+            if entry.looking_up != Some(mine) {
+                return false;
+            }
+            // It may have been started again meanwhile.
+            let is_newest = entry.look_up_id == look_up_id;
+            if entry.observed.failure_pending && is_newest {
+                entry.observed.failure = Some(failure);
+                entry.observed.failure_pending = false;
+            }
+            let again = entry.observed.failure_pending;
+            entry.looking_up = again.then_some(mine);
+            again
+        })
     }
 }

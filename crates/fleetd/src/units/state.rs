@@ -120,6 +120,8 @@ pub(crate) struct Entry {
     pub(crate) looked_up: Option<String>,
     /// The newest look-up of a failure; what an overtaken one finds is of an earlier start.
     pub(crate) look_up_id: u64,
+    /// The look-up with which the turn began that is under way.
+    pub(crate) looking_up: Option<u64>,
     looked_up_at: Option<Instant>,
     /// How often carrying out a decision has failed, one time after the other.
     attempts: (Decision, u32),
@@ -235,6 +237,9 @@ impl Shared {
             entry.observed.working = None;
             entry.observed.failure_pending = false;
             entry.looked_up = None;
+            entry.looking_up = None;
+            // What looks over the lost connection has no more say, nor the same number again.
+            entry.look_up_id += 1;
         }
         state.trouble = Some(format!("systemd cannot be reached: {why}"));
         let tell = lasting && !state.trouble_told;

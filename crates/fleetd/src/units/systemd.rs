@@ -390,6 +390,9 @@ impl Driver {
         loop {
             tokio::select! {
                 _ = reader.join_next() => return Ok(()),
+                () = manager.fell_silent() => {
+                    return Err(CallError::Lost("it leaves calls without an answer".to_owned()));
+                }
                 () = self.shared.resync.notified() => self.look_at_everything(manager).await?,
             }
         }

@@ -64,6 +64,7 @@ pub(super) fn classify(endpoint: &str, error: &EtcdError) -> (Fault, Error) {
             tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => {
                 answer(Error::Refused(at(&format!("{SIZE}: {word}"))))
             }
+            tonic::Code::DataLoss => (Fault::Unknown, Error::Unavailable(at(word))),
             tonic::Code::InvalidArgument
             | tonic::Code::FailedPrecondition
             | tonic::Code::Unimplemented => answer(Error::Refused(at(word))),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
 use tokio::time::{Instant, timeout_at};
 
+use super::answers;
 use super::errors::Fault;
 use super::links::{Effect, Line, Link};
 use crate::store::{Error, LeaseId};
@@ -99,14 +100,17 @@ async fn renew(
     // Opening a stream renews too, but its answer's time is not handed out by the client.
     keeper.requests.keep_alive().await?;
     match keeper.answers.message().await? {
-        Some(answer) => Ok((keeper, seconds(answer.ttl()))),
+        Some(answer) => Ok((keeper, answers::renewal(&answer, lease)?)),
         None => Err(etcd_client::Error::LeaseKeepAliveError(
             "the stream has ended".to_owned(),
         )),
     }
 }
 
+/// The longest time that etcd grants. A longer one could not be added to any clock.
+const MAX_TTL: Duration = Duration::from_secs(9_000_000_000);
+
 /// etcd's times are whole seconds; a lease that has ended has none.
 pub(super) fn seconds(ttl: i64) -> Duration {
-    Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
+    Duration::from_secs(u64::try_from(ttl).unwrap_or(0)).min(MAX_TTL)
 }

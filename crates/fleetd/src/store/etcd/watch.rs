@@ -9,6 +9,7 @@ use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
 
+use super::answers;
 use super::errors::{self, Fault};
 use super::links::{Effect, Line, Link, Links};
 use super::{EtcdStore, number, revision};
@@ -139,6 +140,7 @@ impl Running {
                 });
             }
             let batch = self.batch(&answer);
+            let batch = batch.map_err(|error| self.links.main().judge(&self.link, &error).1)?;
             if batch.revision > self.after {
                 self.after = batch.revision;
                 return Ok(batch);
@@ -146,12 +148,11 @@ impl Running {
         }
     }
 
-    fn batch(&self, answer: &WatchResponse) -> WatchBatch {
+    fn batch(&self, answer: &WatchResponse) -> Result<WatchBatch, etcd_client::Error> {
         let mut revision = self.after;
         let mut events = Vec::with_capacity(answer.events().len());
         for event in answer.events() {
-            let Some(kv) = event.kv() else { continue };
-            let at = super::revision(kv.mod_revision());
+            let (kind, kv, at) = answers::event(event)?;
             if at <= self.after {
                 continue;
             }
@@ -159,7 +160,7 @@ impl Running {
             let Some(entry) = super::entry(&self.prefix, kv.clone()) else {
                 continue;
             };
-            events.push(match event.event_type() {
+            events.push(match kind {
                 EventType::Put => Event::Put(entry),
                 EventType::Delete => Event::Delete {
                     key: entry.key,
@@ -173,6 +174,6 @@ impl Running {
                 .header()
                 .map_or(revision, |header| super::revision(header.revision()));
         }
-        WatchBatch { revision, events }
+        Ok(WatchBatch { revision, events })
     }
 }
