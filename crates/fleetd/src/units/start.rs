@@ -13,14 +13,23 @@ use super::dbus::{CallError, Manager, unit_object};
 use super::failure;
 use super::systemd::Driver;
 
-/// A program that dies at once does so within this time after systemd called it started.
-const SETTLE: Duration = Duration::from_millis(30);
-/// While the program has not begun, or is in its first burst of work, it is looked at again.
-const SETTLE_AGAIN: Duration = Duration::from_millis(15);
-/// How often it is looked at again because its process is not yet the program: 300 ms at most.
-const MAX_NOT_BEGUN: u32 = 20;
-/// How often it is looked at again because it has not yet paused: 90 ms at most.
-const MAX_BUSY: u32 = 6;
+/// The pauses between looks at a program that has not yet shown that it runs; the last one is
+/// repeated. One start costs a look or two; what takes long is not looked at all the time.
+const LOOKS: [Duration; 5] = [
+    Duration::from_millis(1),
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(4),
+    Duration::from_millis(8),
+];
+/// A process that is not yet the program (`Type=idle` waits on purpose) is looked at for so long.
+const NOT_BEGUN_FOR: Duration = Duration::from_millis(300);
+/// A program that has not yet paused is looked at for so long.
+const BUSY_FOR: Duration = Duration::from_millis(120);
+/// systemd reaps what has ended, and says so, when it has no more jobs to run.
+const ENDED_FOR: Duration = Duration::from_secs(5);
+/// What is reaped already is told with the next messages.
+const REAPED_FOR: Duration = Duration::from_millis(100);
 /// What a unit needs may be about to be loaded by fleet, too; after that many attempts it is
 /// refused.
 const MAX_MISSING_ATTEMPTS: u32 = 4;
@@ -100,7 +109,19 @@ impl Driver {
         result: &str,
     ) {
         let names = [unit.as_str().to_owned()];
-        if let Err(error) = self.look_at(manager, &names).await {
+        // Whose end would be told while systemd is asked is heard of, too.
+        let settling = self.shared.update(unit, |entry| {
+            entry.simple.then(|| {
+                let (tell, told) = oneshot::channel();
+                entry.settling = Some(tell);
+                told
+            })
+        });
+        let (looked, pid) = tokio::join!(
+            self.look_at(manager, &names),
+            main_pid(manager, unit, settling.is_some()),
+        );
+        if let Err(error) = looked {
             tracing::debug!(%unit, %error, "state after a start is not known yet");
         }
         if result == "unsupported" {
@@ -113,16 +134,10 @@ impl Driver {
                 .is_missing_something(manager, unit, id, &record, why)
                 .await;
         }
-        let settling = self.shared.update(unit, |entry| {
-            if !entry.simple || entry.observed.active != "active" {
-                return None;
-            }
-            let (tell, told) = oneshot::channel();
-            entry.settling = Some(tell);
-            Some(told)
-        });
-        if let Some(told) = settling {
-            settle(manager, unit, told).await;
+        if let (Some(told), Some(pid)) = (settling, pid)
+            && self.shared.update(unit, |entry| entry.is_running())
+        {
+            settle(pid, told).await;
         }
         let (is_current, invocation_id) = {
             let state = self.shared.lock();
@@ -224,51 +239,140 @@ impl Driver {
     }
 }
 
-/// Waits until a program that systemd calls started has shown that it runs, or `told`.
-async fn settle(manager: &Manager, unit: &UnitName, mut told: oneshot::Receiver<()>) {
-    if tokio::time::timeout(SETTLE, &mut told).await.is_ok() {
-        return;
-    }
+/// The main process of a unit that was started, if it `matters`; 0: it has none any more.
+async fn main_pid(manager: &Manager, unit: &UnitName, matters: bool) -> Option<u32> {
     let path = unit_object(unit.as_str());
     let interface = "org.freedesktop.systemd1.Service";
-    let Ok(pid) = manager.property::<u32>(&path, interface, "MainPID").await else {
-        return;
-    };
-    let (mut not_begun, mut busy) = (0, 0);
-    loop {
-        match first_run(pid) {
-            FirstRun::NotBegun if not_begun < MAX_NOT_BEGUN => not_begun += 1,
-            FirstRun::Busy if busy < MAX_BUSY => busy += 1,
-            _ => return,
-        }
-        if tokio::time::timeout(SETTLE_AGAIN, &mut told).await.is_ok() {
-            return;
-        }
+    match matters {
+        true => manager.property(&path, interface, "MainPID").await.ok(),
+        false => None,
     }
 }
 
+/// Waits until a program that systemd calls started has shown that it runs, or has ended and
+/// systemd has `told` so.
+///
+/// systemd calls it started when its process is made; whether there is such a program at all, and
+/// whether it ends at once, comes out a moment later. Waiting for a fixed time would cost every
+/// start that time, so the process itself is looked at: its first pause is when it waits for
+/// something to do.
+async fn settle(pid: u32, mut told: oneshot::Receiver<()>) {
+    let mut waited = Duration::ZERO;
+    let mut looks = LOOKS.into_iter();
+    let mut pause = LOOKS[0];
+    loop {
+        let bound = match first_run(pid) {
+            FirstRun::NotBegun => NOT_BEGUN_FOR,
+            FirstRun::Busy => BUSY_FOR,
+            FirstRun::Paused => return,
+            FirstRun::Ended => {
+                // Whoever waited may have had enough.
+                let _ = tokio::time::timeout(ENDED_FOR, told).await;
+                return;
+            }
+            FirstRun::Reaped => {
+                let _ = tokio::time::timeout(REAPED_FOR, told).await;
+                return;
+            }
+        };
+        if waited >= bound {
+            return;
+        }
+        pause = looks.next().unwrap_or(pause);
+        if tokio::time::timeout(pause, &mut told).await.is_ok() {
+            return;
+        }
+        waited += pause;
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum FirstRun {
     /// systemd's child has not yet become the program: its name is in parentheses.
     NotBegun,
     /// The program has not yet paused.
     Busy,
-    /// It waits for something, or has gone.
-    Over,
+    /// It waits for something.
+    Paused,
+    /// It has ended, and systemd has not yet looked at that.
+    Ended,
+    /// There is no such process any more.
+    Reaped,
 }
 
 fn first_run(pid: u32) -> FirstRun {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return FirstRun::Over;
-    };
-    // `123 (name) S …`; the name may contain anything.
-    let (Some(begin), Some(end)) = (stat.find('('), stat.rfind(')')) else {
-        return FirstRun::Over;
-    };
-    if stat[begin + 1..].starts_with('(') {
-        return FirstRun::NotBegun;
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => first_run_of(&stat),
+        Err(_) => FirstRun::Reaped,
     }
+}
+
+/// `123 (name) S …`; the name may contain anything.
+fn first_run_of(stat: &str) -> FirstRun {
+    let (Some(begin), Some(end)) = (stat.find('('), stat.rfind(')')) else {
+        return FirstRun::Reaped;
+    };
     match stat[end..].chars().nth(2) {
+        Some('Z' | 'X') => FirstRun::Ended,
+        _ if stat[begin + 1..].starts_with('(') => FirstRun::NotBegun,
         Some('R' | 'D') => FirstRun::Busy,
-        _ => FirstRun::Over,
+        _ => FirstRun::Paused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_has_come_to_is_read_from_the_kernels_line() {
+        for (stat, come_to) in [
+            ("7 ((sleep)) R 1 7 7 0", FirstRun::NotBegun),
+            ("7 ((sleep)) S 1 7 7 0", FirstRun::NotBegun),
+            ("7 (sleep) R 1 7 7 0", FirstRun::Busy),
+            ("7 (a b) D 1 7 7 0", FirstRun::Busy),
+            ("7 (a) R) S 1 7 7 0", FirstRun::Paused),
+            ("7 (sleep) S 1 7 7 0", FirstRun::Paused),
+            ("7 (sleep) Z 1 7 7 0", FirstRun::Ended),
+            ("7 ((sleep)) Z 1 7 7 0", FirstRun::Ended),
+            ("", FirstRun::Reaped),
+        ] {
+            assert_eq!(first_run_of(stat), come_to, "{stat}");
+        }
+    }
+
+    /// A process that has ended is dead for certain, however late systemd says so.
+    #[tokio::test(start_paused = true)]
+    async fn the_word_is_awaited_of_a_process_that_has_ended() {
+        let mut ended = std::process::Command::new("/bin/true").spawn().unwrap();
+        let pid = ended.id();
+        while first_run(pid) != FirstRun::Ended {
+            std::thread::yield_now();
+        }
+        let (tell, told) = oneshot::channel();
+        let settling = tokio::spawn(settle(pid, told));
+        tokio::time::sleep(ENDED_FOR / 2).await;
+        assert!(!settling.is_finished());
+        tell.send(()).unwrap();
+        settling.await.unwrap();
+        ended.wait().unwrap();
+    }
+
+    /// What waits for something is well, and nobody waits for its sake.
+    #[tokio::test(start_paused = true)]
+    async fn a_program_that_pauses_is_not_waited_for() {
+        let mut sleeper = std::process::Command::new("/bin/sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        while first_run(sleeper.id()) != FirstRun::Paused {
+            std::thread::yield_now();
+        }
+        let (_tell, told) = oneshot::channel();
+        let began = tokio::time::Instant::now();
+        settle(sleeper.id(), told).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
     }
 }

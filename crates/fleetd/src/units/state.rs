@@ -114,7 +114,7 @@ pub(crate) struct Entry {
     pub(crate) down_at: Option<Duration>,
     /// The task in flight; an overtaken one has another id and no more say.
     pub(crate) work_id: u64,
-    /// Told when the unit is no longer active, by whoever waits for it to settle.
+    /// Told when the unit runs no more, by whoever waits for it to settle.
     pub(crate) settling: Option<oneshot::Sender<()>>,
     /// The invocation whose failure is known or being looked up.
     pub(crate) looked_up: Option<String>,
@@ -527,15 +527,23 @@ impl Entry {
                 self.observed.failure = None;
                 self.observed.failure_pending = false;
                 self.looked_up = None;
-            } else if let Some(settling) = self.settling.take() {
-                // Whoever waited may have had enough meanwhile.
-                let _ = settling.send(());
             }
             self.observed.active = active;
         }
         if let Some(sub) = sub {
             self.observed.sub = sub;
         }
+        if !self.is_running()
+            && let Some(settling) = self.settling.take()
+        {
+            // Whoever waited may have had enough meanwhile.
+            let _ = settling.send(());
+        }
+    }
+
+    /// Whether systemd says that it has a process. One that has ended well may stay `active`.
+    pub(crate) fn is_running(&self) -> bool {
+        self.observed.active == "active" && self.observed.sub != "exited"
     }
 
     fn take_removal(&mut self, position: Sequence) {
