@@ -381,6 +381,15 @@ pub fn believing(
     })
 }
 
+/// Whether a task in flight will yet write a record that the store, which is about to be believed,
+/// knows nothing of: it is waited for, to be brought down then ([`believing`]).
+pub fn is_still_writing(assignment: Option<&AssignmentRecord>, observed: &Observed) -> bool {
+    let known = assignment.map(|assignment| assignment.decision);
+    let record = observed.record.as_ref();
+    observed.working.is_some()
+        && record.is_some_and(|record| record.decision > known.unwrap_or_default())
+}
+
 /// The state record that says `report`.
 pub fn state_record(
     report: &Report,

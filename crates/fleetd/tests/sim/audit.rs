@@ -480,7 +480,10 @@ impl Audit {
             return;
         }
         if let Some(restored) = &seen.restored {
-            if restored.protects(&seen, unit, running) {
+            // What the right store had ordered may have been on its way.
+            let past = seen.past.get(&key).into_iter().flatten();
+            let is_past = past.into_iter().any(|order| order.decision == decision);
+            if !is_past && restored.protects(&seen, unit, running) {
                 self.sim.fail(format!(
                     "{unit} was stopped on {at} at {decision} on the word of an old backup"
                 ));

@@ -54,6 +54,13 @@ impl Worker {
                     self.manager.apply(tasks);
                     return Word::Heard;
                 }
+                let is_still_writing = here.iter().any(|(unit, observed)| {
+                    !self.damaged.contains(unit)
+                        && agent::is_still_writing(self.desired.get(unit), observed)
+                });
+                if is_still_writing {
+                    return Word::Heard;
+                }
                 self.hold.accept(said_at, id);
             }
             // Its name was missing for a moment and is put back, or it is there again instead of

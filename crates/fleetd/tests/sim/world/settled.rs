@@ -149,6 +149,11 @@ impl World {
             if rests && matches!(keys::parse(&entry.key), Key::Unit(_)) {
                 continue;
             }
+            if let Key::State(unit, machine) = keys::parse(&entry.key)
+                && self.is_kept(machine, unit)
+            {
+                continue;
+            }
             if wants.get(unit).is_none_or(|want| want.text.is_none()) {
                 return Err(format!("{} is left over", entry.key));
             }
