@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Planner, Whereabouts};
 use crate::body::BodyHash;
-use crate::cluster::{Cluster, Machine, Reported, Timer, Unit, Wish};
+use crate::cluster::{Assigned, Cluster, Machine, Reported, Timer, Unit, Wish};
 use crate::name::UnitName;
 use crate::records::{Decision, MachineId, MemberStatus, Order, Reached};
 use crate::schedule::No;
@@ -188,11 +188,35 @@ impl Planner<'_> {
         let started = unit.has_started(&home, assigned.decision, assigned.order)
             && !self.peer_moves_along(wish, &home)
             || planted!("the old copy stops first");
+        let is_well = started && !unit.has_failed(&home, assigned.decision);
+        let mut leaving = leaving;
+        if leaving.is_none() && !is_well {
+            // It was global until now. Where it runs, it stays, or goes on until it has started.
+            let stays = |(id, old): &&(MachineId, Assigned)| {
+                self.still_runs(name, wish, id, old.decision, old.order)
+            };
+            if let Some((keeper, _)) = others.iter().find(stays).cloned() {
+                let why = format!("{} runs it already", keeper.short());
+                self.withdraw(name, &why);
+                self.go_back(name, order, &home, &keeper, why);
+                return keeper;
+            }
+            let runs = |(id, old): &&(MachineId, Assigned)| {
+                !wish.requirements.exclusive
+                    && self.cluster.status(id) == MemberStatus::Present
+                    && self
+                        .cluster
+                        .units
+                        .get(name)
+                        .is_some_and(|unit| unit.has_reached(id, old.decision, old.order))
+            };
+            leaving = others.iter().find(runs).map(|(id, _)| id.clone());
+        }
         for (other, old) in others {
             if leaving.as_ref() != Some(&other) {
                 let why = format!("{} has it by a newer decision", home.short());
                 self.assign(name, &other, Order::Gone, why);
-            } else if self.has_failed_there(name, wish, &home, &other) {
+            } else if self.has_failed_there(name, &home, &other) {
                 self.note_failure(name, &home);
                 let why = format!("it failed on {}", home.short());
                 self.go_back(name, order, &home, &other, why);
@@ -282,13 +306,7 @@ impl Planner<'_> {
     }
 
     /// systemd at the new machine has given up a unit that is well at the old one.
-    fn has_failed_there(
-        &self,
-        name: &UnitName,
-        wish: &Wish,
-        home: &MachineId,
-        other: &MachineId,
-    ) -> bool {
+    fn has_failed_there(&self, name: &UnitName, home: &MachineId, other: &MachineId) -> bool {
         let Some(unit) = self.cluster.units.get(name) else {
             return false;
         };
@@ -306,8 +324,6 @@ impl Planner<'_> {
             && failed(home)
             && unit.has_reached(other, old.decision, old.order)
             && !failed(other)
-            // What it follows has left already: it can only be where it fails.
-            && self.cluster.peers_match(&wish.requirements, other, &[]).is_ok()
     }
 
     /// The original, away for a while, is back and has lost nothing.

@@ -211,7 +211,12 @@ impl Planner<'_> {
                 !never_had_it && !self.is_lost_for(name, wish, id)
             })
             .collect();
-        let Some(first) = awaited.first() else {
+        // Who is named already stays named while it is waited for.
+        let named = self.cluster.units.get(name).and_then(|unit| {
+            let leaving = unit.placement.as_ref()?.leaving.as_ref()?;
+            awaited.iter().find(|id| *id == leaving)
+        });
+        let Some(first) = named.or(awaited.first()) else {
             return false;
         };
         let search = self.search(name, wish, None, None);

@@ -296,11 +296,10 @@ fn running(model: &Model) -> BTreeMap<UnitName, BTreeSet<MachineId>> {
         let (Some(wish), Some(assigned)) = (&unit.wish, unit.assignments.get(id)) else {
             continue;
         };
-        // Or it was a global unit just now.
-        let is_ordinary = unit.is_handing_over() || unit.wanted_at().count() == 1;
-        let stays = is_ordinary
-            && wish.desired == DesiredState::Launched
+        let stays = wish.desired == DesiredState::Launched
             && !wish.requirements.exclusive
+            // Who follows itself may be nowhere.
+            && !wish.requirements.machine_of.iter().any(|peer| peer == name.as_str())
             && wish.body == assigned.body;
         let is_well = |presence: &MachineRecord| presence.trouble.is_none();
         if stays && model.presences.get(id).is_some_and(is_well) && has_started(model, name, id) {
@@ -330,7 +329,7 @@ proptest! {
 #[test]
 fn histories_that_once_failed_keep_the_promises() {
     use Step::{Agent, Cut, Desired, Fail, Present, Refuse, Stray, Unit, Wait, Wish};
-    let histories: [&[Step]; 8] = [
+    let histories: [&[Step]; 13] = [
         // An exclusive unit is placed and replaced in one plan.
         &[
             Present(0, 0),
@@ -432,6 +431,82 @@ fn histories_that_once_failed_keep_the_promises() {
             Stray(4, 2, 2),
             Agent(4),
             Wish(4, 5),
+            Wait(0),
+        ],
+        // A global unit that has become an ordinary one, with a follower where it runs: what fails
+        // elsewhere is no reason to go on there.
+        &[
+            Unit(0, 13, 0),
+            Present(0, 1),
+            Unit(1, 18, 0),
+            Wait(0),
+            Present(3, 1),
+            Agent(0),
+            Wait(0),
+            Unit(0, 0, 0),
+            Wait(0),
+            Wish(0, 0),
+            Fail(1, 3),
+            Wait(0),
+        ],
+        // A global unit becomes an exclusive one.
+        &[
+            Present(2, 1),
+            Unit(2, 14, 0),
+            Cut(3),
+            Wait(0),
+            Present(3, 1),
+            Wait(0),
+            Present(3, 0),
+            Unit(2, 17, 0),
+            Wait(0),
+            Cut(0),
+            Wait(0),
+        ],
+        // What a unit follows has left its machine, and where it has gone to the unit fails.
+        &[
+            Present(0, 0),
+            Wish(0, 1),
+            Unit(2, 7, 0),
+            Unit(0, 13, 0),
+            Wait(0),
+            Present(3, 1),
+            Unit(1, 18, 3),
+            Cut(1),
+            Wait(0),
+            Present(3, 2),
+            Wait(0),
+            Agent(3),
+            Fail(1, 0),
+            Present(0, 0),
+            Wait(0),
+        ],
+        // A global unit that has become an ordinary one runs on a drained machine only.
+        &[
+            Unit(1, 13, 0),
+            Present(3, 1),
+            Wait(0),
+            Agent(3),
+            Unit(2, 0, 0),
+            Wait(0),
+            Present(0, 1),
+            Wish(3, 5),
+            Agent(0),
+            Wait(0),
+            Unit(1, 11, 0),
+            Present(0, 0),
+            Wait(0),
+        ],
+        // It runs where it no longer fits, and has failed where it does.
+        &[
+            Present(0, 0),
+            Unit(8, 14, 0),
+            Wait(0),
+            Present(2, 1),
+            Wait(0),
+            Fail(8, 2),
+            Agent(0),
+            Unit(8, 7, 0),
             Wait(0),
         ],
     ];
