@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 mod commit;
 mod compact;
+mod farewell;
 mod graves;
 mod intake;
 mod intern;
@@ -214,6 +215,8 @@ impl Engine {
             info!(machine = %config.machine, fence, "Engine leadership acquired");
             self.become_role(Role::Leading { fence }, Some(config.machine.clone()));
             let stop = tokio::select! {
+                // A leader that stops sees its own machine off, and whoever leaves with it.
+                () = farewell::said(self.standing.clone(), shutdown.clone()) => true,
                 () = leader::lead(&self.store, &self.config, &self.metrics, &leadership) => false,
                 () = leadership.lost() => false,
                 () = disabled(&mut changes) => {
@@ -221,15 +224,18 @@ impl Engine {
                     leadership.resign().await;
                     continue;
                 }
-                () = stopped(&mut shutdown) => true,
             };
             self.become_role(Role::Candidate, None);
             if stop {
+                farewell::note(&self.store, &leadership, &config.machine).await;
                 leadership.resign().await;
                 return;
             }
-            warn!("Engine leadership lost");
             leadership.resign().await;
+            if *shutdown.borrow() {
+                return;
+            }
+            warn!("Engine leadership lost");
             // Others may lead at once; whoever takes leadership from each other does so in peace.
             tokio::select! {
                 () = backoff.pause() => {}

@@ -72,6 +72,8 @@ pub(crate) struct Lease {
 struct Held {
     /// The timer that counts, and its end in time since boot. None: not known.
     timer: Option<(UnitName, Duration)>,
+    /// When a timer that counted before has ended the target, or may have.
+    ended_at: Option<Duration>,
     /// Timers that are still to be taken away. None: not known.
     older: Option<Vec<String>>,
 }
@@ -173,7 +175,7 @@ impl Driver {
         let mut held = self.lease.held.lock().await;
         self.files.write_lease_files(&FILES).map_err(transient)?;
         self.push(manager, &mut held, until).await?;
-        let Some((timer, _)) = &held.timer else {
+        let Some((timer, _)) = held.timer.clone() else {
             return Err(over());
         };
         let target = unit_object(LEASE_TARGET);
@@ -187,6 +189,7 @@ impl Driver {
             if started.await? != "done" {
                 return Err(over());
             }
+            held.ended_at = None;
         }
         // A timer that still waits now will find the target.
         let timer = unit_object(timer.as_str());
@@ -209,6 +212,7 @@ impl Driver {
         held: &mut Held,
         until: Duration,
     ) -> Result<(), CallError> {
+        let before = held.timer.as_ref().map(|(_, end)| *end);
         if held.timer.as_ref().is_none_or(|(_, set)| *set < until) {
             let made = self.make_timer(manager, until).await;
             if made.is_err() {
@@ -244,6 +248,10 @@ impl Driver {
         }
         let all_gone = left.is_empty();
         held.older = Some(left);
+        // Whoever stood still may take the place of a timer that has done its work already.
+        if let Some(end) = before.filter(|end| *end <= clock::boottime()) {
+            held.ended_at.get_or_insert(end);
+        }
         if all_gone && !self.lease.is_set.swap(true, Ordering::Relaxed) {
             self.say_that_it_is_set();
         }
@@ -297,7 +305,10 @@ impl Driver {
         let state: String = manager.property(&target, UNIT, "ActiveState").await?;
         for (unit, down_at) in ended {
             let with_the_lease = match (down_at, &held.timer) {
-                (Some(down_at), Some((_, until))) => *until <= down_at,
+                (Some(down_at), Some((_, until))) => {
+                    let ended_at = held.ended_at.filter(|_| state != "active");
+                    ended_at.unwrap_or(*until) <= down_at
+                }
                 // It went down while nobody looked.
                 _ => state != "active",
             };
@@ -344,8 +355,8 @@ impl Driver {
             Err(error) => return Err(error),
         }
         *held = Held {
-            timer: None,
             older: Some(Vec::new()),
+            ..Held::default()
         };
         let removed = self.files.remove_lease_files(&FILES);
         removed.map_err(|error| CallError::Transient(error.to_string()))

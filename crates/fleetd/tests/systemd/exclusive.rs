@@ -202,3 +202,39 @@ fn an_exclusive_unit_whose_stop_has_no_end_is_refused_aloud() {
         assert!(why.unwrap().contains("a name that fleet uses itself"));
     });
 }
+
+#[test]
+fn what_ended_with_the_lease_while_fleetd_stood_still_is_known_for_that_though_it_renews_it_first()
+{
+    run(async {
+        let manager = Manager::boot();
+        let mut machine = Machine::on(&manager).await;
+        machine.systemd.lease_until(now() + SHORT);
+        machine.launch(UNIT, &exclusive(&service("/bin/sleep infinity")));
+        machine
+            .until("it runs", |m| {
+                m.observe(UNIT).active == "active" || {
+                    m.systemd.lease_until(now() + SHORT);
+                    false
+                }
+            })
+            .await;
+        let first = manager.show(UNIT, "InvocationID");
+        // Nothing of fleetd runs as long as this thread does not wait.
+        let patience = now() + Duration::from_secs(60);
+        while manager.show(UNIT, "ActiveState") != "inactive" {
+            assert!(now() < patience, "the lease does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // An answer that was on its way all the time.
+        machine.systemd.lease_until(now() + LONG);
+        machine
+            .until("it ended with the lease", |m| {
+                m.phase(UNIT) == Some(Phase::Stopping)
+            })
+            .await;
+        machine.settle_all().await;
+        assert_eq!(manager.show(UNIT, "ActiveState"), "active");
+        assert_ne!(manager.show(UNIT, "InvocationID"), first);
+    });
+}
