@@ -283,7 +283,12 @@ impl Store for EtcdStore {
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, Error> {
-        watch::open(self, prefix, after).await
+        let (_, watch) = watch::open(self, prefix, Some(after)).await?;
+        Ok(watch)
+    }
+
+    async fn watch_from_now(&self, prefix: &str) -> Result<(Revision, Watch), Error> {
+        watch::open(self, prefix, None).await
     }
 
     async fn commit(&self, txn: Txn) -> Result<Revision, Error> {

@@ -86,6 +86,11 @@ impl Store for Measured {
         failpoint::call("store", "watch", watch, unread).await
     }
 
+    async fn watch_from_now(&self, prefix: &str) -> Result<(Revision, Watch), Error> {
+        let watch = self.store.watch_from_now(prefix);
+        failpoint::call("store", "watch", watch, unread).await
+    }
+
     async fn commit(&self, txn: Txn) -> Result<Revision, Error> {
         let family = family_of(&txn);
         let commit = self.store.commit(txn);

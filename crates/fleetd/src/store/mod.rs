@@ -244,6 +244,18 @@ pub trait Store: Send + Sync + 'static {
     /// than the one that the revision is of, or it was put back to an older state.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, Error>;
 
+    /// All changes below a prefix from now on, and the revision after which that is. For whoever
+    /// reads once it watches: etcd serves a watch that begins in the past up to 100 ms late.
+    async fn watch_from_now(&self, prefix: &str) -> Result<(Revision, Watch), Error> {
+        let nothing = Range {
+            prefix: keys::CLUSTER.to_owned(),
+            limit: Some(1),
+            ..Range::default()
+        };
+        let now = self.read(nothing).await?.revision;
+        Ok((now, self.watch(prefix, now).await?))
+    }
+
     /// Runs a transaction and returns its revision.
     async fn commit(&self, txn: Txn) -> Result<Revision, Error>;
 

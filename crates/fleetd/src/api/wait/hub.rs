@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::store::keys::{self, Key};
-use crate::store::{Entry, Error, Event, Range, Revision, Store, WatchBatch};
+use crate::store::{Entry, Error, Event, Revision, Store, WatchBatch};
 
 /// A global unit has a state on each machine; beyond so many changes that nobody has fetched
 /// it is cheaper to read everything anew.
@@ -240,18 +240,10 @@ async fn follow(
     seen: &mut Option<Revision>,
     pause: &mut Duration,
 ) -> Result<(), Error> {
-    let after = match *seen {
-        Some(revision) => revision,
-        None => {
-            let nothing = Range {
-                prefix: keys::CLUSTER.to_owned(),
-                limit: Some(1),
-                ..Range::default()
-            };
-            shared.store.read(nothing).await?.revision
-        }
+    let (after, mut watch) = match *seen {
+        Some(revision) => (revision, shared.store.watch("", revision).await?),
+        None => shared.store.watch_from_now("").await?,
     };
-    let mut watch = shared.store.watch("", after).await?;
     if seen.is_none() {
         *seen = Some(after);
         // Whoever reads from now on reads nothing older than where the watch began.

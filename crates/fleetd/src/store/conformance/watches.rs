@@ -8,6 +8,7 @@ use crate::store::{Entry, Error, Event, Range, Revision, Store, Watch};
 
 conformance! {
     a_watch_sees_what_happens_below_its_prefix,
+    a_watch_from_now_sees_what_comes_after_its_revision,
     a_watch_begins_where_a_snapshot_ended_while_others_write,
     a_watch_of_a_revision_that_never_was_wants_a_new_snapshot,
     what_is_compacted_is_said_to_be,
@@ -69,6 +70,20 @@ async fn a_watch_sees_what_happens_below_its_prefix(store: Arc<dyn Store>) {
     drop(past);
     store.commit(txn([op("u/b", "1")])).await.unwrap();
     assert_eq!(events(&mut now, 1).await.len(), 1);
+}
+
+/// Its revision is that of a snapshot: whoever reads later sees what was before it.
+async fn a_watch_from_now_sees_what_comes_after_its_revision(store: Arc<dyn Store>) {
+    let before = store.commit(txn([op("u/a", "0")])).await.unwrap();
+    let (now, mut watch) = store.watch_from_now("u/").await.unwrap();
+    assert_eq!(now, before);
+    store.commit(txn([op("v", "1")])).await.unwrap();
+    let put = store.commit(txn([op("u/a", "1")])).await.unwrap();
+    let events = events(&mut watch, 1).await;
+    assert!(
+        matches!(&events[..], [Event::Put(entry)] if entry.mod_revision == put),
+        "{events:?}"
+    );
 }
 
 /// Each transaction changes three keys, so that a split revision would be seen.

@@ -18,8 +18,13 @@ use crate::store::{Error, Event, Range, Revision, Store, Watch, WatchBatch};
 /// How often a watch is opened anew because etcd no longer takes the token of its connection.
 const TOKEN_RETRIES: usize = 1;
 
-/// Opens a watch; see [`Store::watch`].
-pub(super) async fn open(store: &EtcdStore, prefix: &str, after: Revision) -> Result<Watch, Error> {
+/// Opens a watch; see [`Store::watch`] and (without a revision) [`Store::watch_from_now`]. Says after
+/// which revision it begins.
+pub(super) async fn open(
+    store: &EtcdStore,
+    prefix: &str,
+    after: Option<Revision>,
+) -> Result<(Revision, Watch), Error> {
     let links = store.links();
     let line = links.main();
     let deadline = Instant::now() + line.timeout();
@@ -48,6 +53,7 @@ pub(super) async fn open(store: &EtcdStore, prefix: &str, after: Revision) -> Re
             return Err(error);
         }
     };
+    let after = after.unwrap_or(newest);
     if newest < after {
         // The member may lag; only a read that all members agree on tells.
         let nothing = Range {
@@ -72,7 +78,7 @@ pub(super) async fn open(store: &EtcdStore, prefix: &str, after: Revision) -> Re
         let rest = batch.is_ok().then_some(running);
         Some((batch, rest))
     });
-    Ok(batches.boxed())
+    Ok((after, batches.boxed()))
 }
 
 /// A watch that etcd has taken on and its newest revision, or why it has not.
@@ -82,13 +88,14 @@ async fn create(
     store: &EtcdStore,
     link: &Link,
     prefix: &str,
-    after: Revision,
+    after: Option<Revision>,
 ) -> Result<Created, etcd_client::Error> {
     // From the last revision that was seen, not from the one after it: when a compaction has
-    // passed that one, etcd then says so. Its events are left out below. Revision 0 would be "now".
+    // passed that one, etcd then says so. Its events are left out below. Revision 0 is "now".
+    let start = after.map_or(0, |after| number(after.max(1)));
     let options = WatchOptions::new()
         .with_prefix()
-        .with_start_revision(number(after.max(1)))
+        .with_start_revision(start)
         .with_progress_notify();
     let mut answers = link
         .watches()
