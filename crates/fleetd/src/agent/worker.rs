@@ -286,9 +286,11 @@ impl Worker {
 
     /// Plans what is dirty, hands out the tasks and sends what is due.
     fn step(&mut self, fence: Fence) {
+        let standing = *self.standing.borrow();
         let circumstances = Circumstances {
             systemd: self.manager.trouble().is_none(),
-            may_start: self.standing.borrow().is_certain(),
+            // What was read behind another fence starts nothing: it may have moved since.
+            may_start: standing.is_certain() && standing.fence == fence,
             hold: self.hold.is_holding(),
         };
         if circumstances.may_start && !self.was_certain {

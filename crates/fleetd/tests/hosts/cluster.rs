@@ -188,7 +188,17 @@ impl Cluster {
                 _ => Err(format!("{running:?}")),
             }
         })
-        .unwrap()
+        .unwrap_or_else(|error| panic!("{error}\n{}", self.story()))
+    }
+
+    /// The last that every fleetd said, and what the cluster thinks, for whoever reads a failure.
+    fn story(&self) -> String {
+        let mut story = self.ok(&["list-units"]);
+        for host in self.sandbox.hosts() {
+            let log = host.journal(&["-u", "fleet.service", "-o", "short-precise", "-n", "60"]);
+            story.push_str(&format!("\n{}:\n{}", host.name(), log.unwrap_or_default()));
+        }
+        story
     }
 
     /// The invocations of all given units on all hosts: equal before and after means untouched.
