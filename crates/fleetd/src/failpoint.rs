@@ -355,6 +355,6 @@ mod tests {
             let body = body.and_then(|rest| rest.split("\n    }").next()).unwrap();
             assert!(body.contains("failpoint::call(\"store"), "{method}");
         }
-        assert_eq!(n_methods, 8);
+        assert_eq!(n_methods, 9);
     }
 }
