@@ -9,6 +9,7 @@
 
 mod chance;
 mod etcd;
+mod messages;
 mod systemd;
 
 use std::sync::mpsc;
