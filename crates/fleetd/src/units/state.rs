@@ -523,7 +523,10 @@ impl Entry {
         }
         self.position = Some(position);
         if let Some(active) = active {
-            if active == "active" {
+            // Between two attempts systemd takes the unit down: that is not the end that was
+            // looked up when the earlier one failed, and it tells of that end if it comes.
+            let is_between = self.is_restarting() && active == "inactive";
+            if active == "active" || is_between {
                 self.observed.failure = None;
                 self.observed.failure_pending = false;
                 self.looked_up = None;
@@ -546,6 +549,11 @@ impl Entry {
         self.observed.active == "active" && self.observed.sub != "exited"
     }
 
+    /// Whether it has failed, and systemd is about to start it once more.
+    fn is_restarting(&self) -> bool {
+        self.observed.sub == "auto-restart"
+    }
+
     fn take_removal(&mut self, position: Sequence) {
         self.take_state(
             Some("inactive".to_owned()),
@@ -556,7 +564,7 @@ impl Entry {
 
     /// Whether it has failed and nobody has yet looked up why; the caller then must.
     fn wants_lookup(&mut self) -> bool {
-        let restarting = self.observed.sub == "auto-restart";
+        let restarting = self.is_restarting();
         let failed = self.observed.active == "failed" || restarting;
         let id = Some(self.observed.invocation_id.clone());
         if !failed || self.observed.failure_pending || self.looked_up == id {
@@ -574,3 +582,6 @@ impl Entry {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;
