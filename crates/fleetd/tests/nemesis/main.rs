@@ -52,8 +52,10 @@ const SHORT_SEED: u64 = 4_489;
 const SHORT: Duration = Duration::from_secs(45);
 /// After so long the faults pause, and everything is looked at.
 const ROUND_MAX: Duration = Duration::from_secs(60);
-/// From the end of the faults until everything is as it is wanted: leases end, a machine boots,
-/// units that wait with a back-off are tried again.
+/// From the end of the faults until everything is as it is wanted: leases end, a machine boots, units
+/// that wait with a back-off are tried again. The longest of these is a unit that failed five times:
+/// its last pause is 32 s after 2, 4, 8 and 16 s, a minute in all; three times that, since the computer
+/// is shared.
 const SETTLE_BOUND: Duration = Duration::from_secs(180);
 /// Tombstones rest for two minutes, and again from the beginning when etcd has another leader.
 const REST_BOUND: Duration = Duration::from_secs(300);

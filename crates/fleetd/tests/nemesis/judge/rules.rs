@@ -79,11 +79,15 @@ impl Case<'_> {
         })
     }
 
-    /// The old copy of etcd does not know that the unit runs there: the exception that
-    /// RELIABILITY.md names.
+    /// The old copy of etcd does not know that the unit runs there, since it was started after the
+    /// copy was made, by an order that was given before it was restored, or just then: the exception
+    /// that RELIABILITY.md names. What was started later is known.
     fn is_unknown_to_the_copy(&self, first: &Copy, second: &Copy) -> bool {
         let mut restores = self.faults.iter().filter(|d| d.fault == Fault::Restore);
-        restores.any(|done| done.begun <= first.from && done.struck <= second.from)
+        restores.any(|done| {
+            let is_lost = done.begun <= first.from && first.from <= done.struck + LATE;
+            is_lost && done.struck <= second.from
+        })
     }
 
     /// Units that were started elsewhere before their machine's grace or their own was over.
@@ -127,7 +131,7 @@ impl Case<'_> {
         self.acts.iter().any(|act| asked(&act.unit, act.begun))
             || self.faults.iter().any(|done| match done.fault {
                 Fault::Drain(host) => host == first.host && is_then(done),
-                Fault::Restore => done.struck <= at,
+                Fault::Restore => done.struck <= at && at <= done.ended + LATE,
                 _ => false,
             })
     }

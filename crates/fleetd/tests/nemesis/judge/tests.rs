@@ -160,6 +160,12 @@ fn an_old_copy_of_etcd_accounts_for_two_exclusive_copies_only_if_it_does_not_kno
     assert_eq!(convicted(&two(12), &[], &restore(10, 20)).len(), 0);
     assert_eq!(convicted(&two(8), &[], &restore(10, 20)).len(), 1);
     assert_eq!(convicted(&two(12), &[], &restore(10, 35)).len(), 1 + 1);
+    // It was started long after the copy was restored: the store knows it.
+    let later = [
+        copy("once1.service", 1, 45, 99, End::None),
+        copy("once1.service", 2, 60, 61, End::Stopped),
+    ];
+    assert_eq!(convicted(&later, &[], &restore(10, 20)).len(), 1);
 }
 
 #[test]
@@ -233,6 +239,14 @@ fn a_unit_that_is_moved_before_its_grace_is_over_is_found() {
     // A drain waits for nothing.
     let drain = [done(Lane::Operator, Fault::Drain(1), 10, 80)];
     assert_eq!(convicted(&two("patient.service", 11), &[], &drain).len(), 0);
+    // What an old copy of etcd says moves units at once, until it is believed and for a while.
+    let restored = |ended| {
+        let restore = done(Lane::Store, Fault::Restore, 2, ended);
+        [restore, cut[0].clone()]
+    };
+    let early = two("patient.service", 40);
+    assert_eq!(convicted(&early, &[], &restored(21)).len(), 0);
+    assert_eq!(convicted(&early, &[], &restored(19)).len(), 1);
 }
 
 #[test]
