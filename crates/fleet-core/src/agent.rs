@@ -225,13 +225,24 @@ impl TaskKind {
     ];
 }
 
-/// What holds for the whole machine while planning.
+/// Whether a unit may be started or restarted now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// It may.
+    Allowed,
+    /// The machine's presence is not certain: somebody else may run its units by now.
+    NotPresent,
+    /// It must not run twice, and the store, which may be an older copy, may not know where it runs.
+    InDoubt,
+}
+
+/// What holds for one unit, or for all of a machine, while planning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Circumstances {
     /// systemd can be reached. If not, nothing can be done and nothing is known.
     pub systemd: bool,
-    /// The machine's presence is certain, so that nobody else runs its units: it may start.
-    pub may_start: bool,
+    /// Whether it may start.
+    pub start: Start,
     /// The store may not be the one that these units came from: nothing is stopped.
     pub hold: bool,
 }
@@ -240,7 +251,7 @@ impl Circumstances {
     /// All is well.
     pub const GOOD: Circumstances = Circumstances {
         systemd: true,
-        may_start: true,
+        start: Start::Allowed,
         hold: false,
     };
 }
@@ -347,6 +358,12 @@ pub fn plan_unit(
     let mut report = report(assignment.decision, reached, observed);
     // What is tried again right now will not stand: only its outcome is worth saying.
     report.settled &= reached != Reached::Working || plan.tasks.is_empty();
+    if circumstances.start == Start::InDoubt && reached == Reached::Working && plan.tasks.is_empty()
+    {
+        // It stands until somebody does something about it.
+        report.settled |= plan.remark.is_some();
+        report.why = plan.remark.clone().or(report.why);
+    }
     plan.report = Some(report);
     plan
 }

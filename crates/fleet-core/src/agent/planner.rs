@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Circumstances, LaunchRecord, Observed, Phase, Task, TaskKind, UnitPlan, Working};
+use super::{
+    Circumstances, LaunchRecord, Observed, Phase, Start, Task, TaskKind, UnitPlan, Working,
+};
 use crate::body::BodyHash;
 use crate::name::UnitName;
 use crate::records::{AssignmentRecord, Order, Reached};
@@ -268,6 +270,10 @@ impl Planner<'_> {
         if self.is_idle_and_down() {
             return true;
         }
+        // What is stopped only to be started anew must be allowed to.
+        if self.circumstances.start == Start::InDoubt && !self.may_start() {
+            return false;
+        }
         if !self.refuse_to_stop("its contents are to change") {
             self.stop("unit loaded but hash differs to expected");
         }
@@ -286,12 +292,19 @@ impl Planner<'_> {
 
     /// Whether a unit may be started now; says so if not.
     fn may_start(&mut self) -> bool {
-        if !self.circumstances.may_start {
-            self.plan.remark = Some(
-                "not started: this machine's presence is not certain at the moment".to_owned(),
-            );
-        }
-        self.circumstances.may_start
+        let why = match self.circumstances.start {
+            Start::Allowed => return true,
+            Start::NotPresent => {
+                "not started: this machine's presence is not certain at the moment"
+            }
+            Start::InDoubt => {
+                "not started: it is Exclusive, and this machine does not believe the store, which \
+                 may not know where it runs. Bring the right store back, or say that this one is \
+                 right: fleetctl accept-store"
+            }
+        };
+        self.plan.remark = Some(why.to_owned());
+        false
     }
 
     fn is_idle_and_down(&self) -> bool {

@@ -481,7 +481,7 @@ fn a_foreign_store_stops_nothing_and_an_uncertain_machine_starts_nothing() {
         ",
     );
     let uncertain = Circumstances {
-        may_start: false,
+        start: Start::NotPresent,
         ..Circumstances::GOOD
     };
     check_under(
@@ -499,6 +499,42 @@ fn a_foreign_store_stops_nothing_and_an_uncertain_machine_starts_nothing() {
         stop (unit running but not scheduled here), working?
         ",
     );
+}
+
+/// It is not stopped either for what cannot be started afterwards, and its machine says why.
+#[test]
+fn what_must_not_run_twice_is_not_started_on_the_word_of_a_store_in_doubt() {
+    let in_doubt = Circumstances {
+        start: Start::InDoubt,
+        ..Circumstances::GOOD
+    };
+    check_under(
+        in_doubt,
+        "
+        launched A @1 =>
+        launched A @1 => file=A loaded=A@1
+        launched A @2 restarts=1 => file=A active launched=A@1
+        launched B @2 => file=A active launched=A@1
+        launched A @2 => file=A active launched=A@1 id=i1
+        launched A @1 => file=A active launched=A@1
+        loaded A @2 =>
+        gone A @2 => file=A active launched=A@1
+        ",
+        "
+        working, !
+        working, !
+        working, !
+        working, !
+        remember (unit already running with these contents), working?
+        launched
+        load (unit scheduled here but not loaded), working?
+        stop (unit running but not scheduled here), working?
+        ",
+    );
+    let assigned = assignment("launched A @1").unwrap();
+    let plan = plan_unit(&name(), Some(&assigned), &Observed::default(), in_doubt);
+    let why = plan.report.unwrap().why.unwrap();
+    assert!(why.contains("fleetctl accept-store"), "{why}");
 }
 
 #[test]
@@ -592,6 +628,14 @@ fn any_assigned() -> impl Strategy<Value = AssignmentRecord> {
         .prop_map(|(words, restarts)| assignment(&format!("{words} restarts={restarts}")).unwrap())
 }
 
+fn any_start() -> impl Strategy<Value = Start> {
+    prop_oneof![
+        Just(Start::Allowed),
+        Just(Start::NotPresent),
+        Just(Start::InDoubt)
+    ]
+}
+
 fn any_here() -> impl Strategy<Value = Observed> {
     (
         "(file=[AB](/x)?)?",
@@ -671,14 +715,14 @@ proptest! {
     #[test]
     fn the_circumstances_bind(
         assigned in any_assigned(), here in any_here(),
-        systemd: bool, may_start: bool, hold: bool,
+        systemd: bool, start in any_start(), hold: bool,
     ) {
-        let circumstances = Circumstances { systemd, may_start, hold };
+        let circumstances = Circumstances { systemd, start, hold };
         let plan = plan_unit(&name(), Some(&assigned), &here, circumstances);
         for task in &plan.tasks {
             prop_assert!(systemd);
             let kind = &task.kind;
-            prop_assert!(may_start || !matches!(kind, TaskKind::Start(_) | TaskKind::Restart(_)));
+            prop_assert!(start == Start::Allowed || !matches!(kind, TaskKind::Start(_) | TaskKind::Restart(_)));
             let stops = matches!(kind, TaskKind::Stop(_) | TaskKind::Unload(_))
                 || (matches!(kind, TaskKind::Restart(_)) && !here.is_down());
             prop_assert!(!hold || !stops);

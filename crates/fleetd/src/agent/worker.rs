@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_core::agent::{self, Circumstances, Observed, Phase, Task, TaskKind};
+use fleet_core::agent::{self, Circumstances, Observed, Phase, Start, Task, TaskKind};
 use fleet_core::name::UnitName;
 use fleet_core::records::{AssignmentRecord, MachineId, MachineRecord, Order, Reached};
 use futures_util::StreamExt;
@@ -27,7 +27,7 @@ use crate::clock;
 use crate::shutdown::{Shutdown, stopped};
 use crate::store::codec::Document;
 use crate::store::{Error, Event, Revision, Store, Watch, WatchBatch, keys};
-use crate::units::{Changes, UnitManager};
+use crate::units::{Changes, UnitManager, is_exclusive};
 
 mod leased;
 mod reading;
@@ -69,6 +69,8 @@ pub(super) struct Worker {
     hold: Hold,
     publisher: Publisher,
     desired: BTreeMap<UnitName, AssignmentRecord>,
+    /// The fence behind which `desired` was read; None: it was not, or not wholly.
+    read_behind: Option<Fence>,
     /// The revisions of `desired`.
     orders: BTreeMap<UnitName, Revision>,
     /// Units whose assignment cannot be read: frozen as they are.
@@ -114,6 +116,7 @@ impl Worker {
             asked: parts.asked,
             was_certain: false,
             desired: BTreeMap::new(),
+            read_behind: None,
             orders: BTreeMap::new(),
             damaged: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -165,13 +168,17 @@ impl Worker {
                 return Left::Stopped;
             }
         };
+        // What was read behind another fence may have moved since, and the watch would tell of it
+        // only after the first plan.
         let read = match *resume {
-            Some(revision) => match self.resume(revision).await {
-                Ok(Some(watch)) => Ok((revision, watch)),
-                Ok(None) => self.read_all().await,
-                Err(error) => Err(error),
-            },
-            None => self.read_all().await,
+            Some(revision) if self.read_behind == Some(fence) => {
+                match self.resume(revision).await {
+                    Ok(Some(watch)) => Ok((revision, watch)),
+                    Ok(None) => self.read_all(fence).await,
+                    Err(error) => Err(error),
+                }
+            }
+            _ => self.read_all(fence).await,
         };
         match read {
             Ok((revision, watch)) => {
@@ -287,17 +294,21 @@ impl Worker {
     /// Plans what is dirty, hands out the tasks and sends what is due.
     fn step(&mut self, fence: Fence) {
         let standing = *self.standing.borrow();
+        // What was read behind another fence starts nothing: it may have moved since.
+        let is_certain = standing.is_certain() && standing.fence == fence;
         let circumstances = Circumstances {
             systemd: self.manager.trouble().is_none(),
-            // What was read behind another fence starts nothing: it may have moved since.
-            may_start: standing.is_certain() && standing.fence == fence,
+            start: match is_certain {
+                true => Start::Allowed,
+                false => Start::NotPresent,
+            },
             hold: self.hold.is_holding(),
         };
-        if circumstances.may_start && !self.was_certain {
+        if is_certain && !self.was_certain {
             // What could not be started while presence was uncertain is looked at again.
             self.dirty.extend(self.desired.keys().cloned());
         }
-        self.was_certain = circumstances.may_start;
+        self.was_certain = is_certain;
         let mut tasks = Vec::new();
         for unit in std::mem::take(&mut self.dirty) {
             tasks.extend(self.plan(&unit, circumstances));
@@ -333,6 +344,10 @@ impl Worker {
         let written_at = self.orders.get(unit).copied().unwrap_or(0);
         let circumstances = Circumstances {
             hold: self.hold.protects(unit, generation, written_at),
+            start: match circumstances.start {
+                Start::Allowed if self.is_in_doubt(assignment) => Start::InDoubt,
+                start => start,
+            },
             ..circumstances
         };
         let plan = agent::plan_unit(unit, assignment, &observed, circumstances);
@@ -359,6 +374,13 @@ impl Worker {
             None => {}
         }
         plan.tasks
+    }
+
+    /// Whether a unit must not run twice, and the store that wants it here may be an older copy,
+    /// which does not know where it has gone since.
+    fn is_in_doubt(&self, assignment: Option<&AssignmentRecord>) -> bool {
+        self.hold.is_holding()
+            && assignment.is_some_and(|assignment| is_exclusive(&assignment.text))
     }
 
     /// The cluster has forgotten a unit that was reported gone: so is what was said of it.
@@ -527,3 +549,6 @@ fn say(task: &Task) {
     let original = format!("{}{rest}Unit", first.to_ascii_uppercase());
     info!(%unit, task = kind, reason, "AgentReconciler task: type={original} job={unit}");
 }
+
+#[cfg(test)]
+mod tests;

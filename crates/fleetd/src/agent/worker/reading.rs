@@ -8,7 +8,7 @@ use fleet_core::name::UnitName;
 use fleet_core::records::MachineId;
 use tracing::info;
 
-use super::Worker;
+use super::{Fence, Worker};
 use crate::store::codec::{ClusterRecord, Document};
 use crate::store::{Error, Event, Range, Revision, Store, Watch, keys};
 
@@ -31,7 +31,9 @@ impl Worker {
     }
 
     /// Reads all assignments and what was said of their units, and watches from there.
-    pub(super) async fn read_all(&mut self) -> Result<(Revision, Watch), Error> {
+    pub(super) async fn read_all(&mut self, fence: Fence) -> Result<(Revision, Watch), Error> {
+        // A watch that goes on from before would put old orders over what is read here.
+        self.read_behind = None;
         // Asked before and after: another store may take its place in between; when it does so
         // later, the watch breaks.
         let (cluster, oldest) = identity(&self.store).await?;
@@ -78,6 +80,7 @@ impl Worker {
             .learn(units.iter().cloned().collect())
             .await?;
         self.dirty = units;
+        self.read_behind = Some(fence);
         info!(revision, units = self.desired.len(), "assignments read");
         Ok((revision, watch))
     }
