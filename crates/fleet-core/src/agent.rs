@@ -154,12 +154,17 @@ impl Observed {
 
     /// systemd runs nothing of it and is not about to.
     pub fn is_down(&self) -> bool {
-        matches!(self.active.as_str(), "" | "inactive" | "failed")
+        is_down(&self.active)
     }
 
     fn phase(&self) -> Option<Phase> {
         self.record.as_ref().map(|record| record.phase)
     }
+}
+
+/// Whether systemd runs nothing of a unit with this ActiveState, and is not about to.
+pub fn is_down(active: &str) -> bool {
+    matches!(active, "" | "inactive" | "failed")
 }
 
 /// One step on one unit.

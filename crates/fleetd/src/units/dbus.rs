@@ -51,6 +51,9 @@ pub(crate) enum CallError {
     /// The connection is gone; everything is looked at anew once there is another.
     #[error("the connection to systemd is lost: {0}")]
     Lost(String),
+    /// It was not asked for: something else is wanted of the unit by now.
+    #[error("something else is wanted by now")]
+    Overtaken,
 }
 
 /// A row of `ListUnitsByNames`.

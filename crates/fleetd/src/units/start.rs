@@ -44,6 +44,10 @@ impl Driver {
         record: LaunchRecord,
         restart: bool,
     ) {
+        // Who was overtaken while it waited for its turn writes over what is remembered since.
+        if !self.shared.is_current(&unit, id) {
+            return;
+        }
         // The intent first: whoever comes after us must know that a start may have happened.
         if let Err(error) = self.files.write_record(&unit, &record) {
             self.attempt_failed(&unit, id, &record, &error.to_string());
@@ -66,7 +70,13 @@ impl Driver {
             return;
         }
         let n_reloads = *self.reloads.lock().await;
+        let asking = self.shared.update(&unit, |entry| Arc::clone(&entry.asking));
         let ask = || async {
+            let _asking = asking.lock().await;
+            // It may have waited long: for its turn, for the lease, for a reload.
+            if !self.shared.is_current(&unit, id) {
+                return Err(CallError::Overtaken);
+            }
             if restart {
                 manager.restart_unit(unit.as_str()).await
             } else {
@@ -85,7 +95,7 @@ impl Driver {
             Ok(result) => {
                 self.started(&manager, &unit, id, record, &result).await;
             }
-            Err(CallError::Lost(_)) => {}
+            Err(CallError::Lost(_) | CallError::Overtaken) => {}
             Err(CallError::NoSuchUnit(why)) => {
                 self.is_missing_something(&manager, &unit, id, &record, why)
                     .await;

@@ -114,6 +114,9 @@ pub(crate) struct Entry {
     pub(crate) down_at: Option<Duration>,
     /// The task in flight; an overtaken one has another id and no more say.
     pub(crate) work_id: u64,
+    /// Held by whoever asks systemd to start or stop it: an overtaken start that looks whether it
+    /// still counts, and then asks, must not ask behind the stop.
+    pub(crate) asking: Arc<tokio::sync::Mutex<()>>,
     /// Told when the unit runs no more, by whoever waits for it to settle.
     pub(crate) settling: Option<oneshot::Sender<()>>,
     /// The invocation whose failure is known or being looked up.
@@ -293,10 +296,10 @@ impl Shared {
 
     /// Ends a task: runs `change` on the unit, unless the task was overtaken.
     pub(crate) fn finish(&self, unit: &UnitName, id: u64, change: impl FnOnce(&mut Entry)) {
-        if !self.is_current(unit, id) {
-            return;
-        }
         self.update(unit, |entry| {
+            if entry.work_id != id {
+                return;
+            }
             entry.work_id = 0;
             entry.observed.working = None;
             change(entry);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_core::agent::{LaunchRecord, Task, TaskKind};
+use fleet_core::agent::{LaunchRecord, Task, TaskKind, is_down};
 use fleet_core::name::UnitName;
 use fleet_core::records::Decision;
 use zbus::OwnedObjectPath;
@@ -20,6 +20,9 @@ use super::systemd::Driver;
 
 /// After this a job no longer counts as being run: it waits for something.
 const SLOW_JOB: Duration = Duration::from_secs(1);
+
+/// Why a unit is not unloaded now.
+const RUNS_AGAIN: &str = "it runs again, and is stopped before it is removed";
 
 impl Driver {
     /// Takes queued tasks, one batch after the other, for ever.
@@ -108,9 +111,16 @@ impl Driver {
             return;
         }
         let decision = record.decision;
-        self.shared
-            .update(&unit, |entry| entry.observed.record = Some(record));
-        let result = self.job(&unit, manager.stop_unit(unit.as_str())).await;
+        let asking = self.shared.update(&unit, |entry| {
+            entry.observed.record = Some(record);
+            Arc::clone(&entry.asking)
+        });
+        let ask = async {
+            // Behind a start that is being asked for, so that it is that one which is stopped.
+            let _asking = asking.lock().await;
+            manager.stop_unit(unit.as_str()).await
+        };
+        let result = self.job(&unit, ask).await;
         match result {
             Ok(result) => {
                 let is_down = self.shared.update(&unit, |entry| entry.observed.is_down());
@@ -137,10 +147,17 @@ impl Driver {
         self.shared.attempt_failed(unit, id, decision, &why);
     }
 
-    async fn unload(&self, manager: &Manager, unloads: Vec<(UnitName, u64, LaunchRecord)>) {
+    async fn unload(
+        self: &Arc<Self>,
+        manager: &Manager,
+        unloads: Vec<(UnitName, u64, LaunchRecord)>,
+    ) {
         if unloads.is_empty() {
             return;
         }
+        let names = unloads.iter().map(|(unit, ..)| unit.as_str().to_owned());
+        let known = in_memory(manager, names.collect()).await;
+        let unloads = self.only_what_is_down(manager, known, unloads).await;
         let enabled: Vec<String> = {
             let state = self.shared.lock();
             let units = unloads.iter().map(|(unit, ..)| unit);
@@ -150,24 +167,23 @@ impl Driver {
         self.disable(manager, &enabled).await;
         let mut removed = Vec::with_capacity(unloads.len());
         for (unit, id, record) in unloads {
+            // What a signal has told meanwhile.
+            if !self.shared.update(&unit, |entry| entry.observed.is_down()) {
+                self.attempt_failed(&unit, id, &record, RUNS_AGAIN);
+                continue;
+            }
             match self.files.remove_unit(&unit) {
-                Ok(()) => removed.push((unit, id, record)),
+                Ok(()) => {
+                    self.shared
+                        .update(&unit, |entry| entry.observed.file = None);
+                    removed.push((unit, id, record));
+                }
                 Err(error) => self.attempt_failed(&unit, id, &record, &error.to_string()),
             }
         }
         let names: Vec<&UnitName> = removed.iter().map(|(unit, ..)| unit).collect();
-        let dropped = self.drop_from_memory(manager, &names).await;
-        for (unit, id, record) in removed {
-            match &dropped {
-                Ok(()) => {}
-                // Planned anew after the reconnection.
-                Err(CallError::Lost(_)) => continue,
-                Err(error) => {
-                    let why = format!("systemd still remembers it: {error}");
-                    self.attempt_failed(&unit, id, &record, &why);
-                    continue;
-                }
-            }
+        let left = self.drop_from_memory(manager, &names).await;
+        for (unit, id, record) in self.only_what_is_down(manager, left, removed).await {
             // Last of all: whoever comes after us takes a unit that is remembered as gone for one
             // of which nothing is left.
             match self.files.write_record(&unit, &record) {
@@ -182,14 +198,57 @@ impl Driver {
         self.shared.lease.notify_one();
     }
 
+    /// Those that do not run by what is `known` to systemd itself: a signal may be on its way yet.
+    /// The others would be orphans for ever, without a file and forgotten: the attempt to unload
+    /// them has failed, and they are to be stopped first.
+    async fn only_what_is_down(
+        self: &Arc<Self>,
+        manager: &Manager,
+        known: Result<BTreeMap<String, InMemory>, CallError>,
+        unloads: Vec<(UnitName, u64, LaunchRecord)>,
+    ) -> Vec<(UnitName, u64, LaunchRecord)> {
+        let known = match known {
+            Ok(known) => known,
+            Err(error) => {
+                let why = format!("what systemd has of it is not known: {error}");
+                for (unit, id, record) in &unloads {
+                    // Planned anew after the reconnection.
+                    if !matches!(error, CallError::Lost(_)) {
+                        self.attempt_failed(unit, *id, record, &why);
+                    }
+                }
+                return Vec::new();
+            }
+        };
+        let is_up = |unit: &UnitName| {
+            let known = known.get(unit.as_str());
+            known.is_some_and(|known| !is_down(&known.active))
+        };
+        let (up, down): (Vec<_>, Vec<_>) = unloads.into_iter().partition(|(unit, ..)| is_up(unit));
+        let names: Vec<String> = up
+            .iter()
+            .map(|(unit, ..)| unit.as_str().to_owned())
+            .collect();
+        if !names.is_empty()
+            && let Err(error) = self.look_at(manager, &names).await
+        {
+            tracing::debug!(?names, %error, "state of units that run again is not known yet");
+        }
+        for (unit, id, record) in up {
+            self.attempt_failed(&unit, id, &record, RUNS_AGAIN);
+        }
+        down
+    }
+
     /// Sees to it that systemd has nothing left of units whose files are gone. One that failed is
     /// kept until its failure is forgotten, one that others refer to until everything is read
     /// anew: till then whoever wants it would start it with the text that systemd remembers.
+    /// Returns what was in its memory before that.
     async fn drop_from_memory(
         &self,
         manager: &Manager,
         units: &[&UnitName],
-    ) -> Result<(), CallError> {
+    ) -> Result<BTreeMap<String, InMemory>, CallError> {
         let names = |units: &[&UnitName]| -> Vec<String> {
             let names = units.iter().map(|unit| unit.as_str().to_owned());
             names.collect()
@@ -208,7 +267,7 @@ impl Driver {
         if left.values().any(|left| left.load != "not-found") {
             self.reload_since(manager, n_reloads).await?;
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Disables units, and returns the links that were removed. Links that stay because systemd

@@ -9,6 +9,7 @@
 
 mod chance;
 mod etcd;
+mod late;
 mod messages;
 mod systemd;
 

@@ -13,7 +13,7 @@ use fleet_core::hash::UnitHash;
 use fleet_core::name::UnitName;
 use fleet_core::records::{AssignmentRecord, Decision, Order};
 use fleetd::units::{Systemd, SystemdConfig, UnitManager};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::chance::Chance;
@@ -33,11 +33,11 @@ const FLOOD: usize = 10_000;
 const UNITS: [&str; 3] = ["a.service", "b@1.service", "c.socket"];
 
 /// What all peers of a test share.
-struct Peer {
+pub(crate) struct Peer {
     chance: RefCell<Chance>,
     /// From now on it is what it should be.
     is_honest: RefCell<bool>,
-    active: RefCell<BTreeSet<String>>,
+    pub(crate) active: RefCell<BTreeSet<String>>,
     n_calls: RefCell<usize>,
     n_connections: RefCell<usize>,
     n_jobs: RefCell<u32>,
@@ -109,29 +109,38 @@ fn a_flood_of_failures_is_looked_into_a_bounded_number_of_times() {
 }
 
 /// What is assigned, and the driver that makes it so.
-struct Machine {
-    systemd: Arc<Systemd>,
+pub(crate) struct Machine {
+    pub(crate) systemd: Arc<Systemd>,
     desired: BTreeMap<UnitName, AssignmentRecord>,
     seq: u64,
 }
 
 impl Machine {
-    fn on(runtime: &Path) -> Machine {
+    /// To which nothing is assigned.
+    pub(crate) fn idle_on(runtime: &Path) -> Machine {
         let run = runtime.join("fleet");
         let config = SystemdConfig::user(runtime, &run.join("units"), &run, "boot-1");
-        let mut machine = Machine {
+        Machine {
             systemd: Systemd::new(config),
             desired: BTreeMap::new(),
             seq: 0,
-        };
+        }
+    }
+
+    fn on(runtime: &Path) -> Machine {
+        let mut machine = Machine::idle_on(runtime);
         for unit in UNITS {
             machine.assign(unit, "[Service]\nExecStart=/bin/true\n");
         }
         machine
     }
 
-    /// A new wish, of a new generation.
     fn assign(&mut self, unit: &str, text: &str) {
+        self.order(unit, Order::Launched, text);
+    }
+
+    /// A new wish, of a new generation.
+    pub(crate) fn order(&mut self, unit: &str, order: Order, text: &str) {
         self.seq += 1;
         let decision = Decision {
             generation: self.seq,
@@ -141,7 +150,7 @@ impl Machine {
             text: text.into(),
             hash: UnitHash::of(text.as_bytes()),
             decision,
-            order: Order::Launched,
+            order,
             restarts: 0,
             reason: "test".to_owned(),
         };
@@ -149,7 +158,11 @@ impl Machine {
     }
 
     /// Plans and applies for so long, or until `is_so`; whether it became so.
-    async fn live_for(&mut self, time: Duration, is_so: impl Fn(&Machine) -> bool) -> bool {
+    pub(crate) async fn live_for(
+        &mut self,
+        time: Duration,
+        is_so: impl Fn(&Machine) -> bool,
+    ) -> bool {
         let deadline = tokio::time::Instant::now() + time;
         loop {
             let trouble = self.systemd.trouble();
@@ -165,7 +178,8 @@ impl Machine {
             }
             let changed = self.systemd.changed();
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return false;
+                // The driver need not know of it.
+                return is_so(self);
             }
         }
     }
@@ -198,14 +212,14 @@ impl Machine {
 }
 
 /// A call that was heard.
-struct Call {
-    serial: u32,
-    member: String,
-    body: Vec<u8>,
+pub(crate) struct Call {
+    pub(crate) serial: u32,
+    pub(crate) member: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Peer {
-    fn new(chance: Chance) -> Rc<Peer> {
+    pub(crate) fn new(chance: Chance) -> Rc<Peer> {
         Rc::new(Peer {
             chance: RefCell::new(chance),
             is_honest: RefCell::new(false),
@@ -390,7 +404,10 @@ impl Peer {
         Ok(())
     }
 
-    async fn hear(&self, stream: &mut UnixStream) -> std::io::Result<Option<Call>> {
+    pub(crate) async fn hear(
+        &self,
+        stream: &mut (impl AsyncRead + Unpin),
+    ) -> std::io::Result<Option<Call>> {
         let mut header = [0; 16];
         if stream.read_exact(&mut header).await.is_err() {
             return Ok(None);
@@ -408,7 +425,7 @@ impl Peer {
     }
 
     /// What systemd would say.
-    fn answer(&self, call: &Call) -> Vec<u8> {
+    pub(crate) fn answer(&self, call: &Call) -> Vec<u8> {
         let reply = |body: Body| message(2, "", Some(call.serial), signature_of(call), &body.0);
         let mut body = Body::default();
         match call.member.as_str() {
@@ -534,7 +551,7 @@ impl Peer {
     }
 }
 
-const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+pub(crate) const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const SIGNATURES: [&str; 9] = [
@@ -561,7 +578,7 @@ fn signature_of(call: &Call) -> &'static str {
 }
 
 /// The last part of a unit's object path, as systemd escapes it.
-fn object_of(unit: &str) -> String {
+pub(crate) fn object_of(unit: &str) -> String {
     let mut object = String::new();
     for byte in unit.bytes() {
         match char::from(byte) {
