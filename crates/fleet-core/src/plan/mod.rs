@@ -30,6 +30,12 @@ mod strays;
 pub use moves::DEFAULT_DRAIN_PARALLEL;
 
 #[cfg(test)]
+mod avoided_fixtures;
+#[cfg(test)]
+mod damage_fixtures;
+#[cfg(test)]
+mod drain_fixtures;
+#[cfg(test)]
 mod exclusive_fixtures;
 #[cfg(test)]
 mod failures_fixtures;
@@ -38,6 +44,10 @@ mod farewell_fixtures;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
+mod global_fixtures;
+#[cfg(test)]
+mod groups_fixtures;
+#[cfg(test)]
 mod loss_fixtures;
 #[cfg(test)]
 mod model;
@@ -45,6 +55,8 @@ mod model;
 mod moves_fixtures;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod replaces_fixtures;
 #[cfg(test)]
 mod rules_fixtures;
 #[cfg(test)]
