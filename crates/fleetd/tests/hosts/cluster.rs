@@ -239,6 +239,22 @@ impl Cluster {
         log.lines().filter(found).count()
     }
 
+    /// Lets time pass, by a clock that only counts while machines are well: until so many leases have
+    /// been renewed, of all that there are (each machine's twice a second, by default).
+    #[track_caller]
+    pub(crate) fn wait_for_renewals(&self, n: f64) {
+        let etcd = self.sandbox.etcd(0);
+        let renewed = || etcd.metric("etcd_debugging_lease_renewed_total").unwrap();
+        let before = renewed();
+        wait_for("leases to be renewed", FAILOVER, || {
+            match renewed() - before {
+                done if done >= n => Ok(()),
+                done => Err(done),
+            }
+        })
+        .unwrap();
+    }
+
     /// A value of `/metrics` on a host.
     pub(crate) fn metric(&self, host: usize, name: &str) -> f64 {
         let out = self

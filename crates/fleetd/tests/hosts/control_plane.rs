@@ -64,14 +64,51 @@ fn kill_9_of_every_fleetd_touches_no_unit() {
 
 #[test]
 fn an_orderly_stop_and_start_of_every_fleetd_touches_no_unit() {
+    /// Of one machine and the leader: longer than `lost_after`.
+    const RENEWALS: f64 = 12.0;
     let cluster = loaded_cluster();
     let before = cluster.invocations(&UNITS);
-    for host in cluster.sandbox.hosts() {
-        host.run(&["systemctl", "stop", "fleet.service"]).unwrap();
-    }
+    // The leader is the last: nobody who leads sees it leave.
+    let leader = leader(&cluster);
+    let stop = |host: usize| {
+        let stop = ["systemctl", "stop", "fleet.service"];
+        cluster.host(host).run(&stop).unwrap();
+    };
+    let followers: Vec<usize> = (0..3).filter(|host| *host != leader).collect();
+    std::thread::scope(|scope| {
+        for host in &followers {
+            scope.spawn(|| stop(*host));
+        }
+    });
+    stop(leader);
+    // Whoever leads next finds nothing of them but what was written down when they left.
+    wait_for("every lease to end", FAILOVER, || {
+        let get = ["get", "--prefix", "/_coreos.com/fleet/machines/"];
+        match cluster.sandbox.etcd(0).etcdctl(&get) {
+            Ok(present) if present.is_empty() => Ok(()),
+            present => Err(format!("{present:?}")),
+        }
+    })
+    .unwrap();
+    let first = followers[0];
+    let start = ["systemctl", "start", "fleet.service"];
+    cluster.host(first).run(&start).unwrap();
+    wait_for("the others to be unsupervised", FAILOVER, || {
+        let out = cluster.fleetctl_on(first, &["list-machines"]);
+        let is_told = |host: &usize| {
+            let id = cluster.host(*host).machine_id().unwrap();
+            out.stderr.contains(&format!("{id} (unsupervised)"))
+        };
+        match [leader, followers[1]].iter().all(is_told) {
+            true => Ok(()),
+            false => Err(told(&out)),
+        }
+    })
+    .unwrap();
+    cluster.wait_for_renewals(RENEWALS);
     assert_eq!(cluster.invocations(&UNITS), before);
-    for host in cluster.sandbox.hosts() {
-        host.run(&["systemctl", "start", "fleet.service"]).unwrap();
+    for host in [leader, followers[1]] {
+        cluster.host(host).run(&start).unwrap();
     }
     goes_on(&cluster, "after-stop");
     assert_eq!(cluster.invocations(&UNITS), before);

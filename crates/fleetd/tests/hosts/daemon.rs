@@ -13,11 +13,13 @@ const CONF: &str = "/etc/fleet/fleet.conf";
 /// What an orderly stop may take: fleetd's own bound is 10 s.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 
-fn conf(cluster: &Cluster, host: usize) -> String {
+/// What fleetd on a host is configured with.
+pub(crate) fn conf(cluster: &Cluster, host: usize) -> String {
     String::from_utf8(cluster.host(host).read_file(CONF).unwrap()).unwrap()
 }
 
-fn reload(cluster: &Cluster, host: usize, conf: &str) {
+/// Has fleetd on a host read another configuration.
+pub(crate) fn reload(cluster: &Cluster, host: usize, conf: &str) {
     cluster.host(host).write_file(CONF, conf).unwrap();
     cluster
         .host(host)

@@ -422,6 +422,8 @@ fn without_room_etcd_takes_no_change_and_loses_none_and_units_run_on() {
     assert_eq!(cluster.invocations(&["busy.service"]), before);
     etcd.etcdctl(&["alarm", "disarm"]).unwrap();
     wait_until_taken(&cluster, "disarmed.service");
+    let listed = cluster.ok(&["list-unit-files", "--no-legend", "--fields=unit"]);
+    assert!(!listed.contains("refused"), "what was refused is not done");
 
     // Its disk: etcd ends.
     let disk = SmallDisk::below_etcd(&cluster, 200);
