@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -20,7 +21,8 @@ pub(crate) const UNIT: &str = "org.freedesktop.systemd1.Unit";
 
 /// systemd answers within milliseconds unless it reloads; a reload of 5,000 units took 4 s.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Generators may be slow; systemd itself gives them 90 s.
+/// Generators may be slow; systemd itself gives them 90 s. While it reloads it answers nobody, so that
+/// this is also how long a call waits during which somebody has it reload.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// systemd's manager object.
@@ -31,6 +33,41 @@ pub(crate) struct Manager {
     destination: Option<&'static str>,
     /// Told when a call was not answered: whatever comes over this connection, it is not trusted.
     silent: Arc<Notify>,
+    reloads: Arc<Reloads>,
+}
+
+/// Whether systemd reloads, for us or for somebody else.
+#[derive(Debug, Default)]
+struct Reloads {
+    /// Calls of ours in flight.
+    asked: AtomicU64,
+    /// systemd's signals have told of one that has not ended.
+    told: AtomicBool,
+    /// How many have begun.
+    n_begun: AtomicU64,
+}
+
+impl Reloads {
+    /// Changes when a reload begins; None while there is one.
+    fn calm(&self) -> Option<u64> {
+        let is_calm = self.asked.load(Ordering::Relaxed) == 0 && !self.told.load(Ordering::Relaxed);
+        is_calm.then(|| self.n_begun.load(Ordering::Relaxed))
+    }
+
+    fn begin(&self) -> Asked<'_> {
+        self.n_begun.fetch_add(1, Ordering::Relaxed);
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Asked(self)
+    }
+}
+
+/// A reload of ours, until its call has ended, however it ends.
+struct Asked<'a>(&'a Reloads);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.asked.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Failures of a call, by what is done about them.
@@ -100,6 +137,7 @@ impl Manager {
             connection,
             destination: None,
             silent: Arc::default(),
+            reloads: Arc::default(),
         }
     }
 
@@ -109,12 +147,21 @@ impl Manager {
             connection,
             destination: Some("org.freedesktop.systemd1"),
             silent: Arc::default(),
+            reloads: Arc::default(),
         }
     }
 
     /// Waits until systemd has left a call without an answer.
     pub(crate) async fn fell_silent(&self) {
         self.silent.notified().await;
+    }
+
+    /// systemd has told that a reload begins or ends.
+    pub(crate) fn reloading(&self, begins: bool) {
+        if begins {
+            self.reloads.n_begun.fetch_add(1, Ordering::Relaxed);
+        }
+        self.reloads.told.store(begins, Ordering::Relaxed);
     }
 
     pub(crate) async fn start_unit(&self, unit: &str) -> Result<OwnedObjectPath, CallError> {
@@ -140,6 +187,7 @@ impl Manager {
 
     /// Reads all unit files of the machine anew. Expensive: see limits of systemd.
     pub(crate) async fn reload(&self) -> Result<(), CallError> {
+        let _asked = self.reloads.begin();
         let call = self.call(MANAGER_PATH, MANAGER, "Reload", &(), RELOAD_TIMEOUT);
         call.await.map(drop)
     }
@@ -284,20 +332,26 @@ impl Manager {
     where
         B: serde::Serialize + zbus::zvariant::DynamicType,
     {
+        let calm = self.reloads.calm();
         let call =
             self.connection
                 .call_method(self.destination, path, Some(interface), method, body);
         let bounded = async {
-            match tokio::time::timeout(timeout, call).await {
-                Ok(reply) => Ok(reply?),
-                Err(_) => {
-                    self.silent.notify_one();
-                    Err(CallError::Lost(format!(
-                        "systemd did not answer {method} within {} s",
-                        timeout.as_secs()
-                    )))
+            tokio::pin!(call);
+            if let Ok(reply) = tokio::time::timeout(timeout, &mut call).await {
+                return Ok(reply?);
+            }
+            // It is silent to everybody while it reloads.
+            if calm.is_none() || calm != self.reloads.calm() {
+                let longer = RELOAD_TIMEOUT.saturating_sub(timeout);
+                if let Ok(reply) = tokio::time::timeout(longer, &mut call).await {
+                    return Ok(reply?);
                 }
             }
+            self.silent.notify_one();
+            Err(CallError::Lost(format!(
+                "systemd did not answer {method} in time"
+            )))
         };
         let failed = |failed: Failed| CallError::Transient(failed.to_string());
         failpoint::call("systemd", method, bounded, failed).await

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use zbus::MessageStream;
 use zbus::message::Type;
 
-use super::dbus::{self, CallError, Manager, UNIT, unit_object};
+use super::dbus::{self, CallError, Manager, Signal, UNIT, unit_object};
 use super::failure;
 use super::systemd::Driver;
 
@@ -35,6 +35,9 @@ pub(crate) async fn read(
         let Some(signal) = dbus::signal(&message, |path| driver.shared.is_own_path(path)) else {
             continue;
         };
+        if let Signal::Reloading(begins) = signal {
+            manager.reloading(begins);
+        }
         for unit in driver.shared.signal(signal, message.recv_position()) {
             driver.spawn_look_up(&manager, unit);
         }

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_core::agent::Phase;
@@ -16,12 +17,14 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::chance::Chance;
-use crate::messages::{Body, message, texts_in};
+use crate::messages::{Body, message, signal, texts_in};
 use crate::run;
 use crate::systemd::{Call, MANAGER_PATH, Machine, Peer, object_of};
 
 /// By the paused clock: whatever is to come of a wish has come by then, another attempt included.
 const SOON: Duration = Duration::from_secs(20);
+/// Longer than a call is waited for, shorter than a reload is.
+const LONG_RELOAD: Duration = Duration::from_secs(90);
 const TEXT: &str = "[Service]\nExecStart=/bin/true\n";
 const UNIT: &str = "a.service";
 
@@ -72,6 +75,14 @@ impl Late {
         for call in kept {
             self.take(call).await;
         }
+    }
+
+    async fn tell_reloading(&self, begins: bool) {
+        let mut body = Body::default();
+        body.number(u32::from(begins));
+        let manager = "org.freedesktop.systemd1.Manager";
+        self.write(&signal(MANAGER_PATH, manager, "Reloading", "b", &body.0))
+            .await;
     }
 
     fn n_kept(&self) -> usize {
@@ -127,11 +138,14 @@ impl Late {
             self.kept.borrow_mut().push(call);
             return;
         }
-        let answer = self.answer(&call);
+        self.write(&self.answer(&call)).await;
+    }
+
+    async fn write(&self, message: &[u8]) {
         let out = self.out.borrow().clone();
         if let Some(out) = out {
             // Nobody may listen any more.
-            let _ = out.lock().await.write_all(&answer).await;
+            let _ = out.lock().await.write_all(message).await;
         }
     }
 
@@ -188,6 +202,15 @@ impl Late {
 fn phase(machine: &Machine) -> Option<Phase> {
     let seen = machine.systemd.observe(&UnitName::parse(UNIT).unwrap());
     seen.record.map(|record| record.phase)
+}
+
+/// Its record is written before systemd is told.
+fn is_loaded(machine: &Machine) -> bool {
+    let seen = machine.systemd.observe(&UnitName::parse(UNIT).unwrap());
+    machine.systemd.trouble().is_none()
+        && seen.working.is_none()
+        && seen.attempt.is_none()
+        && phase(machine) == Some(Phase::Loaded)
 }
 
 async fn until(machine: &mut Machine, what: &str, is_so: impl Fn(&Machine) -> bool) {
@@ -260,4 +283,78 @@ fn a_unit_that_runs_again_is_stopped_before_it_is_forgotten() {
         assert!(!late.is_active(), "it runs, and nobody knows of it");
         assert_eq!(late.n_heard("StopUnit a.service"), 2);
     });
+}
+
+/// While systemd reloads it answers nobody. A reload that takes long is no silence: whoever gave the
+/// connection up for it would begin with the same reload again, for ever.
+#[test]
+fn a_long_reload_is_waited_for_by_whoever_asks_something_else() {
+    with_a_late_systemd(async |late, mut machine| {
+        begin_a_reload(&late, &mut machine).await;
+        let systemd = Arc::clone(&machine.systemd);
+        let asks = tokio::task::spawn_local(async move { systemd.is_shutting_down().await });
+        machine.live_for(LONG_RELOAD, |_| false).await;
+        assert!(late.n_kept() > 1, "somebody asks meanwhile");
+        late.let_go("*").await;
+        assert!(!asks.await.unwrap());
+        until(&mut machine, "it is loaded", is_loaded).await;
+        assert_eq!(*late.n_connections.borrow(), 1);
+        assert_eq!(late.n_heard("Reload"), 1);
+    });
+}
+
+/// Somebody else has it reload (`systemctl daemon-reload`).
+#[test]
+fn a_long_reload_of_somebody_else_is_waited_for() {
+    with_a_late_systemd(async |late, mut machine| {
+        until(&mut machine, "systemd is reached", |machine| {
+            machine.systemd.trouble().is_none()
+        })
+        .await;
+        late.hold("*");
+        late.tell_reloading(true).await;
+        let systemd = Arc::clone(&machine.systemd);
+        let asks = tokio::task::spawn_local(async move { systemd.is_shutting_down().await });
+        machine.live_for(LONG_RELOAD, |_| false).await;
+        late.tell_reloading(false).await;
+        late.let_go("*").await;
+        assert!(!asks.await.unwrap());
+        assert_eq!(*late.n_connections.borrow(), 1);
+    });
+}
+
+/// One call was not answered, and the connection is given up: what waits on it for longer would keep
+/// the next one from its work.
+#[test]
+fn calls_in_flight_go_with_the_connection() {
+    with_a_late_systemd(async |late, mut machine| {
+        until(&mut machine, "systemd is reached", |machine| {
+            machine.systemd.trouble().is_none()
+        })
+        .await;
+        late.hold("Get");
+        let systemd = Arc::clone(&machine.systemd);
+        let asks = tokio::task::spawn_local(async move { systemd.is_shutting_down().await });
+        // So much later the reload would be given up.
+        machine.live_for(SOON, |_| false).await;
+        begin_a_reload(&late, &mut machine).await;
+        asks.await.unwrap();
+        late.held.borrow_mut().clear();
+        let began = tokio::time::Instant::now();
+        machine.order(UNIT, Order::Loaded, "[Service]\nExecStart=/bin/false\n");
+        until(&mut machine, "it is loaded", is_loaded).await;
+        assert!(began.elapsed() < SOON / 4, "{:?}", began.elapsed());
+        assert_eq!(*late.n_connections.borrow(), 2);
+    });
+}
+
+/// systemd has an old text of the unit in memory, and says nothing any more when it is asked to read
+/// the new one.
+async fn begin_a_reload(late: &Rc<Late>, machine: &mut Machine) {
+    late.stale.borrow_mut().insert(UNIT.to_owned());
+    late.hold("Reload");
+    machine.order(UNIT, Order::Loaded, TEXT);
+    until(machine, "it reloads", |_| late.n_heard("Reload") == 1).await;
+    late.hold("*");
+    late.held.borrow_mut().remove("Reload");
 }
