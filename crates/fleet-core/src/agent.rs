@@ -120,6 +120,9 @@ pub struct Observed {
     pub body: Option<BodyHash>,
     /// What was remembered. None: nothing was, or it is of another boot.
     pub record: Option<LaunchRecord>,
+    /// Something was remembered that makes no sense to this fleetd, and what is to be done about it:
+    /// a newer one has written it. Until then the unit is left alone.
+    pub unreadable: Option<String>,
     /// systemd's LoadState; empty if not known.
     pub load: String,
     /// systemd's ActiveState; empty if not known, which counts as `inactive`.
@@ -149,7 +152,10 @@ pub struct Observed {
 impl Observed {
     /// Nothing of fleet's is here.
     pub fn is_nothing(&self) -> bool {
-        self.file.is_none() && self.record.is_none() && self.working.is_none()
+        self.file.is_none()
+            && self.record.is_none()
+            && self.unreadable.is_none()
+            && self.working.is_none()
     }
 
     /// systemd runs nothing of it and is not about to.
@@ -321,6 +327,9 @@ pub fn plan_unit(
     if !circumstances.systemd {
         return UnitPlan::default();
     }
+    if let Some(why) = &observed.unreadable {
+        return left_alone(assignment, observed, why);
+    }
     let Some(assignment) = assignment else {
         if planted!("a vanished assignment is a stop")
             && let Some(record) = &observed.record
@@ -446,6 +455,21 @@ pub fn state_record(
             Some(failure) if !gone => failure.log.clone(),
             _ => Vec::new(),
         },
+    }
+}
+
+/// Nobody knows what was done with the unit: a start might be a second one, a stop not meant. What
+/// runs, runs.
+fn left_alone(assignment: Option<&AssignmentRecord>, observed: &Observed, why: &str) -> UnitPlan {
+    let report = assignment.map(|assignment| Report {
+        why: Some(why.to_owned()),
+        settled: true,
+        ..report(assignment.decision, Reached::Working, observed)
+    });
+    UnitPlan {
+        tasks: Vec::new(),
+        report,
+        remark: Some(why.to_owned()),
     }
 }
 

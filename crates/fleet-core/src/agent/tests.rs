@@ -4,7 +4,8 @@
 //! A TEXT is `A`, or `A/x` for the same unit with requirements.
 //! Assigned: `gone|loaded|launched TEXT @GENERATION[.SEQ] [restarts=N]`, or `-` for nothing.
 //! Here: `[file=TEXT] [active|activating|failed|deactivating] [PHASE=TEXT@GENERATION[.SEQ]]
-//! [id=INVOCATION] [before=INVOCATION] [stopping|starting|files] [refused@G] [attempt@G|due@G]`.
+//! [id=INVOCATION] [before=INVOCATION] [stopping|starting|files] [refused@G] [attempt@G|due@G]
+//! [unreadable]`.
 
 use proptest::prelude::*;
 
@@ -132,6 +133,7 @@ fn here_of(words: &str) -> Observed {
                 "stopping" => observed.working = Some(Working::Stopping),
                 "starting" => observed.working = Some(Working::Starting),
                 "files" => observed.working = Some(Working::Files),
+                "unreadable" => observed.unreadable = Some("by a newer fleetd".to_owned()),
                 active => active.clone_into(&mut observed.active),
             },
         }
@@ -431,6 +433,34 @@ fn without_an_assignment_or_with_an_old_one_everything_stays() {
         launched, !
         ",
     );
+}
+
+/// A downgrade: nobody knows what the newer fleetd has done with the unit.
+#[test]
+fn a_unit_of_which_a_newer_fleetd_remembers_something_is_left_alone() {
+    check(
+        "
+        launched A @2 => file=A active unreadable
+        launched A @2 => file=A unreadable
+        launched B @3 => file=A active unreadable
+        gone A @3 => file=A active unreadable
+        loaded A @3 => unreadable
+        - => file=A active unreadable
+        ",
+        "
+        working, !
+        working, !
+        working, !
+        working, !
+        working, !
+        !
+        ",
+    );
+    let assigned = assignment("launched A @2").unwrap();
+    let here = here_of("file=A active unreadable");
+    let plan = plan_unit(&name(), Some(&assigned), &here, Circumstances::GOOD);
+    let why = plan.report.unwrap().why;
+    assert_eq!(why.as_deref(), Some("by a newer fleetd"));
 }
 
 #[test]

@@ -58,6 +58,8 @@ pub(crate) struct Found {
     /// The file's hash and text; None if it or its link is missing.
     pub(crate) file: Option<(UnitHash, String)>,
     pub(crate) record: Option<LaunchRecord>,
+    /// There is a record that makes no sense here: why, and what to do.
+    pub(crate) unreadable: Option<String>,
     /// It was started under the lease.
     pub(crate) leased: bool,
 }
@@ -94,10 +96,18 @@ impl UnitFiles {
                 Err(error) => return Err(error),
             };
             match UnitFiles::parse_record(&text, &self.boot_id) {
-                Some(record) => found.entry(name).or_default().record = Some(record),
-                None => {
+                Ok(record) => found.entry(name).or_default().record = Some(record),
+                Err(NoRecord::OfAnotherBoot) => {
                     tracing::info!(path = %path.display(), "launch record of another boot removed");
                     remove(RECORD, &path)?;
+                }
+                Err(error @ NoRecord::Unknown(_)) => {
+                    let path = path.display();
+                    tracing::error!(%path, %error, "launch record makes no sense: unit left alone");
+                    found.entry(name).or_default().unreadable = Some(format!(
+                        "left alone: {error} in {path}, as a newer fleetd may write it: install \
+                         that one again, or remove the file and restart fleetd"
+                    ));
                 }
             }
         }
@@ -300,26 +310,40 @@ impl UnitFiles {
         )
     }
 
-    pub(crate) fn parse_record(text: &str, boot_id: &str) -> Option<LaunchRecord> {
+    pub(crate) fn parse_record(text: &str, boot_id: &str) -> Result<LaunchRecord, NoRecord> {
         let fields: BTreeMap<&str, &str> = text
             .lines()
             .filter_map(|line| line.split_once('='))
             .collect();
-        let field = |name: &str| fields.get(name).copied();
+        let field = |name| fields.get(name).copied().ok_or(NoRecord::Unknown(name));
         if field("boot")? != boot_id {
-            return None;
+            return Err(NoRecord::OfAnotherBoot);
         }
-        Some(LaunchRecord {
+        let number = |name| {
+            let number = field(name)?.parse::<u64>();
+            number.map_err(|_| NoRecord::Unknown(name))
+        };
+        let hash = field("hash")?.parse();
+        Ok(LaunchRecord {
             decision: Decision {
-                generation: field("generation")?.parse().ok()?,
-                seq: field("seq")?.parse().ok()?,
+                generation: number("generation")?,
+                seq: number("seq")?,
             },
-            phase: Phase::parse(field("phase")?)?,
-            hash: field("hash")?.parse().ok()?,
-            restarts: field("restarts")?.parse().ok()?,
+            phase: Phase::parse(field("phase")?).ok_or(NoRecord::Unknown("phase"))?,
+            hash: hash.map_err(|_| NoRecord::Unknown("hash"))?,
+            restarts: number("restarts")?,
             invocation_id: field("invocation")?.to_owned(),
         })
     }
+}
+
+/// Why a text is no launch record of this boot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum NoRecord {
+    #[error("it is of another boot")]
+    OfAnotherBoot,
+    #[error("unknown {0}")]
+    Unknown(&'static str),
 }
 
 /// Whether a unit with this text is enabled when it is loaded.
@@ -580,7 +604,35 @@ mod tests {
         };
         let text = UnitFiles::record_text(&record, "b1");
         let newer = format!("since=5\n{text}what=a=b\nno sense\n");
-        assert_eq!(UnitFiles::parse_record(&newer, "b1"), Some(record));
+        assert_eq!(UnitFiles::parse_record(&newer, "b1"), Ok(record));
+    }
+
+    /// A downgrade: what the newer fleetd has remembered is there when it comes back.
+    #[test]
+    fn a_record_that_makes_no_sense_is_kept_and_said() {
+        let root = tempfile::tempdir().unwrap();
+        let files = files(root.path());
+        files.scan().unwrap();
+        let whole = "boot=b1\ngeneration=7\nseq=9\nphase=launched\n\
+            hash=86943ac9f3754cb90f8dd38bf6da7b0cad074592\nrestarts=2\ninvocation=abc\n";
+        assert!(UnitFiles::parse_record(whole, "b1").is_ok());
+        for (text, unknown) in [
+            (whole.replace("=launched", "=frozen"), "unknown phase"),
+            (whole.replace("=7", "=seven"), "unknown generation"),
+            (whole.replace("hash=8", "hash=sha256:8"), "unknown hash"),
+            (whole.replace("boot=", "boots="), "unknown boot"),
+            (String::new(), "unknown boot"),
+        ] {
+            let record = files.records.join("a.service");
+            fs::write(&record, &text).unwrap();
+            let found = files.scan().unwrap().remove(&name("a.service")).unwrap();
+            assert_eq!(found.record, None);
+            let why = found.unreadable.unwrap();
+            assert!(why.contains(unknown), "{why}");
+            assert!(why.contains(&record.display().to_string()), "{why}");
+            assert!(why.contains("restart fleetd"), "{why}");
+            assert_eq!(fs::read_to_string(&record).unwrap(), text);
+        }
     }
 
     #[test]

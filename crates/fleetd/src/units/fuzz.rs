@@ -50,7 +50,7 @@ pub(crate) async fn systemd_says(bytes: &[u8]) {
 
 pub(crate) fn launch_record(text: &str) -> Option<String> {
     const BOOT_ID: &str = "b1";
-    let record = UnitFiles::parse_record(text, BOOT_ID)?;
+    let record = UnitFiles::parse_record(text, BOOT_ID).ok()?;
     Some(UnitFiles::record_text(&record, BOOT_ID))
 }
 

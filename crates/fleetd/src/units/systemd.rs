@@ -265,6 +265,7 @@ impl Driver {
                 let record = found.record.as_ref();
                 entry.install = record.is_some_and(|record| record.phase != Phase::Gone);
                 entry.observed.record = found.record;
+                entry.observed.unreadable = found.unreadable;
                 entry.leased = found.leased;
                 // What was started under the lease is bound to it, also when its file is lost.
                 entry.observed.is_exclusive = found.leased;
@@ -407,6 +408,7 @@ impl Driver {
             let here = units.filter(|(_, entry)| {
                 let record = entry.observed.record.as_ref();
                 entry.observed.file.is_some()
+                    || entry.observed.unreadable.is_some()
                     || !entry.observed.is_down()
                     || record.is_some_and(|record| record.phase != Phase::Gone)
             });
