@@ -76,3 +76,117 @@ async fn try_note(
     }];
     store.commit(Txn { compares, ops }).await.map(|_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::engine::EngineStatus;
+    use crate::engine::leadership::Campaign;
+    use crate::store::memory::MemoryStore;
+
+    /// What stands in the store of the machine, and who leads.
+    struct Rig {
+        store: Arc<dyn Store>,
+        leadership: Leadership,
+        machine: MachineId,
+    }
+
+    impl Rig {
+        async fn new(status: MemberStatus, trouble: Option<&str>) -> Rig {
+            let store: Arc<dyn Store> = MemoryStore::new();
+            let machine = MachineId::new("m1");
+            let presence = MachineRecord {
+                trouble: trouble.map(str::to_owned),
+                ..MachineRecord::default()
+            };
+            let member = MemberRecord {
+                status,
+                since_ms: 1,
+                first_seen_ms: 1,
+                public_ip: String::new(),
+                metadata: BTreeMap::new(),
+                reason: "it joined".to_owned(),
+                avoided: None,
+            };
+            put(&store, keys::machine("m1"), presence.encode()).await;
+            put(&store, keys::member("m1"), member.encode()).await;
+            let (status, _) = watch::channel(EngineStatus::default());
+            let campaign = Campaign {
+                store: &store,
+                machine: &machine,
+                version: 1,
+                ttl: Duration::from_secs(60),
+                status: &status,
+            };
+            let leadership = campaign.win().await.unwrap();
+            Rig {
+                store,
+                leadership,
+                machine,
+            }
+        }
+
+        async fn reason(&self) -> String {
+            let read = self.store.read_keys(&[keys::member("m1")]).await.unwrap();
+            let entry = &read.entries[0];
+            let record = MemberRecord::decode(&entry.key, &entry.value).unwrap();
+            record.reason
+        }
+
+        async fn note(&self) {
+            note(&self.store, &self.leadership, &self.machine).await;
+        }
+    }
+
+    async fn put(store: &Arc<dyn Store>, key: String, value: Vec<u8>) {
+        let ops = vec![Op::Put {
+            key,
+            value,
+            lease: None,
+        }];
+        let compares = Vec::new();
+        store.commit(Txn { compares, ops }).await.unwrap();
+    }
+
+    const STOPPED: Option<&str> = Some(MachineRecord::STOPPED_IN_ORDER);
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_said_so_leaves_in_order() {
+        let rig = Rig::new(MemberStatus::Present, STOPPED).await;
+        rig.note().await;
+        assert_eq!(rig.reason().await, MemberRecord::LEAVES);
+    }
+
+    /// A crash, a machine that goes down, a fleetd that is back, a machine that is given up: none of
+    /// them has taken its leave.
+    #[tokio::test(start_paused = true)]
+    async fn of_who_has_not_said_so_nothing_is_noted() {
+        for (status, trouble) in [
+            (MemberStatus::Present, None),
+            (MemberStatus::Present, Some(MachineRecord::SHUTTING_DOWN)),
+            (MemberStatus::Present, Some("systemd cannot be reached: no")),
+            (MemberStatus::Lost, STOPPED),
+        ] {
+            let rig = Rig::new(status, trouble).await;
+            rig.note().await;
+            assert_eq!(rig.reason().await, "it joined", "{status:?} {trouble:?}");
+        }
+    }
+
+    /// Whoever leads by now may know better.
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_was_deposed_notes_nothing() {
+        let rig = Rig::new(MemberStatus::Present, STOPPED).await;
+        let ops = vec![Op::Delete {
+            key: keys::LEADER.to_owned(),
+        }];
+        let compares = Vec::new();
+        rig.store.commit(Txn { compares, ops }).await.unwrap();
+        let noted = try_note(&rig.store, &rig.leadership, &rig.machine).await;
+        assert!(matches!(noted, Err(Error::Conflict)), "{noted:?}");
+        rig.note().await;
+        assert_eq!(rig.reason().await, "it joined");
+    }
+}

@@ -258,16 +258,18 @@ impl Store for EtcdStore {
 
     async fn read_keys(&self, keys: &[String]) -> Result<Snapshot, Error> {
         check_keys(keys)?;
-        let gets: Vec<_> = keys
+        let asked: Vec<Vec<u8>> = keys.iter().map(|key| self.full(key)).collect();
+        let gets: Vec<_> = asked
             .iter()
-            .map(|key| TxnOp::get(self.full(key), None))
+            .map(|key| TxnOp::get(key.clone(), None))
             .collect();
         let answer = self
             .links()
             .main()
             .call(Effect::Read, |link| {
                 let txn = etcd_client::Txn::new().and_then(gets.clone());
-                async move { answers::keys(link.kv().txn(txn).await?, keys.len()) }
+                let asked = &asked;
+                async move { answers::keys(link.kv().txn(txn).await?, asked) }
             })
             .await?;
         let (revision, kvs) = answer;

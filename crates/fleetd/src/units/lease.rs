@@ -78,6 +78,14 @@ struct Held {
     older: Option<Vec<String>>,
 }
 
+impl Held {
+    /// The target stands. What ended so long ago would have taken it along by now, had it not been
+    /// taken away just before: it has ended nothing.
+    fn target_stands(&mut self, now: Duration) {
+        self.ended_at = self.ended_at.filter(|at| *at + JOB_TIMEOUT > now);
+    }
+}
+
 impl Lease {
     /// The end of the lease was set by this fleetd.
     pub(crate) fn is_set(&self) -> bool {
@@ -154,7 +162,7 @@ impl Driver {
             )
         };
         if ended {
-            self.look_into_ends(manager, &held).await?;
+            self.look_into_ends(manager, &mut held).await?;
         }
         match self.lease.until() {
             Some(until) if up => self.push(manager, &mut held, until).await,
@@ -182,7 +190,7 @@ impl Driver {
         let state: String = manager.property(&target, UNIT, "ActiveState").await?;
         if state != "active" {
             // What went down with the lease before is known for that from now on.
-            self.look_into_ends(manager, &held).await?;
+            self.look_into_ends(manager, &mut held).await?;
             let name = UnitName::parse(LEASE_TARGET)
                 .map_err(|error| CallError::Permanent(error.to_string()))?;
             let started = self.lease_job(&name, manager.start_unit(LEASE_TARGET));
@@ -190,6 +198,8 @@ impl Driver {
                 return Err(over());
             }
             held.ended_at = None;
+        } else {
+            held.target_stands(clock::boottime());
         }
         // A timer that still waits now will find the target.
         let timer = unit_object(timer.as_str());
@@ -289,7 +299,7 @@ impl Driver {
     }
 
     /// Exclusive units that are down: whoever went down with the lease is taken for stopped by fleet.
-    async fn look_into_ends(&self, manager: &Manager, held: &Held) -> Result<(), CallError> {
+    async fn look_into_ends(&self, manager: &Manager, held: &mut Held) -> Result<(), CallError> {
         let ended: Vec<(UnitName, Option<Duration>)> = {
             let state = self.shared.lock();
             let units = state.units.iter();
@@ -303,6 +313,9 @@ impl Driver {
         }
         let target = unit_object(LEASE_TARGET);
         let state: String = manager.property(&target, UNIT, "ActiveState").await?;
+        if state == "active" {
+            held.target_stands(clock::boottime());
+        }
         for (unit, down_at) in ended {
             let with_the_lease = match (down_at, &held.timer) {
                 (Some(down_at), Some((_, until))) => {
@@ -386,5 +399,26 @@ impl Driver {
                 )))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A timer that was taken away at the moment at which it was due may have ended the target, or
+    /// not. When it did not, that is forgotten; until it is certain it is not.
+    #[test]
+    fn an_end_that_has_ended_nothing_is_forgotten() {
+        let second = Duration::from_secs(1);
+        let at = 100 * second;
+        let mut held = Held {
+            ended_at: Some(at),
+            ..Held::default()
+        };
+        held.target_stands(at + second);
+        assert_eq!(held.ended_at, Some(at), "it may be on its way down");
+        held.target_stands(at + JOB_TIMEOUT);
+        assert_eq!(held.ended_at, None);
     }
 }

@@ -24,7 +24,7 @@ fn nonsense<T>(why: &str) -> Result<T, EtcdError> {
 }
 
 /// The revision that an answer is of.
-fn revision_of(header: Option<&ResponseHeader>) -> Result<Revision, EtcdError> {
+pub(super) fn revision_of(header: Option<&ResponseHeader>) -> Result<Revision, EtcdError> {
     match header.map(ResponseHeader::revision) {
         Some(at) if at > 0 => Ok(revision(at)),
         _ => nonsense("it does not say of which revision it is"),
@@ -56,26 +56,29 @@ pub(super) fn page(
     }
 }
 
-/// What was read of so many single keys, and the revision.
+/// What was read of these single keys, each in its place, and the revision.
 pub(super) fn keys(
     answer: TxnResponse,
-    n_keys: usize,
+    asked: &[Vec<u8>],
 ) -> Result<(Revision, Vec<KeyValue>), EtcdError> {
     let at = revision_of(answer.header())?;
-    if answer.0.responses.len() != n_keys {
+    if answer.0.responses.len() != asked.len() {
         return nonsense("it answers other questions than were asked");
     }
-    let mut found = Vec::with_capacity(n_keys);
-    for response in answer.0.responses {
+    let mut found = Vec::with_capacity(asked.len());
+    for (response, key) in answer.0.responses.into_iter().zip(asked) {
         let Some(PbTxnOpResponse::ResponseRange(range)) = response.response else {
             return nonsense("it answers another question than was asked");
         };
         let range: Vec<PbKeyValue> = range.kvs;
+        if range.len() > 1 || range.iter().any(|kv| kv.key != *key) {
+            return nonsense("its keys are not those that were asked for");
+        }
         found.extend(range.into_iter().map(KeyValue));
     }
-    match found.len() <= n_keys && found.iter().all(is_written) {
+    match found.iter().all(is_written) {
         true => Ok((at, found)),
-        false => nonsense("its keys are not those that were asked for"),
+        false => nonsense("a key was never written"),
     }
 }
 
@@ -122,4 +125,67 @@ pub(super) fn event(event: &Event) -> Result<(EventType, &KeyValue, Revision), E
 
 fn is_written(kv: &KeyValue) -> bool {
     kv.create_revision() > 0 && kv.mod_revision() >= kv.create_revision()
+}
+
+#[cfg(test)]
+mod tests {
+    use etcd_client::proto::{PbRangeResponse, PbResponseHeader, PbResponseOp, PbTxnResponse};
+
+    use super::*;
+
+    fn header(revision: i64) -> PbResponseHeader {
+        PbResponseHeader {
+            revision,
+            ..PbResponseHeader::default()
+        }
+    }
+
+    /// What each question was answered with.
+    fn answer(answers: &[&[&str]]) -> TxnResponse {
+        let kv = |key: &&str| PbKeyValue {
+            key: key.as_bytes().to_vec(),
+            create_revision: 1,
+            mod_revision: 1,
+            ..PbKeyValue::default()
+        };
+        let responses = answers.iter().map(|keys| PbResponseOp {
+            response: Some(PbTxnOpResponse::ResponseRange(PbRangeResponse {
+                kvs: keys.iter().map(kv).collect(),
+                ..PbRangeResponse::default()
+            })),
+        });
+        TxnResponse(PbTxnResponse {
+            header: Some(header(7)),
+            succeeded: true,
+            responses: responses.collect(),
+        })
+    }
+
+    /// One key in the place of another would be taken for a damaged record, or for none.
+    #[test]
+    fn each_key_is_answered_in_its_place() {
+        let asked = [b"a".to_vec(), b"b".to_vec()];
+        let n_found = |answers: &[&[&str]]| keys(answer(answers), &asked).map(|it| it.1.len());
+        assert_eq!(n_found(&[&["a"], &["b"]]).unwrap(), 2);
+        assert_eq!(n_found(&[&[], &["b"]]).unwrap(), 1);
+        assert_eq!(n_found(&[&[], &[]]).unwrap(), 0);
+        for nonsense in [
+            &[&["b"][..], &["a"]][..],
+            &[&["b"], &[]],
+            &[&["a", "b"], &[]],
+            &[&["a"]],
+            &[&["a"], &["c"]],
+        ] {
+            assert!(n_found(nonsense).is_err(), "{nonsense:?}");
+        }
+    }
+
+    /// A watch that begins nowhere would have seen everything, or nothing.
+    #[test]
+    fn an_answer_says_of_which_revision_it_is() {
+        assert!(revision_of(None).is_err());
+        let of = |at| revision_of(Some(&ResponseHeader(header(at))));
+        assert!(of(0).is_err());
+        assert_eq!(of(7).unwrap(), 7);
+    }
 }

@@ -107,9 +107,7 @@ async fn create(
     if created.canceled() {
         return Ok(Err(created.cancel_reason().to_owned()));
     }
-    let newest = created
-        .header()
-        .map_or(0, |header| revision(header.revision()));
+    let newest = answers::revision_of(created.header())?;
     Ok(Ok((answers, newest)))
 }
 
