@@ -143,7 +143,7 @@ impl<'a> Creator<'a> {
     fn warn_if_different(&self, arg: &UnitArg, existing: &UnitView) {
         match self.local(arg) {
             Ok(Some((local, kind))) if local.hash().to_string() != existing.hash => {
-                self.warn_of_difference(&existing.name, kind, &arg.arg);
+                warn_of_difference(self.report, &existing.name, kind, &arg.arg);
             }
             Ok(_) => {}
             // What fleet has does not depend on it.
@@ -155,16 +155,6 @@ impl<'a> Creator<'a> {
                 ));
             }
         }
-    }
-
-    fn warn_of_difference(&self, name: &str, kind: Kind, arg: &str) {
-        let kind = match kind {
-            Kind::Unit => "unit file",
-            Kind::Template => "template unit file",
-        };
-        self.report.ui.warning(&format!(
-            "Unit {name} in registry differs from local {kind} {arg}. Add --replace to override."
-        ));
     }
 
     /// The text of a unit that does not exist: its own file, the registry's template, the
@@ -190,7 +180,7 @@ impl<'a> Creator<'a> {
         match (self.template(&template).await?, local) {
             (Some(file), local) => {
                 if local.is_ok_and(|local| local.is_some_and(|local| local.hash() != file.hash())) {
-                    self.warn_of_difference(&template, Kind::Template, &arg.arg);
+                    warn_of_difference(self.report, &template, Kind::Template, &arg.arg);
                 }
                 Ok(file)
             }
@@ -248,10 +238,32 @@ impl<'a> Creator<'a> {
     }
 }
 
+/// What a local file is to a unit.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(crate) enum Kind {
     Unit,
     Template,
+}
+
+/// Tells that a local file is not what fleet has.
+pub(crate) fn warn_of_difference(report: &Report<'_>, name: &str, kind: Kind, arg: &str) {
+    let kind = match kind {
+        Kind::Unit => "unit file",
+        Kind::Template => "template unit file",
+    };
+    report.ui.warning(&format!(
+        "Unit {name} in registry differs from local {kind} {arg}. Add --replace to override."
+    ));
+}
+
+/// The local file of a unit, if there is one of its own with nothing to be said against it: it can
+/// be handed in without knowing whether fleet has the unit.
+pub(crate) fn faultless_file(arg: &UnitArg, unknown_keys: UnknownKeys) -> Option<UnitFile> {
+    let name = UnitName::parse(&arg.name).ok()?;
+    let file = read_unit_file(&arg.file()).ok()??;
+    let warnings = validate_unit(Some(&name), &file, unknown_keys).ok()?;
+    let is_faultless = warnings.is_empty() && !file.options().is_empty() && !name.is_template();
+    is_faultless.then_some(file)
 }
 
 fn of_file(arg: &UnitArg, error: &str) -> CreateError {

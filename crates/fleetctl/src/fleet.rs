@@ -67,6 +67,11 @@ impl<'a> Fleet<'a> {
         .await;
     }
 
+    /// It is known by now that this fleetd has no v2.
+    pub(crate) fn speaks_only_v1(&self) -> bool {
+        self.speaks_v2.get() == Some(false)
+    }
+
     /// All units, in byte order of their names.
     pub(crate) async fn units(&self) -> Result<Vec<UnitView>, Error> {
         if let Some(units) = self.try_v2(self.client.unit_views()).await? {

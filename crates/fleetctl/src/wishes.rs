@@ -1,6 +1,6 @@
 //! Wishes are sent, and waited for: in one batch by v2, one by one to an original fleetd.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_api::client::Error;
 use fleet_api::v1::{Unit, UnitOption};
@@ -8,6 +8,7 @@ use fleet_api::v2::{BatchRequest, UnitWish, WishAnswer};
 use fleet_core::unit_file::UnitFile;
 use fleet_core::validate::UnknownKeys;
 
+use crate::create;
 use crate::error::cures;
 use crate::fleet::Fleet;
 use crate::report::{Goal, Report};
@@ -27,6 +28,9 @@ pub(crate) struct Wish {
     pub(crate) global: bool,
     /// systemd's InvocationIDs before a restart: they must change.
     pub(crate) before: Vec<String>,
+    /// Sent without asking before what fleet has of it: its local file, as messages call it. The
+    /// file counts if fleet does not have the unit.
+    pub(crate) unasked: Option<String>,
 }
 
 impl Wish {
@@ -39,6 +43,7 @@ impl Wish {
             restart: false,
             global,
             before: Vec::new(),
+            unasked: None,
         }
     }
 
@@ -87,6 +92,34 @@ pub(crate) async fn carry_out(
             ..Waited::default()
         },
         waited = send_and_wait(fleet, report, wishes, manner) => waited,
+    }
+}
+
+/// Sends wishes for units of which nobody has asked whether fleet has them, and waits for them.
+/// None: this fleetd has only v1, and nothing was sent. The error is the request's; nothing is
+/// known of any unit then.
+pub(crate) async fn carry_out_unasked(
+    fleet: &Fleet<'_>,
+    report: &Report<'_>,
+    wishes: Vec<Wish>,
+    manner: Manner,
+) -> Result<Option<Waited>, Error> {
+    fleet.catch_interrupts();
+    let send = async {
+        let request = batch_request(&wishes, manner.unknown_keys);
+        let Some(answer) = fleet.batch(&request).await? else {
+            return Ok(None);
+        };
+        let waited = by_v2(fleet, report, wishes, manner, answer.units).await;
+        Ok(Some(waited))
+    };
+    tokio::select! {
+        biased;
+        () = fleet.interrupted() => Ok(Some(Waited {
+            interrupted: true,
+            ..Waited::default()
+        })),
+        waited = send => waited,
     }
 }
 
@@ -153,10 +186,11 @@ pub(crate) fn request_id() -> String {
 async fn by_v2(
     fleet: &Fleet<'_>,
     report: &Report<'_>,
-    wishes: Vec<Wish>,
+    mut wishes: Vec<Wish>,
     manner: Manner,
     answers: Vec<WishAnswer>,
 ) -> Waited {
+    learn_of_differences(fleet, report, &mut wishes, &answers).await;
     let mut answers: BTreeMap<String, WishAnswer> = answers
         .into_iter()
         .map(|answer| (answer.name.clone(), answer))
@@ -200,6 +234,40 @@ async fn by_v2(
     match manner.bounds {
         Some(bounds) if !awaited.is_empty() => wait::v2::wait(fleet, report, awaited, bounds).await,
         _ => Waited::default(),
+    }
+}
+
+/// Units that fleet has with other contents than those that were offered: what they are is asked
+/// for now.
+async fn learn_of_differences(
+    fleet: &Fleet<'_>,
+    report: &Report<'_>,
+    wishes: &mut [Wish],
+    answers: &[WishAnswer],
+) {
+    let differing: BTreeSet<&str> = answers
+        .iter()
+        .filter(|answer| answer.differs)
+        .map(|answer| answer.name.as_str())
+        .collect();
+    let differs = |wish: &&mut Wish| wish.unasked.is_some() && differing.contains(&*wish.name);
+    let names: Vec<String> = wishes
+        .iter_mut()
+        .filter(differs)
+        .map(|wish| wish.name.clone())
+        .collect();
+    if names.is_empty() {
+        return;
+    }
+    // Without an answer it is waited for as its local file would have it.
+    let existing = fleet.lookup(&names).await.unwrap_or_default();
+    for wish in wishes.iter_mut().filter(differs) {
+        if let Some(unit) = existing.get(&wish.name) {
+            wish.global = unit.global;
+        }
+        if let Some(file) = &wish.unasked {
+            create::warn_of_difference(report, &wish.name, create::Kind::Unit, file);
+        }
     }
 }
 

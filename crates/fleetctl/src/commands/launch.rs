@@ -2,18 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use fleet_api::client::Error;
 use fleet_api::v2::UnitView;
 use fleet_core::name::UnitName;
+use fleet_core::requirements::Requirements;
 
 use crate::commands::flags::CreateFlags;
 use crate::commands::{Context, Outcome};
-use crate::create::{CreateError, Creator, Step};
+use crate::create::{CreateError, Creator, Step, faultless_file};
 use crate::error::{CommandError, cures};
 use crate::exit::Exit;
 use crate::names::{UnitArg, globs, is_pattern, matching_files, without_repetition};
 use crate::report::{Goal, Report};
-use crate::wait::Bounds;
+use crate::wait::{Bounds, Waited};
 use crate::wishes::{self, Manner, Wish, Wording};
+
+/// The status of a request whose body fleetd does not read to its end.
+const TOO_LARGE: u16 = 413;
 
 /// What makes the three commands different.
 pub(crate) struct Launch {
@@ -49,17 +54,69 @@ pub(crate) async fn run(
         return Ok(Exit::Success);
     }
     let args = expand(context, report, args).await?;
-    let names: Vec<String> = args.iter().map(|arg| arg.name.clone()).collect();
-    let existing = known(context, &names).await?;
-    let wishes = wishes(context, report, &args, existing, create, &launch).await;
-    let manner = launch.manner(create);
-    let waited = wishes::carry_out(context.fleet, report, wishes, manner).await;
+    let waited = match unasked(context, report, &args, create, &launch).await? {
+        Some(waited) => waited,
+        None => asked(context, report, &args, create, &launch).await?,
+    };
     if waited.interrupted {
         wishes::tell_interrupted(report);
         return Ok(Exit::Interrupted);
     }
     refuse_templates(report, &args, &launch);
     Ok(report.exit())
+}
+
+/// Asks what fleetd has of the units, and then wishes for what there is to do.
+async fn asked(
+    context: &Context<'_>,
+    report: &Report<'_>,
+    args: &[UnitArg],
+    create: &CreateFlags,
+    launch: &Launch,
+) -> Result<Waited, CommandError> {
+    let names: Vec<String> = args.iter().map(|arg| arg.name.clone()).collect();
+    let existing = known(context, &names).await?;
+    let wishes = wishes(context, report, args, existing, create, launch).await;
+    let manner = launch.manner(create);
+    Ok(wishes::carry_out(context.fleet, report, wishes, manner).await)
+}
+
+/// Hands in at once what there are good files for: fleetd itself sees whether it has the unit, and
+/// says so, which spares a question that would be in the way of every start. None: it must be
+/// asked before.
+async fn unasked(
+    context: &Context<'_>,
+    report: &Report<'_>,
+    args: &[UnitArg],
+    create: &CreateFlags,
+    launch: &Launch,
+) -> Result<Option<Waited>, CommandError> {
+    // A launched unit is not to be loaded, and what is replaced is compared before.
+    if create.replace || launch.goal == Some(Goal::Loaded) || context.fleet.speaks_only_v1() {
+        return Ok(None);
+    }
+    let wish = |arg: &UnitArg| {
+        let file = faultless_file(arg, create.unknown_keys())?;
+        let global = Requirements::parse(&file, None).0.global;
+        Some(Wish {
+            file: Some(file),
+            unasked: Some(arg.arg.clone()),
+            ..Wish::new(&arg.name, launch.goal, global)
+        })
+    };
+    let Some(wishes) = args.iter().map(wish).collect::<Option<Vec<Wish>>>() else {
+        return Ok(None);
+    };
+    if wishes.is_empty() {
+        return Ok(None);
+    }
+    let manner = launch.manner(create);
+    match wishes::carry_out_unasked(context.fleet, report, wishes, manner).await {
+        Ok(waited) => Ok(waited),
+        // Too much for one request. Of units that fleet has no file needs to be sent.
+        Err(error) if error.code() == Some(TOO_LARGE) => Ok(None),
+        Err(error) => Err(not_retrieved(args.first().map(|arg| &*arg.name), &error)),
+    }
 }
 
 /// The first step alone, for units that must run already: what fleetd has of them. Those that it
@@ -99,14 +156,17 @@ async fn known(
     context: &Context<'_>,
     names: &[String],
 ) -> Result<BTreeMap<String, UnitView>, CommandError> {
-    context.fleet.lookup(names).await.map_err(|error| {
-        // One stands for all: without fleetd nothing can be said of any.
-        let first = names.first().map_or("", String::as_str);
-        CommandError::api(
-            &format!("Error creating units: error retrieving Unit({first}) from Registry"),
-            &error,
-        )
-    })
+    let found = context.fleet.lookup(names).await;
+    found.map_err(|error| not_retrieved(names.first().map(String::as_str), &error))
+}
+
+/// One stands for all: without fleetd nothing can be said of any.
+fn not_retrieved(first: Option<&str>, error: &Error) -> CommandError {
+    let first = first.unwrap_or_default();
+    CommandError::api(
+        &format!("Error creating units: error retrieving Unit({first}) from Registry"),
+        error,
+    )
 }
 
 /// Patterns become local files or, if none matches, units that fleet has.

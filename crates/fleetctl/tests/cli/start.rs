@@ -13,11 +13,7 @@ Unit hello.service launched on 63d22e36.../172.30.1.2
     );
     assert_eq!(
         session.requests(),
-        [
-            "GET /fleet/v2/units/hello.service",
-            "POST /fleet/v2/units",
-            "POST /fleet/v2/wait"
-        ]
+        ["POST /fleet/v2/units", "POST /fleet/v2/wait"]
     );
     session.run("fleetctl start hello").shows(
         "
@@ -107,6 +103,23 @@ Unit g.service inactive
 Triggered global unit g.service start
 Unit g.service launched on 63d22e36.../172.30.1.2
 Unit g.service launched on 6a97c281.../172.30.1.3
+",
+    );
+}
+
+#[test]
+fn a_unit_that_fleet_has_is_told_as_what_it_is_there_whatever_the_local_file_says() {
+    let mut session = Session::new();
+    let global = "[Service]\nExecStart=/bin/a\n[X-Fleet]\nGlobal=true\n";
+    session.unit("g.service", global, "inactive");
+    session.file("g.service", HELLO);
+    session.run("fleetctl start g").shows(
+        "
+$ fleetctl start g
+Triggered global unit g.service start
+Unit g.service launched on 63d22e36.../172.30.1.2
+Unit g.service launched on 6a97c281.../172.30.1.3
+2> WARNING: Unit g.service in registry differs from local unit file g.service. Add --replace to override.
 ",
     );
 }

@@ -2,7 +2,8 @@
 //!
 //! Wishes are written in groups, each one transaction, in the order of the request; the next
 //! group is read while one is written. When others have changed a unit of a group meanwhile,
-//! the group's units are written one by one. A unit is atomic, the batch is not: each unit has
+//! the group's units are written one by one. A few units that look new are not read at all: their
+//! transaction sees itself whether they are. A unit is atomic, the batch is not: each unit has
 //! its answer, and a batch that is sent again under its id changes nothing twice.
 
 use std::collections::{HashMap, HashSet};
@@ -121,6 +122,11 @@ impl Batch {
 
     async fn run(mut self, state: &Api) -> Result<BatchAnswer, Failure> {
         let groups = self.groups();
+        if self.create_unread(state, &groups).await? {
+            return Ok(BatchAnswer {
+                units: self.answers,
+            });
+        }
         let mut next = match groups.first() {
             Some(group) => Some(self.read(state, group.clone()).await?),
             None => None,
@@ -159,6 +165,45 @@ impl Batch {
         Ok(BatchAnswer {
             units: self.answers,
         })
+    }
+
+    /// Creates all units without reading them first, if that is one transaction and none of them
+    /// is there; whether it was done. Starting a new unit is what people wait for, and this is one
+    /// round trip less. A failure is one that a read would have met, too: nothing was written.
+    async fn create_unread(
+        &mut self,
+        state: &Api,
+        groups: &[Range<usize>],
+    ) -> Result<bool, Failure> {
+        let [group] = groups else {
+            return Ok(false);
+        };
+        if !self.wishes.iter().all(Prepared::may_be_new) {
+            return Ok(false);
+        }
+        let absent = self.wishes.iter().map(|wish| {
+            let key = keys::unit(wish.name.as_str());
+            Stored::new(key, None)
+        });
+        let absent: Vec<Stored> = absent.collect();
+        let Plan { decided, writes } = self.plan(group.clone(), &absent);
+        let Ok([write]) = <[Write; 1]>::try_from(writes) else {
+            return Ok(false);
+        };
+        if !decided.is_empty() {
+            return Ok(false);
+        }
+        let generation = match state.store.commit(write.txn).await {
+            Ok(revision) => revision,
+            Err(error @ store::Error::Unavailable(_)) => return Err(error.into()),
+            // What is there is read now; what may have been written is known by its request.
+            Err(_) => return Ok(false),
+        };
+        for (wish_idx, done) in write.wishes {
+            let answer_idx = self.wishes[wish_idx].answer_idx;
+            self.answer(answer_idx, Ok((generation, done)));
+        }
+        Ok(true)
     }
 
     /// Runs of wishes for different units that fit a transaction.
@@ -341,6 +386,15 @@ impl Prepared {
             prefer,
             author,
         })
+    }
+
+    /// Such a wish creates its unit if there is none, and would leave the contents of one alone.
+    fn may_be_new(&self) -> bool {
+        let is_good = |file: &Candidate| file.text.is_some() && file.warnings.is_ok();
+        self.file.as_ref().is_some_and(is_good)
+            && !self.replace
+            && !self.restart
+            && self.desired != Some(DesiredState::Destroyed)
     }
 
     fn decide(&self, stored: &Stored) -> Result<(Option<UnitRecord>, Done), Failure> {

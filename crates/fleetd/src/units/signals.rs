@@ -5,9 +5,9 @@ use std::sync::Arc;
 use fleet_core::name::UnitName;
 use futures_util::StreamExt;
 use zbus::MessageStream;
-use zbus::message::Type;
+use zbus::message::{Sequence, Type};
 
-use super::dbus::{self, CallError, Manager, Signal, UNIT, unit_object};
+use super::dbus::{self, CallError, Manager, Row, Signal, UNIT, unit_object};
 use super::failure;
 use super::systemd::Driver;
 
@@ -63,6 +63,28 @@ impl Driver {
                 self.look_at_invocation(manager, &unit).await;
             })
             .await;
+        self.take_rows(manager, rows, position);
+        Ok(())
+    }
+
+    /// The same for a unit that was just started: all is asked at once, since whoever waits for the
+    /// start waits for the answers.
+    pub(crate) async fn look_at_started(
+        self: &Arc<Self>,
+        manager: &Manager,
+        unit: &UnitName,
+    ) -> Result<(), CallError> {
+        let names = [unit.as_str().to_owned()];
+        let (listed, ()) = tokio::join!(
+            manager.list_by_names(&names),
+            self.look_at_invocation(manager, unit),
+        );
+        let (rows, position) = listed?;
+        self.take_rows(manager, rows, position);
+        Ok(())
+    }
+
+    fn take_rows(self: &Arc<Self>, manager: &Manager, rows: Vec<Row>, position: Sequence) {
         let (failed, orphans) = self.shared.lock().take_rows(rows, position);
         self.shared.changed.notify_one();
         for unit in failed {
@@ -71,7 +93,6 @@ impl Driver {
         for (unit, job) in orphans {
             tokio::spawn(Arc::clone(self).boxed_await_orphan(manager.clone(), unit, job));
         }
-        Ok(())
     }
 
     /// Asks for the id of a unit's last invocation. A unit that systemd has dropped has none.

@@ -118,7 +118,6 @@ impl Driver {
         mut record: LaunchRecord,
         result: &str,
     ) {
-        let names = [unit.as_str().to_owned()];
         // Whose end would be told while systemd is asked is heard of, too.
         let settling = self.shared.update(unit, |entry| {
             entry.simple.then(|| {
@@ -128,7 +127,7 @@ impl Driver {
             })
         });
         let (looked, pid) = tokio::join!(
-            self.look_at(manager, &names),
+            self.look_at_started(manager, unit),
             main_pid(manager, unit, settling.is_some()),
         );
         if let Err(error) = looked {

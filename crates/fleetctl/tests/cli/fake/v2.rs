@@ -43,6 +43,9 @@ impl Cluster {
             let unit = self.units.entry(wish.name.clone()).or_default();
             unit.generation = generation;
             let mut outcome = if is_new { "created" } else { "changed" };
+            let differs = file.as_ref().is_some_and(|file| {
+                !is_new && !wish.replace && file.normalized().unwrap() != unit.file
+            });
             if let Some(file) = file
                 && (is_new || wish.replace)
             {
@@ -63,6 +66,7 @@ impl Cluster {
                 name: wish.name.clone(),
                 outcome: outcome.into(),
                 generation,
+                differs,
                 ..WishAnswer::default()
             }
         });

@@ -298,9 +298,12 @@ async fn requests_that_are_none() {
 }
 
 /// Passes everything on, and fails the commits that it was told to fail.
-struct Faulty {
+pub(super) struct Faulty {
     store: Arc<MemoryStore>,
     n_commits: Mutex<usize>,
+    n_reads: Mutex<usize>,
+    /// The prefixes that were read.
+    pub(super) ranges: Mutex<Vec<String>>,
     /// Which commit fails, how, and whether it is done nevertheless.
     fault: (usize, store::Error, bool),
 }
@@ -308,9 +311,11 @@ struct Faulty {
 #[async_trait]
 impl Store for Faulty {
     async fn read(&self, range: Range) -> Result<Snapshot, store::Error> {
+        self.ranges.lock().unwrap().push(range.prefix.clone());
         self.store.read(range).await
     }
     async fn read_keys(&self, keys: &[String]) -> Result<Snapshot, store::Error> {
+        *self.n_reads.lock().unwrap() += 1;
         self.store.read_keys(keys).await
     }
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, store::Error> {
@@ -351,10 +356,12 @@ impl Store for Faulty {
     }
 }
 
-fn faulty(failing: usize, error: store::Error, is_done: bool) -> (Cluster, Arc<Faulty>) {
+pub(super) fn faulty(failing: usize, error: store::Error, is_done: bool) -> (Cluster, Arc<Faulty>) {
     let faulty = Arc::new(Faulty {
         store: MemoryStore::new(),
         n_commits: Mutex::new(0),
+        n_reads: Mutex::new(0),
+        ranges: Mutex::default(),
         fault: (failing, error, is_done),
     });
     let store: Arc<dyn Store> = Arc::clone(&faulty) as _;
@@ -373,6 +380,47 @@ async fn a_thousand_units_are_eight_transactions() {
     assert!(answers.iter().all(|answer| answer.outcome == "created"));
     assert_eq!(*store.n_commits.lock().unwrap(), 8);
     assert!(answers.is_sorted_by_key(|answer| answer.generation));
+}
+
+#[tokio::test]
+async fn new_units_are_not_read_and_those_that_are_there_are_kept() {
+    let (cluster, store) = faulty(0, store::Error::Conflict, false);
+    let answers = send(&cluster, &many(2)).await;
+    assert!(answers.iter().all(|answer| answer.outcome == "created"));
+    assert_eq!(*store.n_reads.lock().unwrap(), 0);
+    let again = |text: &str| submit("u0001.service", text, "launched");
+    let new = submit("new.service", &text("/a"), "launched");
+    let answers = send(&cluster, &batch("r2", vec![new, again(&text("/b"))])).await;
+    let seen: Vec<_> = answers.iter().map(|a| (&*a.outcome, a.differs)).collect();
+    assert_eq!(seen, [("created", false), ("changed", true)]);
+    // One refused try, and one transaction.
+    assert_eq!(*store.n_commits.lock().unwrap(), 3);
+    assert_eq!(*store.n_reads.lock().unwrap(), 1);
+    assert_eq!(&*cluster.wish("u0001.service").await.text, text("/a"));
+}
+
+#[tokio::test]
+async fn a_new_unit_is_written_once_whatever_becomes_of_the_answer() {
+    let lost = || store::Error::OutcomeUnknown("lost".into());
+    for (error, is_done, status) in [
+        (lost(), true, 200),
+        (lost(), false, 200),
+        (store::Error::NoSpace("quota".into()), false, 200),
+        (store::Error::Unavailable("away".into()), false, 503),
+    ] {
+        let (cluster, store) = faulty(1, error.clone(), is_done);
+        let body = serde_json::to_string(&many(1)).unwrap();
+        let got = cluster.post("/fleet/v2/units", &body).await;
+        assert_eq!(got.status, status, "{error} {is_done}: {got:?}");
+        if status == 200 {
+            let answer: BatchAnswer = serde_json::from_str(&got.body).unwrap();
+            assert_eq!(outcome(&answer.units[0]), ("created", None, ""), "{error}");
+            let generation = cluster.generation("u0000.service").await;
+            assert_eq!(answer.units[0].generation, generation);
+        }
+        let n_commits = *store.n_commits.lock().unwrap();
+        assert_eq!(n_commits, if status == 200 && !is_done { 2 } else { 1 });
+    }
 }
 
 #[tokio::test]
