@@ -7,8 +7,8 @@
 //! The paths are matched by hand, since v1 promises details that routers decide otherwise:
 //! 405 on `/`, 301 for unclean paths, no HEAD and no OPTIONS.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use crate::shutdown::Shutdown;
-use crate::store::Store;
+use crate::store::{Revision, Store};
 
 mod batch;
 mod boundaries;
@@ -61,6 +61,9 @@ pub(crate) struct Shared {
     shutdown: Option<Shutdown>,
     ids: RequestIds,
     boundaries: Boundaries,
+    /// The machines at the revision of a listing that goes on. One listing's: another one reads them
+    /// again.
+    members: Mutex<Option<(Revision, Arc<v2::Members>)>>,
     waits: wait::Hub,
 }
 
@@ -79,6 +82,7 @@ impl ApiState {
                 shutdown: None,
                 ids: RequestIds::new(),
                 boundaries: Boundaries::default(),
+                members: Mutex::default(),
             }),
         }
     }

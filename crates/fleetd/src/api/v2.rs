@@ -1,6 +1,7 @@
 //! API v2: what v1 cannot say. Its types and paths are those of [`fleet_api::v2`].
 
 use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 
 use fleet_api::v2::{BASE, MAX_PAGE, RefusalView, StateView, UnitListing, UnitView};
 use fleet_core::records::{MemberStatus, PlacementRecord, Reached, Refusal, StateRecord};
@@ -9,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::failure::Failure;
 use super::path::V2;
-use super::read::{LiveUnit, Reading, StateOf, current_state, home};
+use super::read::{LiveUnit, Reading, StateOf, UnitRange, current_state, home};
 use super::request::{Answer, Call, Reply, RequestBody};
 use super::{Api, batch, wait};
 use crate::store::keys::{self, Key};
@@ -17,7 +18,7 @@ use crate::store::{self, Range, Revision};
 
 mod machines;
 
-use machines::Members;
+pub(crate) use machines::Members;
 
 /// Most entries read at a time beside a page of units.
 const MAX_CHUNK: usize = 5_000;
@@ -74,9 +75,14 @@ async fn list(state: &Api, call: &Call) -> Answer {
         .await
         .map_err(compacted)?;
     let at = Some(page.revision);
-    let placements = placements(state, &mut reading, &page.units, at).await?;
-    let mut states = states(state, &mut reading, &page.units, at).await?;
-    let members = Members::read(&mut reading, at).await.map_err(compacted)?;
+    // Side by side: they are all of the page's revision.
+    let mut readings = [(); 3].map(|()| Reading::new(&*state.store));
+    let [of_placements, of_states, of_members] = &mut readings;
+    let (placements, mut states, members) = tokio::try_join!(
+        placements(state, of_placements, &page.units, at),
+        states(state, of_states, &page.units, at),
+        members_of(state, of_members, &page),
+    )?;
     let units = page
         .units
         .iter()
@@ -90,7 +96,41 @@ async fn list(state: &Api, call: &Call) -> Answer {
         units,
         more: page.more,
     };
-    Ok(Reply::json(&listing).with_warnings(reading.into_warnings()))
+    let warnings = std::iter::once(reading).chain(readings);
+    let warnings = warnings.flat_map(Reading::into_warnings).collect();
+    Ok(Reply::json(&listing).with_warnings(warnings))
+}
+
+/// The machines at a page's revision. They are read once for the listing, however many pages it has,
+/// and forgotten with its last one.
+async fn members_of(
+    state: &Api,
+    reading: &mut Reading<'_>,
+    page: &UnitRange,
+) -> Result<Arc<Members>, Failure> {
+    let kept = || {
+        let kept = state.members.lock();
+        kept.unwrap_or_else(PoisonError::into_inner)
+    };
+    let known = kept().clone();
+    let known = known.filter(|(revision, _)| *revision == page.revision);
+    let members = match known {
+        Some((_, members)) => members,
+        None => {
+            let read = Members::read(reading, Some(page.revision)).await;
+            Arc::new(read.map_err(compacted)?)
+        }
+    };
+    let mut kept = kept();
+    if page.more {
+        *kept = Some((page.revision, Arc::clone(&members)));
+    } else if kept
+        .as_ref()
+        .is_some_and(|(revision, _)| *revision == page.revision)
+    {
+        *kept = None;
+    }
+    Ok(members)
 }
 
 async fn get(state: &Api, name: &str) -> Answer {

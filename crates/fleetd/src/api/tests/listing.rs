@@ -62,6 +62,33 @@ async fn pages_hold_at_one_revision() {
 }
 
 #[tokio::test]
+async fn the_machines_are_read_once_for_a_listing_however_many_pages_it_has() {
+    let (cluster, store) = super::batch::faulty(0, crate::store::Error::Conflict, false);
+    for name in ["a", "b", "c", "d", "e"] {
+        cluster.put(&format!("{name}.service"), SLEEP).await;
+    }
+    let n_read = || {
+        let ranges = std::mem::take(&mut *store.ranges.lock().unwrap());
+        ranges
+            .iter()
+            .filter(|prefix| *prefix == keys::MEMBERS)
+            .count()
+    };
+    n_read();
+    for _ in 0..2 {
+        let mut listed = page(&cluster, "?limit=2").await;
+        while listed.more {
+            let (after, revision) = (names(&listed)[1].to_owned(), listed.revision);
+            let query = format!("?limit=2&after={after}&revision={revision}");
+            listed = page(&cluster, &query).await;
+        }
+        assert_eq!(names(&listed), ["e.service"]);
+        // The next listing reads them anew, also at the same revision.
+        assert_eq!(n_read(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_page_has_the_placements_and_states_of_its_units_whatever_their_names() {
     let cluster = Cluster::new();
     cluster.machine("m1", &[]).await;

@@ -213,7 +213,7 @@ fn unknown(id: &str) -> Failure {
 }
 
 /// The machines: who is present, and who has ever been.
-pub(super) struct Members {
+pub(crate) struct Members {
     present: BTreeMap<String, MachineRecord>,
     known: BTreeMap<String, MemberRecord>,
 }
