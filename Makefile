@@ -12,7 +12,7 @@ SYSCONFDIR ?= /etc
 PROFILE ?= dist
 BIN ?= target/$(PROFILE)
 
-.PHONY: demo demo-down test soak nemesis fuzz build packages lint bench bench-core bench-failover deny dist install uninstall deb
+.PHONY: demo demo-down test soak nemesis fuzz build packages lint bench bench-core bench-million bench-failover deny dist install uninstall deb
 
 demo: build
 	scripts/demo.sh $(DEMO)
@@ -68,6 +68,11 @@ bench: build
 # FLEET_BENCH_UNITS and FLEET_BENCH_MACHINES make it another cluster.
 bench-core:
 	cargo bench --locked -p fleet-core --bench plan
+
+# A million units on 5,000 scripted machines, each placement and state durable in etcd; minutes, and
+# 12 GB of memory. FLEET_BENCH_UNITS and FLEET_BENCH_MACHINES make it another cluster.
+bench-million: packages
+	cargo bench --locked -p fleetd --bench million
 
 # How long it takes until the units of a lost machine are active elsewhere; some minutes.
 bench-failover: build

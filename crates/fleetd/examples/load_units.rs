@@ -11,9 +11,6 @@
     reason = "a program for people: its output is what it is for"
 )]
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +20,16 @@ use fleet_core::records::{
     AssignmentRecord, Decision, DesiredState, Failures, MachineId, Order, PlacementRecord, Reached,
     StateRecord, UnitRecord,
 };
-use fleetd::store::etcd::{EtcdConfig, EtcdStore, TlsFiles};
+use fleetd::store::etcd::EtcdStore;
 use fleetd::store::keys::{self, Key};
 use fleetd::store::{Document, MAX_TXN_OPS, Op, Range, Store, Txn};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+#[path = "../benches/million/etcd.rs"]
+mod etcd;
+
+use etcd::{OwnEtcd, resident_mb, store_at, wait_for};
 
 /// The promise is about a million units.
 const UNITS: usize = 1_000_000;
@@ -35,10 +37,6 @@ const UNITS: usize = 1_000_000;
 const MACHINES: usize = 5000;
 /// More transactions in flight make etcd no faster.
 const IN_FLIGHT: usize = 16;
-/// A million units with all their keys and etcd's copies of them need several GB.
-const QUOTA_BYTES: u64 = 8 << 30;
-/// How long an etcd may take to start.
-const START: Duration = Duration::from_secs(20);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -52,14 +50,7 @@ async fn main() -> Result<()> {
         (None, Some(own)) => own.url.clone(),
         (None, None) => bail!("no etcd"),
     };
-    let store = EtcdStore::new(EtcdConfig {
-        endpoints: vec![endpoint.clone()],
-        username: String::new(),
-        password: String::new(),
-        tls: TlsFiles::default(),
-        prefix: "/_coreos.com/fleet/".to_owned(),
-        request_timeout: Duration::from_secs(30),
-    })?;
+    let store = store_at(&endpoint)?;
     wait_for(&store).await?;
     println!(
         "{} units, {}, etcd {endpoint}",
@@ -252,94 +243,12 @@ fn size(endpoint: &str, own: Option<&OwnEtcd>) -> Result<()> {
         println!("size and memory: see `etcdctl --endpoints {endpoint} endpoint status`");
         return Ok(());
     };
-    let database = std::fs::metadata(own.data.join("member/snap/db"))?.len();
+    let (database, directory) = own.disk_bytes()?;
     println!(
         "etcd: database {} MB, directory {} MB, memory {} MB",
         database >> 20,
-        directory_bytes(&own.data)? >> 20,
-        resident_mb(own.child.id())?,
+        directory >> 20,
+        resident_mb(own.pid())?,
     );
     Ok(())
-}
-
-fn directory_bytes(path: &Path) -> Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        bytes += match metadata.is_dir() {
-            true => directory_bytes(&entry.path())?,
-            false => metadata.len(),
-        };
-    }
-    Ok(bytes)
-}
-
-fn resident_mb(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line
-        .and_then(|rest| rest.split_whitespace().next())
-        .context("no VmRSS")?;
-    Ok(kilobytes.parse::<u64>()? >> 10)
-}
-
-async fn wait_for(store: &EtcdStore) -> Result<()> {
-    let deadline = Instant::now() + START;
-    loop {
-        let one = Range {
-            limit: Some(1),
-            ..Range::default()
-        };
-        match store.read(one).await {
-            Ok(found) if found.entries.is_empty() => return Ok(()),
-            Ok(_) => bail!("{} is not empty: name another one", store.describe()),
-            Err(error) if Instant::now() > deadline => return Err(error.into()),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
-}
-
-/// An etcd that lives as long as its value.
-struct OwnEtcd {
-    url: String,
-    data: PathBuf,
-    child: Child,
-}
-
-impl OwnEtcd {
-    fn start() -> Result<OwnEtcd> {
-        let ports = [
-            TcpListener::bind("127.0.0.1:0")?,
-            TcpListener::bind("127.0.0.1:0")?,
-        ];
-        let [client, peer] = ports.map(|listener| listener.local_addr());
-        let (url, peer) = (format!("http://{}", client?), format!("http://{}", peer?));
-        let data = std::env::temp_dir().join(format!("fleet-load-units-{}", std::process::id()));
-        let child = Command::new("etcd")
-            .arg(format!("--data-dir={}", data.display()))
-            .args([
-                format!("--listen-client-urls={url}"),
-                format!("--advertise-client-urls={url}"),
-                format!("--listen-peer-urls={peer}"),
-                format!("--initial-advertise-peer-urls={peer}"),
-                format!("--initial-cluster=default={peer}"),
-                format!("--quota-backend-bytes={QUOTA_BYTES}"),
-            ])
-            .args(["--logger=zap", "--log-level=error"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("etcd cannot be started: install etcd-server, or name an --endpoint")?;
-        Ok(OwnEtcd { url, data, child })
-    }
-}
-
-impl Drop for OwnEtcd {
-    fn drop(&mut self) {
-        // Nothing can be done about a child or directory that is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.data);
-    }
 }
