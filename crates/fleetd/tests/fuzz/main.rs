@@ -22,6 +22,8 @@
 )]
 mod targets;
 
+#[path = "../common/chance.rs"]
+mod chance;
 mod mutate;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Mutations of a corpus, the same for the same seed.
 
+use crate::chance::Chance;
+
 /// Larger inputs take longer and show nothing that these do not.
 const MAX_BYTES: usize = 64 << 10;
 /// Changes made to one input at most.
@@ -48,17 +50,17 @@ const WORDS: [&[u8]; 40] = [
     b"\xff\xff\xff\xff",
 ];
 
-pub(crate) struct Mutator(u64);
+pub(crate) struct Mutator(Chance);
 
 impl Mutator {
     pub(crate) fn new(seed: u64) -> Mutator {
-        Mutator(seed)
+        Mutator(Chance::new(seed))
     }
 
     /// An input of the corpus, changed here and there.
     pub(crate) fn mutate(&mut self, corpus: &[Vec<u8>]) -> Vec<u8> {
-        let mut input = corpus[self.below(corpus.len())].clone();
-        for _ in 0..=self.next() % MAX_CHANGES {
+        let mut input = corpus[self.0.below(corpus.len())].clone();
+        for _ in 0..=self.0.next() % MAX_CHANGES {
             self.change(&mut input, corpus);
             input.truncate(MAX_BYTES);
         }
@@ -66,60 +68,46 @@ impl Mutator {
     }
 
     fn change(&mut self, input: &mut Vec<u8>, corpus: &[Vec<u8>]) {
-        let at = self.below(input.len() + 1);
-        let length = 1 + self.below(16);
+        let at = self.0.below(input.len() + 1);
+        let length = 1 + self.0.below(16);
         let end = (at + length).min(input.len());
-        match self.next() % 9 {
+        match self.0.next() % 9 {
             0 => {
                 if let Some(byte) = input.get_mut(at) {
-                    *byte ^= 1 << (self.next() % 8);
+                    *byte ^= 1 << (self.0.next() % 8);
                 }
             }
             1 => {
                 if let Some(byte) = input.get_mut(at) {
-                    *byte = self.next().to_le_bytes()[0];
+                    *byte = self.0.next().to_le_bytes()[0];
                 }
             }
             2 => drop(input.drain(at..end)),
             3 => {
-                let word = WORDS[self.below(WORDS.len())];
+                let word = WORDS[self.0.below(WORDS.len())];
                 input.splice(at..at, word.iter().copied());
             }
             4 => {
-                let word = WORDS[self.below(WORDS.len())];
+                let word = WORDS[self.0.below(WORDS.len())];
                 input.splice(at..end, word.iter().copied());
             }
             5 => {
                 let piece = input[at..end].to_vec();
-                let to = self.below(input.len() + 1);
+                let to = self.0.below(input.len() + 1);
                 input.splice(to..to, piece);
             }
             6 => {
                 // Long runs: depth and length.
-                let piece = input[at..end].repeat(1 + self.below(2_000));
+                let piece = input[at..end].repeat(1 + self.0.below(2_000));
                 input.splice(at..at, piece);
             }
             7 => {
-                let other = &corpus[self.below(corpus.len())];
-                let from = self.below(other.len() + 1);
+                let other = &corpus[self.0.below(corpus.len())];
+                let from = self.0.below(other.len() + 1);
                 input.truncate(at);
                 input.extend(&other[from..]);
             }
             _ => input.truncate(at),
         }
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        let bound = u64::try_from(bound).unwrap();
-        usize::try_from(self.next() % bound).unwrap()
-    }
-
-    /// SplitMix64.
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }

@@ -14,6 +14,8 @@
     reason = "microseconds of this century, and small counts"
 )]
 
+#[path = "../common/chance.rs"]
+mod chance;
 mod clock;
 #[path = "../hosts/cluster.rs"]
 #[allow(dead_code, reason = "the tests on hosts use the rest")]
@@ -37,13 +39,14 @@ use std::time::Duration;
 use fleet_sandbox::{Sandbox, wait_for};
 use tokio::time::Instant;
 
+use chance::Chance;
 use clock::{Micros, Stage, now};
 use cluster::{Cluster, binaries};
 use faults::{Done, Nemesis};
 use history::Copy;
 use judge::Case;
 use remains::{Leases, differences};
-use schedule::{Extent, Fault, Lane, Rng, Step, plan};
+use schedule::{Extent, Fault, Lane, Step, plan};
 use users::{Goal, Town, Users, Want};
 use workload::{ALLOWING, ALLOWS, BUSY, STEADY, WEST};
 
@@ -223,7 +226,7 @@ impl World {
                 let (users, stage, seed) = (&users, &stage, self.seed);
                 threads.push(scope.spawn(move || {
                     let _guard = EndsStage(stage);
-                    let mut rng = Rng::new(seed, &format!("{round} {}", unit.name));
+                    let mut rng = Chance::of(seed, &format!("{round} {}", unit.name));
                     users.look_after(unit.name, &mut rng);
                 }));
             }
@@ -295,7 +298,7 @@ impl World {
             self.believe(nemesis, users, round, restored);
         }
         for unit in STEADY.iter().filter(|unit| unit.may_fail()) {
-            let mut rng = Rng::new(self.seed, &format!("{round} anew {}", unit.name));
+            let mut rng = Chance::of(self.seed, &format!("{round} anew {}", unit.name));
             users.start_anew(unit.name, &mut rng);
         }
     }
@@ -304,7 +307,7 @@ impl World {
         self.cluster.wait_until_complete();
         nemesis.operate(&["accept-store"]);
         for unit in &BUSY {
-            let mut rng = Rng::new(self.seed, &format!("{round} again {}", unit.name));
+            let mut rng = Chance::of(self.seed, &format!("{round} again {}", unit.name));
             users.ask_again(unit.name, &mut rng);
         }
         // Until now old copies were not to be stopped.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use fleet_sandbox::Output;
 
+use crate::chance::Chance;
 use crate::clock::{Micros, Stage, now};
 use crate::cluster::Cluster;
-use crate::schedule::Rng;
 
 /// A user waits no longer for an answer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -69,7 +69,7 @@ pub(crate) struct Users<'a> {
 
 impl Users<'_> {
     /// Looks after one unit until the round is over; the last question is answered before.
-    pub(crate) fn look_after(&self, unit: &str, rng: &mut Rng) {
+    pub(crate) fn look_after(&self, unit: &str, rng: &mut Chance) {
         loop {
             let next = self.stage.elapsed() + rng.between(500, 4_000);
             if next > self.length || !self.stage.until(next) {
@@ -89,7 +89,7 @@ impl Users<'_> {
 
     /// Asks one machine after the other until one has said yes. False: etcd was restored from an old
     /// copy meanwhile; its user will ask again when that is over, and this is not it yet.
-    fn insist(&self, unit: &str, args: &[String], rng: &mut Rng, at_last: bool) -> bool {
+    fn insist(&self, unit: &str, args: &[String], rng: &mut Chance, at_last: bool) -> bool {
         let n_hosts = self.cluster.sandbox.hosts().len();
         let mut last = String::new();
         while self.stage.elapsed() < self.length + LAST_PATIENCE {
@@ -133,7 +133,7 @@ impl Users<'_> {
     }
 
     /// The store was replaced by an old copy: the user asks again for what they want.
-    pub(crate) fn ask_again(&self, unit: &str, rng: &mut Rng) {
+    pub(crate) fn ask_again(&self, unit: &str, rng: &mut Chance) {
         let want = self.want(unit);
         let file = path(unit, want.text);
         let commands: &[&[&str]] = match want.goal {
@@ -159,7 +159,7 @@ impl Users<'_> {
 
     /// A unit that may have failed, or not be moved any more, is started anew: it counts from the
     /// beginning.
-    pub(crate) fn start_anew(&self, unit: &str, rng: &mut Rng) {
+    pub(crate) fn start_anew(&self, unit: &str, rng: &mut Chance) {
         let args = not_blocking("start", &path(unit, self.want(unit).text));
         self.insist(unit, &args, rng, true);
     }
@@ -196,7 +196,7 @@ pub(crate) fn path(unit: &str, version: usize) -> String {
 }
 
 /// What a user asks next, and what the unit will be when it is granted.
-fn ask(unit: &str, want: Want, rng: &mut Rng) -> (Vec<String>, Want) {
+fn ask(unit: &str, want: Want, rng: &mut Chance) -> (Vec<String>, Want) {
     let file = |version: usize| path(unit, version);
     let verbs: &[&str] = match want.goal {
         Goal::Absent => &["start", "start", "load", "submit"],
