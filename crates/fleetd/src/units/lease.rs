@@ -23,7 +23,7 @@ use fleet_core::agent::Phase;
 use fleet_core::name::UnitName;
 use zbus::OwnedObjectPath;
 
-use super::dbus::{CallError, Manager, UNIT, unit_object};
+use super::dbus::{CallError, Manager, Row, UNIT, unit_object};
 use super::files::LEASE_TARGET;
 use super::state::Entry;
 use super::systemd::Driver;
@@ -158,7 +158,7 @@ impl Driver {
             (
                 exclusive.next().is_some(),
                 up,
-                state.units.values().any(Entry::has_ended),
+                state.units.values().any(Entry::may_have_ended),
             )
         };
         if ended {
@@ -186,9 +186,7 @@ impl Driver {
         let Some((timer, _)) = held.timer.clone() else {
             return Err(over());
         };
-        let target = unit_object(LEASE_TARGET);
-        let state: String = manager.property(&target, UNIT, "ActiveState").await?;
-        if state != "active" {
+        if !self.lease_stands(manager).await? {
             // What went down with the lease before is known for that from now on.
             self.look_into_ends(manager, &mut held).await?;
             let name = UnitName::parse(LEASE_TARGET)
@@ -298,39 +296,49 @@ impl Driver {
         }
     }
 
-    /// Exclusive units that are down: whoever went down with the lease is taken for stopped by fleet.
+    /// Whether the target is reached and stays so. While it waits for the units that are stopped with
+    /// it, it is still called active, and has a job.
+    async fn lease_stands(&self, manager: &Manager) -> Result<bool, CallError> {
+        let (rows, _) = manager.list_by_names(&[LEASE_TARGET.to_owned()]).await?;
+        let stands = |row: &Row| row.active == "active" && row.job.is_none();
+        Ok(rows.iter().any(stands))
+    }
+
+    /// Exclusive units that are down or going down: whoever does so with the lease is taken for stopped
+    /// by fleet.
     async fn look_into_ends(&self, manager: &Manager, held: &mut Held) -> Result<(), CallError> {
-        let ended: Vec<(UnitName, Option<Duration>)> = {
+        let mut ended: Vec<(UnitName, bool, Option<Duration>)> = {
             let state = self.shared.lock();
             let units = state.units.iter();
-            let ended = units.filter(|(_, entry)| entry.has_ended());
+            let ended = units.filter(|(_, entry)| entry.may_have_ended());
             ended
-                .map(|(unit, entry)| (unit.clone(), entry.down_at))
+                .map(|(unit, entry)| (unit.clone(), entry.observed.is_down(), entry.down_at))
                 .collect()
         };
         if ended.is_empty() {
             return Ok(());
         }
-        let target = unit_object(LEASE_TARGET);
-        let state: String = manager.property(&target, UNIT, "ActiveState").await?;
-        if state == "active" {
+        let stands = self.lease_stands(manager).await?;
+        if stands {
             held.target_stands(clock::boottime());
         }
-        for (unit, down_at) in ended {
+        // Under a lease that stands it goes down by itself, and is looked into when it is down.
+        ended.retain(|(_, is_down, _)| *is_down || !stands);
+        for (unit, is_down, down_at) in ended {
             let with_the_lease = match (down_at, &held.timer) {
-                (Some(down_at), Some((_, until))) => {
-                    let ended_at = held.ended_at.filter(|_| state != "active");
+                (Some(down_at), Some((_, until))) if is_down => {
+                    let ended_at = held.ended_at.filter(|_| !stands);
                     ended_at.unwrap_or(*until) <= down_at
                 }
-                // It went down while nobody looked.
-                _ => state != "active",
+                // It is going down, or went down while nobody looked.
+                _ => !stands,
             };
-            let (record, stands) = self.shared.update(&unit, |entry| {
-                let stands = entry.has_ended();
+            let (record, is_so) = self.shared.update(&unit, |entry| {
+                let is_so = entry.may_have_ended();
                 entry.leased = false;
-                (entry.observed.record.clone(), stands)
+                (entry.observed.record.clone(), is_so)
             });
-            if let (true, true, Some(mut record)) = (stands, with_the_lease, record) {
+            if let (true, true, Some(mut record)) = (is_so, with_the_lease, record) {
                 tracing::warn!(%unit, "the unit was stopped with this machine's lease");
                 record.phase = Phase::Stopping;
                 if let Err(error) = self.files.write_record(&unit, &record) {

@@ -387,7 +387,7 @@ impl State {
         if entry.observed.is_down() != before.is_down() {
             entry.down_at = entry.observed.is_down().then(clock::boottime);
         }
-        if entry.has_ended() {
+        if entry.may_have_ended() {
             self.lease.notify_one();
         }
         if entry.observed != before {
@@ -468,11 +468,12 @@ impl State {
 }
 
 impl Entry {
-    /// An exclusive unit is down, and nobody knows yet whether by itself or with its lease.
-    pub(crate) fn has_ended(&self) -> bool {
+    /// An exclusive unit is down or going down, and nobody knows yet whether by itself or with its
+    /// lease.
+    pub(crate) fn may_have_ended(&self) -> bool {
         let launched = |record: &LaunchRecord| record.phase == Phase::Launched;
         self.leased
-            && self.observed.is_down()
+            && (self.observed.is_down() || self.observed.active == "deactivating")
             && self.observed.working.is_none()
             && self.observed.record.as_ref().is_some_and(launched)
     }

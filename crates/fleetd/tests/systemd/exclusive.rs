@@ -148,6 +148,59 @@ fn without_a_lease_an_exclusive_unit_is_not_started_and_what_ended_with_one_is_s
 }
 
 #[test]
+fn what_goes_down_with_the_lease_while_fleetd_starts_is_started_again_though_others_take_longer() {
+    const SLOW: &str = "slow.service";
+    run(async {
+        let manager = Manager::boot();
+        let mut machine = Machine::on(&manager).await;
+        let text = exclusive(&service("/bin/sleep infinity"));
+        // It goes down when the test says so, and the target of the lease waits for it.
+        let gate = manager.runtime().join("gate");
+        let wait = format!(
+            "ExecStop=/bin/sh -c 'until [ -e {} ]; do sleep 0.1; done'\nTimeoutStopSec=60\n",
+            gate.display()
+        );
+        let slow = exclusive(&(service("/bin/sleep infinity") + &wait));
+        machine.systemd.lease_until(now() + LONG);
+        machine.launch(UNIT, &text);
+        machine.launch(SLOW, &slow);
+        machine.settle_all().await;
+        let units = [UNIT, SLOW];
+        let first = units.map(|unit| manager.show(unit, "InvocationID"));
+
+        // The lease ends as systemd would end it, and nobody of fleet is there.
+        drop(machine);
+        manager.systemctl(&["start", "--no-block", "fleet-lease@1.service"]);
+        until_systemd("one is down and one on its way", || {
+            manager.show(UNIT, "ActiveState") == "inactive"
+                && manager.show(SLOW, "ActiveState") == "deactivating"
+        })
+        .await;
+        assert_eq!(manager.show(TARGET, "ActiveState"), "active");
+        let mut machine = Machine::on(&manager).await;
+        machine.launch(UNIT, &text);
+        machine.launch(SLOW, &slow);
+        machine.systemd.lease_until(now() + LONG);
+        machine
+            .until("both are known for stopped with the lease", |m| {
+                units
+                    .iter()
+                    .all(|unit| m.phase(unit) != Some(Phase::Launched))
+            })
+            .await;
+        std::fs::write(&gate, "").unwrap();
+        machine
+            .until("both are started again", |m| {
+                units.iter().all(|unit| m.observe(unit).active == "active")
+            })
+            .await;
+        assert_eq!(manager.show(TARGET, "ActiveState"), "active");
+        let again = units.map(|unit| manager.show(unit, "InvocationID"));
+        assert!(first[0] != again[0] && first[1] != again[1], "{again:?}");
+    });
+}
+
+#[test]
 fn an_exclusive_unit_that_ended_by_itself_is_left_and_nothing_is_left_of_one_that_is_gone() {
     run(async {
         let manager = Manager::boot();
