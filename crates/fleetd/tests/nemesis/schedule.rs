@@ -74,9 +74,6 @@ impl Fault {
     }
 }
 
-/// When its machine is back, a unit is where it is to be after so long.
-const RECOVERY: Duration = Duration::from_secs(10);
-
 /// A fault and its time, from the beginning of the round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Step {
@@ -103,25 +100,7 @@ pub(crate) fn plan(seed: u64, round: usize, extent: Extent) -> Vec<Step> {
         .flat_map(|lane| plan_lane(seed, round, lane, extent))
         .collect();
     steps.sort_by_key(|step| (step.at, step.lane));
-    calm_before_restore(steps)
-}
-
-/// Takes away what moves units around a restore. What the old copy does not know at all runs on,
-/// for absence is no order: who has made the copy some seconds before everything moved has to tidy
-/// up by hand.
-fn calm_before_restore(steps: Vec<Step>) -> Vec<Step> {
-    let restore = steps
-        .iter()
-        .find(|step| step.fault == Fault::Restore)
-        .copied();
-    let Some(restore) = restore else {
-        return steps;
-    };
-    let disturbs = |step: &Step| {
-        let overlaps = step.at < restore.until && restore.at < step.until + RECOVERY;
-        overlaps && step.fault.may_move_units()
-    };
-    steps.into_iter().filter(|step| !disturbs(step)).collect()
+    steps
 }
 
 fn plan_lane(seed: u64, round: usize, lane: Lane, extent: Extent) -> Vec<Step> {
