@@ -367,6 +367,48 @@ mod tests {
         ended.wait().unwrap();
     }
 
+    /// A shell that has come to this, and how long it is waited for.
+    async fn settled_after(script: &str, come_to: FirstRun) -> Duration {
+        let mut shell = std::process::Command::new("/bin/sh")
+            .args(["-c", script])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = shell.id();
+        while first_run(pid) != come_to {
+            std::thread::yield_now();
+        }
+        let (_tell, told) = oneshot::channel();
+        let began = tokio::time::Instant::now();
+        settle(pid, told).await;
+        let waited = began.elapsed();
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+        waited
+    }
+
+    /// What never shows that it runs is not waited for for ever.
+    #[tokio::test(start_paused = true)]
+    async fn each_wait_for_a_sign_of_life_has_an_end() {
+        let longest = LOOKS[LOOKS.len() - 1];
+        let waited = settled_after("while :; do :; done", FirstRun::Busy).await;
+        assert!(
+            (BUSY_FOR..=BUSY_FOR + longest).contains(&waited),
+            "{waited:?}"
+        );
+        let waits = "echo '(sh)' > /proc/$$/comm; read line";
+        let waited = settled_after(waits, FirstRun::NotBegun).await;
+        let bound = NOT_BEGUN_FOR..=NOT_BEGUN_FOR + longest;
+        assert!(bound.contains(&waited), "{waited:?}");
+
+        let mut reaped = std::process::Command::new("/bin/true").spawn().unwrap();
+        reaped.wait().unwrap();
+        let (_tell, told) = oneshot::channel();
+        let began = tokio::time::Instant::now();
+        settle(reaped.id(), told).await;
+        assert_eq!(began.elapsed(), REAPED_FOR);
+    }
+
     /// What waits for something is well, and nobody waits for its sake.
     #[tokio::test(start_paused = true)]
     async fn a_program_that_pauses_is_not_waited_for() {
