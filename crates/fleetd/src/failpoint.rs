@@ -170,7 +170,13 @@ mod armed {
             return Hit(None);
         };
         let mut spent = SPENT.lock().unwrap_or_else(PoisonError::into_inner);
-        Hit(spent.insert(point.to_owned()).then_some(*mode))
+        let is_first = spent.insert(point.to_owned());
+        drop(spent);
+        if is_first {
+            // A test sees by this that what it has armed was reached.
+            tracing::warn!(point, "failpoint reached");
+        }
+        Hit(is_first.then_some(*mode))
     }
 
     /// # Panics

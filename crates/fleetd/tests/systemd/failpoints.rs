@@ -484,6 +484,32 @@ fn lives() -> Vec<String> {
     lives
 }
 
+/// The points that a life arms and that the story comes by in an old cluster.
+fn armed_in_the_story(armed: &str) -> impl Iterator<Item = &'static str> {
+    let is_armed = |point: &str| {
+        armed
+            .split(',')
+            .filter_map(|part| part.split_once('='))
+            .any(|(name, _)| name == "*" || name == point)
+    };
+    let points = POINTS.iter().copied();
+    points
+        .filter(|point| !ONCE.contains(point) && !ELSEWHERE.iter().any(|(it, _)| it == point))
+        .filter(|point| is_armed(point))
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+fn was_reached(log: &str, point: &str) -> bool {
+    let mut lines = log
+        .lines()
+        .filter(|line| line.contains("failpoint reached"));
+    lines.any(|line| {
+        let words = line.split(|c: char| c.is_whitespace() || "=\"".contains(c));
+        words.into_iter().any(|word| word == point)
+    })
+}
+
 /// Errors, lost answers and delays come one at each boundary.
 #[test]
 fn a_failure_a_lost_answer_and_a_delay_at_every_boundary_change_nothing_in_the_end() {
@@ -493,13 +519,18 @@ fn a_failure_a_lost_answer_and_a_delay_at_every_boundary_change_nothing_in_the_e
         let mut walk = Walk::begin(&manager, VecDeque::new());
         walk.launch("steady.service", STEADY, "launched").await;
         let invocation = manager.show("steady.service", "InvocationID");
+        assert!(walk.stop().await);
         for armed in lives() {
-            assert!(walk.stop().await);
             walk.fleetd = fleetd(&manager, &armed);
             walk.story().await;
             assert_eq!(manager.show("steady.service", "InvocationID"), invocation);
+            assert!(walk.stop().await);
+            let log = walk.log();
+            let missed: Vec<&str> = armed_in_the_story(&armed)
+                .filter(|point| !was_reached(&log, point))
+                .collect();
+            assert_eq!(missed, [""; 0], "not reached in {armed}");
         }
-        assert!(walk.stop().await);
         assert_eq!(nothing_is_left_of_the_story(&manager).await, [""; 0]);
     });
 }
