@@ -29,6 +29,8 @@ pub(crate) enum No {
     NotLoadable(String),
     /// It takes no new units.
     Closed(String),
+    /// It must not run twice, and this machine, which does not believe the store, may run it.
+    InDoubt(MachineId),
     MachineId(String),
     Metadata(String),
     /// A peer is on no machine.
@@ -64,6 +66,11 @@ impl fmt::Display for No {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             No::Closed(why) | No::NotLoadable(why) => f.write_str(why),
+            No::InDoubt(id) => write!(
+                f,
+                "Exclusive, and {} does not believe this store and may run it (fleetctl accept-store)",
+                id.short()
+            ),
             No::MachineId(id) => write!(f, "MachineID {id}"),
             No::Metadata(pairs) => write!(f, "MachineMetadata {pairs}"),
             No::PeerNowhere(peer) => write!(f, "MachineOf {peer} is not placed"),

@@ -91,6 +91,8 @@ pub struct Cluster {
     pub(crate) is_followed: bool,
     /// What each machine has without an order, as it said last.
     pub(crate) strays: BTreeMap<MachineId, BTreeSet<UnitName>>,
+    /// The machines that are there and do not believe this store.
+    pub(crate) doubters: BTreeSet<MachineId>,
     /// Units whose own, shorter grace has ended while too many machines are away.
     pub(crate) impatient: BTreeSet<UnitName>,
 }
@@ -371,10 +373,27 @@ impl Cluster {
         }
         let doubted = machine.doubts_store();
         machine.presence = record;
-        if doubted && !machine.doubts_store() {
-            self.look_at_all_strays();
+        match (doubted, machine.doubts_store()) {
+            (false, true) => {
+                self.doubters.insert(id.clone());
+            }
+            (true, false) => {
+                self.doubters.remove(&id);
+                self.look_at_all_strays();
+                self.look_at_waiting_exclusive_units();
+            }
+            _ => {}
         }
         self.marks.machines.insert(id);
+    }
+
+    /// What must not run twice is placed when nobody doubts the store any more.
+    fn look_at_waiting_exclusive_units(&mut self) {
+        let waiting = self.waiting.units.keys().filter(|name| {
+            let wish = self.units.get(*name).and_then(|unit| unit.wish.as_ref());
+            wish.is_some_and(|wish| wish.requirements.exclusive)
+        });
+        self.marks.units.extend(waiting.cloned());
     }
 
     fn apply_state(&mut self, name: UnitName, id: MachineId, state: Option<Reported>) {

@@ -210,3 +210,34 @@ fn an_exclusive_unit_whose_assignment_vanished_is_not_started_elsewhere_before_i
       once.service on m2, leaving m1: m1 is lost; fewest units (0) of the machines that may run it [gone@m1, launched@m2]
     ");
 }
+
+/// It may run where a machine does not believe the store, whatever the store says of it.
+#[test]
+fn an_exclusive_unit_gets_no_new_place_while_a_machine_that_is_there_doubts_the_store() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit old.service launched Exclusive=yes
+        plan
+        agents
+        doubt m2
+        unit once.service launched Exclusive=yes
+        unit other.service launched
+        plan
+        agents
+        machine m2
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      old.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      once.service pending: no machine may run it: Exclusive, and m2 does not believe this store and may run it (fleetctl accept-store) [2×Exclusive, and m2 does not believe this store and may run it (fleetctl accept-store)]
+      other.service on m2: fewest units (0) of the machines that may run it [launched@m2]
+    agents:
+    plan:
+      once.service on m1: fewest units (1) of the machines that may run it [launched@m1]
+    ");
+}

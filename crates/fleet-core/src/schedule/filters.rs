@@ -10,8 +10,9 @@ use crate::requirements::{Requirements, not_loadable};
 pub(super) type Filter = fn(&Cluster, &Search<'_>, &MachineId, &Machine) -> Result<(), No>;
 
 /// In the order in which reasons are given: the first that refuses names it.
-pub(super) const FILTERS: [Filter; 9] = [
+pub(super) const FILTERS: [Filter; 10] = [
     is_loadable,
+    not_in_doubt,
     takes_new_units,
     has_id,
     has_metadata,
@@ -34,6 +35,20 @@ fn is_loadable(_: &Cluster, search: &Search<'_>, _: &MachineId, _: &Machine) -> 
 /// on none.
 pub(crate) fn loadable(unit: &UnitName) -> Result<(), No> {
     not_loadable(unit.unit_type()).map_or(Ok(()), |why| Err(No::NotLoadable(why)))
+}
+
+/// An older copy of the store does not know where a unit has gone since: whoever is there and does not
+/// believe it may run it, whatever stands in it.
+fn not_in_doubt(
+    cluster: &Cluster,
+    search: &Search<'_>,
+    _: &MachineId,
+    _: &Machine,
+) -> Result<(), No> {
+    match cluster.doubters.first() {
+        Some(id) if search.needs.exclusive => Err(No::InDoubt(id.clone())),
+        _ => Ok(()),
+    }
 }
 
 fn takes_new_units(

@@ -3,6 +3,10 @@
 //! The id of the cluster and the highest revision that was acted on are kept below the run
 //! directory. Another id, or a revision that went backwards, means that the store was wiped,
 //! restored from an old backup, or is another one: then nothing is stopped on its word.
+//!
+//! An old copy that is written on passes that revision one day. So the machine leaves a mark in each
+//! transaction of its own (`marks/<machine>`), and remembers its revision, too: in an older copy the mark
+//! stands at a lower one, whatever the copy's own. That there is no mark proves nothing.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,6 +21,10 @@ pub(crate) struct Hold {
     file: PathBuf,
     cluster: Option<String>,
     revision: Revision,
+    /// The revision of the last mark that was left for certain; 0: there is none.
+    mark: Revision,
+    /// The store was believed while units were being started or stopped by orders above its own.
+    leaves_above: bool,
     holding: bool,
     /// What is not believed.
     held: Held,
@@ -28,6 +36,8 @@ struct Held {
     cluster: Option<String>,
     /// Its revision when it was first seen.
     at: Revision,
+    /// What is said of it above this revision is said of this very store.
+    said_after: Revision,
     /// It is another cluster's; otherwise an older copy of the right one.
     foreign: bool,
     /// The units that were here then.
@@ -38,6 +48,14 @@ struct Held {
 pub(crate) const REMARK: &str = "it does not believe this store, which is not the one that its \
      units came from, or an older copy of it: no unit is stopped on its word. Bring the right \
      store back, or say that this one is right: fleetctl accept-store";
+
+/// The line that says [`Hold::leaves_above`].
+const ABOVE: &str = "above";
+
+fn number(lines: &[(String, String)], key: &str) -> Revision {
+    let value = runfile::value(lines, key);
+    value.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
 
 impl Hold {
     /// What was remembered.
@@ -55,9 +73,9 @@ impl Hold {
         Hold {
             // No store has this id.
             cluster: known.or_else(|| (!runfile::is_absent(&file)).then(String::new)),
-            revision: runfile::value(&lines, "revision")
-                .and_then(|r| r.parse().ok())
-                .unwrap_or(0),
+            revision: number(&lines, "revision"),
+            mark: number(&lines, "mark"),
+            leaves_above: runfile::value(&lines, ABOVE).is_some(),
             file,
             holding: false,
             held: Held::default(),
@@ -93,6 +111,8 @@ impl Hold {
     pub(crate) fn nothing_to_lose(&mut self) {
         self.cluster = None;
         self.revision = 0;
+        self.mark = 0;
+        self.leaves_above = false;
     }
 
     /// Whether it is the cluster that was seen last.
@@ -100,23 +120,33 @@ impl Hold {
         self.cluster.as_deref() == cluster
     }
 
-    /// Judges a snapshot of the store: its cluster's id, if it has one yet, and its revision.
-    /// `here`: the units of fleet's on this machine.
+    /// Whether this machine's mark can be where it is in the store that it was left in.
+    pub(crate) fn is_marked(&self, mark: Option<Revision>) -> bool {
+        mark.is_none_or(|mark| mark >= self.mark)
+    }
+
+    /// Judges a snapshot of the store: its cluster's id, if it has one yet, its revision, and that of
+    /// this machine's mark, if it has one. `here`: the units of fleet's on this machine.
     pub(crate) fn judge(
         &mut self,
         cluster: Option<&str>,
         revision: Revision,
+        mark: Option<Revision>,
         here: impl Iterator<Item = UnitName>,
     ) {
         let foreign = self.cluster.is_some() && self.cluster.as_deref() != cluster;
         let backwards = self.cluster.is_some() && revision < self.revision;
-        let holding = (foreign || backwards) && !fleet_core::planted!("any store is believed");
+        let is_older_copy = self.cluster.is_some() && !self.is_marked(mark);
+        let holding = (foreign || backwards || is_older_copy)
+            && !fleet_core::planted!("any store is believed");
         if holding && !self.holding {
             error!(
                 known = self.cluster.as_deref().unwrap_or(""),
                 found = cluster.unwrap_or("none"),
                 acted_on = self.revision,
                 revision,
+                marked = self.mark,
+                mark,
                 "the store is not the one that this machine's units came from, or an older copy \
                  of it: no unit is stopped on its word. Bring the right store back; or, if this \
                  one is to be believed, say so: fleetctl accept-store"
@@ -132,13 +162,23 @@ impl Hold {
             self.held = Held {
                 cluster: cluster.map(str::to_owned),
                 at: revision,
+                // One that has been written on may have been accepted before this machine saw it:
+                // after it was copied, which was after the mark that it has.
+                said_after: match mark {
+                    Some(mark) if !foreign && !backwards => mark,
+                    _ => revision,
+                },
                 foreign,
                 units: here.collect(),
             };
         }
         self.holding = holding;
-        if !holding
-            && let Some(cluster) = cluster
+        if holding {
+            return;
+        }
+        // The answer to the last one may have been lost.
+        self.mark = self.mark.max(mark.unwrap_or(0));
+        if let Some(cluster) = cluster
             && self.cluster.as_deref() != Some(cluster)
         {
             self.cluster = Some(cluster.to_owned());
@@ -151,12 +191,18 @@ impl Hold {
     /// believed. What was said before this store came into view was about another one, or is part
     /// of an old copy.
     pub(crate) fn is_meant(&self, said_at: Revision) -> bool {
-        self.holding && said_at > self.held.at
+        self.holding && said_at > self.held.said_after
     }
 
     /// Believes this store from now on, if it is meant. One that has no name yet cannot be known
-    /// again: whoever leads it gives it one.
-    pub(crate) fn accept(&mut self, said_at: Revision, cluster: Option<&str>) -> bool {
+    /// again: whoever leads it gives it one. `leaves_above`: some units are being started or stopped by
+    /// orders that it does not have.
+    pub(crate) fn accept(
+        &mut self,
+        said_at: Revision,
+        cluster: Option<&str>,
+        leaves_above: bool,
+    ) -> bool {
         if !self.is_meant(said_at) || cluster.is_none() {
             return false;
         }
@@ -167,8 +213,22 @@ impl Hold {
         self.holding = false;
         self.cluster = cluster.map(str::to_owned);
         self.revision = said_at;
+        self.mark = 0;
+        self.leaves_above = leaves_above;
         self.write();
         true
+    }
+
+    /// Whether units were left above what the store has when it was believed, by this fleetd or one before.
+    pub(crate) fn leaves_above(&self) -> bool {
+        !self.holding && self.leaves_above
+    }
+
+    /// None is left any more.
+    pub(crate) fn all_is_brought_down(&mut self) {
+        if std::mem::take(&mut self.leaves_above) {
+            self.write();
+        }
     }
 
     /// Remembers that everything up to a revision was acted on.
@@ -179,10 +239,28 @@ impl Hold {
         }
     }
 
+    /// Remembers that this machine's mark was left at a revision. It is written down at once: a small
+    /// file in memory, beside a transaction that costs some hundred times as much, and one that was
+    /// gathered when there are many.
+    pub(crate) fn marked(&mut self, revision: Revision) {
+        if !self.holding && self.cluster.is_some() && revision > self.mark {
+            self.mark = revision;
+            self.revision = self.revision.max(revision);
+            self.write();
+        }
+    }
+
     fn write(&self) {
         let revision = self.revision.to_string();
         let cluster = self.cluster.as_deref().unwrap_or("");
-        let lines = [("cluster", cluster), ("revision", revision.as_str())];
+        let mark = self.mark.to_string();
+        let mut lines = vec![("cluster", cluster), ("revision", revision.as_str())];
+        if self.mark > 0 {
+            lines.push(("mark", mark.as_str()));
+        }
+        if self.leaves_above {
+            lines.push((ABOVE, "yes"));
+        }
         if let Err(error) = runfile::write(&self.file, &lines) {
             warn!(%error, file = %self.file.display(), "the store's identity is not remembered");
         }
@@ -202,12 +280,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("cluster");
         let mut hold = Hold::open(file.clone());
-        hold.judge(None, 3, nothing());
+        hold.judge(None, 3, None, nothing());
         assert!(
             !hold.is_holding(),
             "a machine that has seen no cluster has nothing to lose"
         );
-        hold.judge(Some("a"), 10, nothing());
+        hold.judge(Some("a"), 10, None, nothing());
         hold.acted_on(20);
 
         let mut hold = Hold::open(file);
@@ -218,7 +296,7 @@ mod tests {
             (None, 1, true),
             (Some("a"), 21, false),
         ] {
-            hold.judge(cluster, revision, nothing());
+            hold.judge(cluster, revision, None, nothing());
             assert_eq!(hold.is_holding(), holding, "{cluster:?} at {revision}");
         }
     }
@@ -229,11 +307,11 @@ mod tests {
         let file = dir.path().join("cluster");
         std::fs::write(&file, "half a li").unwrap();
         let mut hold = Hold::open(file.clone());
-        hold.judge(Some("a"), 10, nothing());
+        hold.judge(Some("a"), 10, None, nothing());
         assert!(hold.is_holding());
-        assert!(hold.accept(11, Some("a")));
+        assert!(hold.accept(11, Some("a"), false));
         let mut hold = Hold::open(file);
-        hold.judge(Some("a"), 12, nothing());
+        hold.judge(Some("a"), 12, None, nothing());
         assert!(!hold.is_holding());
     }
 
@@ -242,22 +320,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("cluster");
         let mut hold = Hold::open(file.clone());
-        hold.judge(Some("a"), 10, nothing());
-        assert!(!hold.accept(11, Some("a")), "there is nothing to accept");
-        hold.judge(Some("b"), 30, nothing());
-        assert!(!hold.accept(31, None), "it could not be known again");
+        hold.judge(Some("a"), 10, None, nothing());
         assert!(
-            !hold.accept(30, Some("b")),
+            !hold.accept(11, Some("a"), false),
+            "there is nothing to accept"
+        );
+        hold.judge(Some("b"), 30, None, nothing());
+        assert!(!hold.accept(31, None, false), "it could not be known again");
+        assert!(
+            !hold.accept(30, Some("b"), false),
             "that was said of an older copy"
         );
         assert!(hold.is_holding());
-        assert!(hold.accept(31, Some("b")));
+        assert!(hold.accept(31, Some("b"), false));
         assert!(!hold.is_holding());
         // It lasts, and the one before is a foreign one now.
         let mut hold = Hold::open(file);
-        hold.judge(Some("b"), 32, nothing());
+        hold.judge(Some("b"), 32, None, nothing());
         assert!(!hold.is_holding());
-        hold.judge(Some("a"), 40, nothing());
+        hold.judge(Some("a"), 40, None, nothing());
         assert!(hold.is_holding());
     }
 
@@ -268,23 +349,71 @@ mod tests {
         let unit = |name: &str| UnitName::parse(name).unwrap();
         let (ours, theirs) = (unit("ours.service"), unit("theirs.service"));
         let mut hold = Hold::open(file);
-        hold.judge(Some("a"), 50, nothing());
+        hold.judge(Some("a"), 50, None, nothing());
         hold.acted_on(60);
         assert!(!hold.protects(&ours, 1, 50));
         // An older copy: what was asked for since it is in view counts.
-        hold.judge(Some("a"), 20, [ours.clone()].into_iter());
+        hold.judge(Some("a"), 20, None, [ours.clone()].into_iter());
         assert!(hold.protects(&ours, 20, 22) && !hold.protects(&ours, 21, 22));
         // No user has asked for what is numbered above the copy itself.
         assert!(hold.protects(&ours, 60, 22));
         assert!(!hold.protects(&theirs, 10, 22) && !hold.is_foreign());
         // It is read again, with a unit that was started on its word.
-        hold.judge(Some("a"), 25, [ours.clone(), theirs.clone()].into_iter());
+        hold.judge(
+            Some("a"),
+            25,
+            None,
+            [ours.clone(), theirs.clone()].into_iter(),
+        );
         assert!(!hold.protects(&ours, 21, 22) && !hold.protects(&theirs, 10, 22));
         // Somebody else's: they may ask for whatever they like.
-        hold.judge(Some("b"), 500, [ours.clone()].into_iter());
+        hold.judge(Some("b"), 500, None, [ours.clone()].into_iter());
         assert!(hold.is_foreign() && hold.protects(&ours, 501, 502));
         assert!(!hold.protects(&theirs, 501, 502));
-        hold.judge(Some("a"), 60, nothing());
+        hold.judge(Some("a"), 60, None, nothing());
         assert!(!hold.protects(&ours, 1, 61));
+    }
+
+    #[test]
+    fn an_older_copy_is_known_by_its_mark_whatever_its_revision() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cluster");
+        let unit = UnitName::parse("a.service").unwrap();
+        let mut hold = Hold::open(file.clone());
+        hold.judge(Some("a"), 10, None, nothing());
+        hold.marked(55);
+        // It is remembered by the next fleetd, with the revision that it proves.
+        for (revision, mark, holding) in [
+            (100, Some(18), true),
+            (100, Some(55), false),
+            // The answer to the last write was lost; nothing proves nothing.
+            (100, Some(60), false),
+            (100, None, false),
+            (54, Some(55), true),
+            (54, None, true),
+        ] {
+            let mut hold = Hold::open(file.clone());
+            hold.judge(Some("a"), revision, mark, nothing());
+            assert_eq!(hold.is_holding(), holding, "{mark:?} at {revision}");
+        }
+        let mut hold = Hold::open(file.clone());
+        hold.judge(Some("a"), 100, Some(18), [unit.clone()].into_iter());
+        // What users have asked for while it was out of sight is no word to this machine.
+        assert!(hold.protects(&unit, 80, 90) && !hold.protects(&unit, 101, 102));
+        // It is no right one when it is read again, further on.
+        hold.judge(Some("a"), 120, Some(18), [unit.clone()].into_iter());
+        assert!(hold.is_holding() && !hold.protects(&unit, 101, 102));
+        hold.marked(121);
+        hold.judge(Some("a"), 122, Some(18), nothing());
+        assert!(hold.is_holding(), "no mark is left in it");
+        // Whoever accepted it did so after it was copied.
+        assert!(!hold.is_meant(18) && hold.is_meant(30));
+        assert!(hold.accept(30, Some("a"), false));
+        let mut hold = Hold::open(file);
+        hold.judge(Some("a"), 130, Some(18), nothing());
+        assert!(!hold.is_holding());
+        hold.marked(131);
+        hold.judge(Some("a"), 140, Some(18), nothing());
+        assert!(hold.is_holding());
     }
 }

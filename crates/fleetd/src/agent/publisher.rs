@@ -3,6 +3,10 @@
 //! One transaction is in flight at a time, each fenced by the machine's presence. When nothing is
 //! under way a change goes out at once; when changes come in numbers they are gathered for a
 //! moment, which makes one transaction of many.
+//!
+//! Each of them puts `marks/<machine>` anew, and only where that stands as it was last read or
+//! written: so nothing is said to an older copy of the store that has taken its place unseen, and such
+//! a copy is known again by its mark, though it may have more revisions by now ([`super::hold`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -46,6 +50,9 @@ pub(crate) struct Publisher {
     /// What the store has, as far as is known. An unknown outcome makes an entry unknown.
     published: BTreeMap<UnitName, StateRecord>,
     pending: BTreeMap<UnitName, Pending>,
+    /// The revision at which the machine's mark stands in the store, if there is one; None: the store is
+    /// not believed, and gets none.
+    mark: Option<Option<Revision>>,
     /// In the transaction whose outcome is awaited.
     in_flight: BTreeSet<UnitName>,
     /// Keys in the last transaction.
@@ -57,12 +64,19 @@ pub(crate) struct Publisher {
 pub(crate) struct Batch {
     txn: Txn,
     units: Vec<(UnitName, Option<StateRecord>, Option<Revision>)>,
+    /// It moves the machine's mark, too.
+    marks: bool,
 }
 
 impl Batch {
     /// How many keys it writes.
     pub(crate) fn len(&self) -> usize {
         self.units.len()
+    }
+
+    /// Whether it moves the machine's mark to its own revision.
+    pub(crate) fn marks(&self) -> bool {
+        self.marks
     }
 
     /// Sends it.
@@ -79,6 +93,7 @@ impl Publisher {
             machine,
             published: BTreeMap::new(),
             pending: BTreeMap::new(),
+            mark: None,
             in_flight: BTreeSet::new(),
             last_batch: 0,
             last_sent: None,
@@ -110,6 +125,11 @@ impl Publisher {
             }
         }
         Ok(())
+    }
+
+    /// Where the machine's mark stands in the store from which was read, if it is believed.
+    pub(crate) fn mark_from(&mut self, mark: Option<Option<Revision>>) {
+        self.mark = mark;
     }
 
     /// What was last said of a unit and, as far as is known, stands in the store.
@@ -221,7 +241,13 @@ impl Publisher {
                 ops: Vec::new(),
             },
             units: Vec::new(),
+            marks: self.mark.is_some(),
         };
+        let key = keys::mark(self.machine.as_str());
+        batch.txn.compares.extend(self.mark.map(|mark| match mark {
+            Some(revision) => Compare::ModRevision(key.clone(), revision),
+            None => Compare::Absent(key.clone()),
+        }));
         let mut bytes = 0;
         let due: Vec<UnitName> = self
             .pending
@@ -231,7 +257,7 @@ impl Publisher {
             .collect();
         for unit in due {
             if batch.txn.compares.len() == MAX_TXN_OPS
-                || batch.units.len() == MAX_TXN_OPS
+                || batch.units.len() == MAX_TXN_OPS - 1
                 || bytes >= MAX_TXN_BYTES / 2
             {
                 break;
@@ -262,6 +288,14 @@ impl Publisher {
         if batch.units.is_empty() {
             return None;
         }
+        if batch.marks {
+            // Last, so that the transaction has the name of what it is about.
+            batch.txn.ops.push(Op::Put {
+                key,
+                value: Vec::new(),
+                lease: None,
+            });
+        }
         self.last_batch = batch.units.len();
         self.last_sent = Some(now);
         Some(batch)
@@ -275,6 +309,9 @@ impl Publisher {
         outcome: &Result<Revision, Error>,
     ) -> Vec<UnitName> {
         let mut gone = Vec::new();
+        if let (Ok(revision), true) = (outcome, batch.marks) {
+            self.mark = self.mark.map(|_| Some(*revision));
+        }
         for (unit, state, order) in batch.units {
             self.in_flight.remove(&unit);
             match (outcome, state) {

@@ -75,6 +75,10 @@ pub(super) struct Worker {
     orders: BTreeMap<UnitName, Revision>,
     /// Units whose assignment cannot be read: frozen as they are.
     damaged: BTreeSet<UnitName>,
+    /// When it was first heard that the store is to be believed.
+    heard_at: Option<Instant>,
+    /// Units that were not to be brought down to what the store has when it was believed.
+    late: BTreeSet<UnitName>,
     dirty: BTreeSet<UnitName>,
     /// The last remark on a unit, so that it is logged once.
     remarks: BTreeMap<UnitName, String>,
@@ -119,6 +123,8 @@ impl Worker {
             read_behind: None,
             orders: BTreeMap::new(),
             damaged: BTreeSet::new(),
+            heard_at: None,
+            late: BTreeSet::new(),
             dirty: BTreeSet::new(),
             remarks: BTreeMap::new(),
             sending: None,
@@ -339,6 +345,9 @@ impl Worker {
             return Vec::new();
         }
         let observed = self.manager.observe(unit);
+        if let Some(tasks) = self.bring_down(unit, &observed) {
+            return tasks;
+        }
         let assignment = self.desired.get(unit);
         let generation = assignment.map_or(0, |assignment| assignment.decision.generation);
         let written_at = self.orders.get(unit).copied().unwrap_or(0);
@@ -482,10 +491,18 @@ impl Worker {
         if let Err(error) = outcome {
             warn!(%error, "states were not written; they will be said again");
         }
-        for unit in self.publisher.done(batch, outcome) {
+        for unit in self.taken_in(batch, outcome) {
             // The assignment may be gone already; when the state is, so is what is remembered.
             self.dirty.insert(unit);
         }
+    }
+
+    /// Takes in what became of a batch. Returns the units that are gone, or whose key is removed.
+    fn taken_in(&mut self, batch: Batch, outcome: &Result<Revision, Error>) -> Vec<UnitName> {
+        if let (Ok(revision), true) = (outcome, batch.marks()) {
+            self.hold.marked(*revision);
+        }
+        self.publisher.done(batch, outcome)
     }
 
     /// Says what is still to be said, if the store is quick about it.
@@ -499,7 +516,7 @@ impl Worker {
         let words = async {
             if let Some(sending) = self.sending.take() {
                 let (batch, outcome) = sending.await;
-                self.publisher.done(batch, &outcome);
+                self.taken_in(batch, &outcome);
                 if outcome.is_err() {
                     return false;
                 }
@@ -509,7 +526,7 @@ impl Worker {
             }
             while let Some(batch) = self.publisher.batch(fence) {
                 let (batch, outcome) = batch.send(Arc::clone(&self.store)).await;
-                self.publisher.done(batch, &outcome);
+                self.taken_in(batch, &outcome);
                 if outcome.is_err() {
                     return false;
                 }

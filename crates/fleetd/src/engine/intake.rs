@@ -208,6 +208,11 @@ fn place(key: &str) -> Option<Place> {
         Key::Machine(id) => Place::Presence(machine(id)),
         Key::Member(id) => Place::Member(machine(id)),
         Key::MachineWish(id) => Place::MachineWish(machine(id)),
-        Key::Cluster | Key::Leader | Key::Thaw | Key::AcceptStore | Key::Unknown(_) => return None,
+        Key::Cluster
+        | Key::Leader
+        | Key::Thaw
+        | Key::AcceptStore
+        | Key::Mark(_)
+        | Key::Unknown(_) => return None,
     })
 }

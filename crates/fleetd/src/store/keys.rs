@@ -25,6 +25,8 @@ pub const MEMBERS: &str = "members/";
 pub const MACHINE_WISHES: &str = "machine-wishes/";
 /// How units are, as their machines report.
 pub const STATES: &str = "states/";
+/// How far each machine's own writes have come, so that it knows an older copy of the store.
+pub const MARKS: &str = "marks/";
 
 /// `units/<unit>`
 pub fn unit(unit: &str) -> String {
@@ -71,6 +73,11 @@ pub fn states_of(unit: &str) -> String {
     format!("{STATES}{unit}/")
 }
 
+/// `marks/<id>`
+pub fn mark(id: &str) -> String {
+    format!("{MARKS}{id}")
+}
+
 /// What a key names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Key<'a> {
@@ -96,6 +103,8 @@ pub enum Key<'a> {
     MachineWish(&'a str),
     /// A state: unit, machine.
     State(&'a str, &'a str),
+    /// How far a machine's own writes have come: the machine.
+    Mark(&'a str),
     /// Something that this version does not know.
     Unknown(&'a str),
 }
@@ -116,6 +125,7 @@ pub fn parse(key: &str) -> Key<'_> {
         ("placements", None) => Key::Placement(rest),
         ("machines", None) => Key::Machine(rest),
         ("members", None) => Key::Member(rest),
+        ("marks", None) => Key::Mark(rest),
         ("machine-wishes", None) => Key::MachineWish(rest),
         ("assignments", Some((machine, unit))) => Key::Assignment(machine, unit),
         ("states", Some((unit, machine))) => Key::State(unit, machine),
@@ -144,6 +154,7 @@ mod tests {
             (member("m1"), Key::Member("m1")),
             (machine_wish("m1"), Key::MachineWish("m1")),
             (state("a.service", "m1"), Key::State("a.service", "m1")),
+            (mark("m1"), Key::Mark("m1")),
             ("units/a/b".to_owned(), Key::Unknown("units/a/b")),
             ("other".to_owned(), Key::Unknown("other")),
         ] {

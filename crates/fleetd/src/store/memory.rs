@@ -38,7 +38,7 @@ impl MemoryStore {
 
     /// A copy as a backup has it: without its history, with leases that begin anew, and with other
     /// ids for those that come.
-    #[cfg(fleet_sim)]
+    #[cfg(any(test, fleet_sim))]
     pub fn copy(&self, next: LeaseId) -> Arc<MemoryStore> {
         Arc::new(MemoryStore {
             shared: Shared::new(self.shared.read().copy(next)),

@@ -127,7 +127,7 @@ impl Model {
     }
 
     /// As it would be after it was saved and restored.
-    #[cfg(fleet_sim)]
+    #[cfg(any(test, fleet_sim))]
     pub(crate) fn copy(&self, next: LeaseId) -> Model {
         let leases = self.leases.iter().map(|(id, lease)| (*id, lease.ttl));
         let entries = self.entries.clone();

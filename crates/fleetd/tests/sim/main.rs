@@ -301,7 +301,7 @@ const PLANTED: [(u8, &str, fn(u64) -> Scenario); 30] = [
     (7, "an unknown write is taken for done", Scenario::of),
     (7, "states are written without presence", Scenario::of),
     (7, "what is late is written", Scenario::of),
-    (8, "a stop is not remembered", Scenario::of),
+    (8, "a stop is not remembered", Scenario::of_haste),
     (8, "the generation is forgotten", Scenario::of),
     (8, "tombstones are left", Scenario::of),
     (9, "a failed unit has lost its machine", Scenario::of),

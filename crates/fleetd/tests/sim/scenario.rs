@@ -163,6 +163,16 @@ impl Scenario {
         }
     }
 
+    /// Users change their minds before a unit is down.
+    pub fn of_haste(seed: u64) -> Scenario {
+        Scenario {
+            machines: 3,
+            units: 9,
+            busy_ms: 2_000,
+            ..Scenario::of(seed)
+        }
+    }
+
     /// What a seed stands for.
     pub fn of(seed: u64) -> Scenario {
         // Another stream than the one of the simulation itself.

@@ -16,15 +16,17 @@ impl Worker {
     /// Watches on from a revision, if it is one of the store that was read: another one may have
     /// taken its place meanwhile.
     pub(super) async fn resume(&mut self, revision: Revision) -> Result<Option<Watch>, Error> {
-        let before = identity(&self.store).await?;
+        let before = identity(&self.store, &self.machine).await?;
         let revision = match fleet_core::planted!("a broken watch goes on from now") {
-            true => before.1,
+            true => before.revision,
             false => revision,
         };
         let watch = watch_own(&self.store, &self.machine, revision).await?;
-        let after = identity(&self.store).await?;
-        let is_same = |(cluster, newest): &StoreIdentity| {
-            self.hold.is_known(cluster.as_deref()) && *newest >= revision
+        let after = identity(&self.store, &self.machine).await?;
+        let is_same = |store: &StoreIdentity| {
+            self.hold.is_known(store.cluster.as_deref())
+                && self.hold.is_marked(store.mark)
+                && store.revision >= revision
         };
         let same = !self.hold.is_holding() && is_same(&before) && is_same(&after);
         Ok(same.then_some(watch))
@@ -36,7 +38,7 @@ impl Worker {
         self.read_behind = None;
         // Asked before and after: another store may take its place in between; when it does so
         // later, the watch breaks.
-        let (cluster, oldest) = identity(&self.store).await?;
+        let before = identity(&self.store, &self.machine).await?;
         let prefix = keys::assignments_of(self.machine.as_str());
         let snapshot = self
             .store
@@ -46,10 +48,10 @@ impl Worker {
             })
             .await?;
         let watch = watch_own(&self.store, &self.machine, snapshot.revision).await?;
-        let (still, newest) = identity(&self.store).await?;
+        let after = identity(&self.store, &self.machine).await?;
         // Also when the right one is back already: another one has another revision.
-        let is_one = (oldest..=newest).contains(&snapshot.revision);
-        if still != cluster || !is_one {
+        let is_one = (before.revision..=after.revision).contains(&snapshot.revision);
+        if after.cluster != before.cluster || after.mark < before.mark || !is_one {
             let why = "another store took its place while it was read";
             return Err(Error::Unavailable(why.to_owned()));
         }
@@ -62,8 +64,11 @@ impl Worker {
             self.hold.nothing_to_lose();
         }
         let units_here = here.keys().cloned();
+        let cluster = after.cluster.as_deref();
         self.hold
-            .judge(cluster.as_deref(), snapshot.revision, units_here);
+            .judge(cluster, snapshot.revision, after.mark, units_here);
+        let is_believed = !self.hold.is_holding();
+        self.publisher.mark_from(is_believed.then_some(after.mark));
         self.tell_hold();
 
         // A unit that is here but not in the snapshot keeps running: absence is no order.
@@ -75,6 +80,7 @@ impl Worker {
             self.learn(&Event::Put(entry));
         }
         let mut units: BTreeSet<UnitName> = here.into_keys().collect();
+        self.look_for_late(&units);
         units.extend(self.desired.keys().cloned());
         self.publisher
             .learn(units.iter().cloned().collect())
@@ -86,16 +92,28 @@ impl Worker {
     }
 }
 
-/// The id of the cluster that a store holds, if it has one yet, and the store's revision.
-type StoreIdentity = (Option<String>, Revision);
+/// By what a machine knows its store again.
+struct StoreIdentity {
+    /// The id of the cluster that it holds, if it has one yet.
+    cluster: Option<String>,
+    /// Where this machine's mark stands, if there is one.
+    mark: Option<Revision>,
+    revision: Revision,
+}
 
-async fn identity(store: &Arc<dyn Store>) -> Result<StoreIdentity, Error> {
-    let read = store.read_keys(&[keys::CLUSTER.to_owned()]).await?;
-    let cluster = read
-        .entries
-        .first()
-        .and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok());
-    Ok((cluster.map(|cluster| cluster.id), read.revision))
+async fn identity(store: &Arc<dyn Store>, machine: &MachineId) -> Result<StoreIdentity, Error> {
+    let mark = keys::mark(machine.as_str());
+    let read = store
+        .read_keys(&[keys::CLUSTER.to_owned(), mark.clone()])
+        .await?;
+    let found = |key: &str| read.entries.iter().find(|entry| entry.key == key);
+    let cluster =
+        found(keys::CLUSTER).and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok());
+    Ok(StoreIdentity {
+        cluster: cluster.map(|cluster| cluster.id),
+        mark: found(&mark).map(|entry| entry.mod_revision),
+        revision: read.revision,
+    })
 }
 
 /// Follows the assignments of one machine and nothing else.

@@ -4,7 +4,10 @@ use super::*;
 
 mod rig;
 
-use rig::Rig;
+use fleet_core::agent::Working;
+
+use crate::store::LeaseId;
+use rig::{MACHINE, Rig, decision, running};
 
 const TEXT: &str = "[Service]\nExecStart=/bin/a\n";
 const EXCLUSIVE: &str = "[Service]\nExecStart=/bin/a\n[X-Fleet]\nExclusive=yes\n";
@@ -67,4 +70,124 @@ async fn a_machine_in_doubt_starts_exclusive_units_only_when_its_store_is_believ
     })
     .await;
     assert_eq!(rig.remark(), None);
+}
+
+/// A start without an end keeps nobody from believing a store. When it is over, also if fleetd has died
+/// meanwhile, what the store says of the unit counts.
+#[tokio::test(start_paused = true)]
+async fn a_start_without_an_end_does_not_keep_a_machine_from_believing_its_store() {
+    for dies in [false, true] {
+        let mut rig = Rig::new().await;
+        rig.run("mine.service", 1, TEXT).await;
+        rig.until_said("mine.service", Reached::Launched).await;
+        let mut hanging = running(900, TEXT);
+        hanging.working = Some(Working::Starting);
+        rig.is_here("hangs.service", hanging.clone());
+        rig.lose_store().await;
+        rig.name_cluster("b").await;
+        rig.assign("hangs.service", Order::Launched, 2, TEXT).await;
+        rig.bring_store_back();
+        rig.until("it doubts the store", || rig.remark().is_some())
+            .await;
+
+        let said = Instant::now();
+        rig.put(keys::ACCEPT_STORE.to_owned(), Vec::new()).await;
+        rig.until("it believes the store", || rig.remark().is_none())
+            .await;
+        assert!(said.elapsed() < WORD_EVERY + Duration::from_secs(2));
+        rig.assign("other.service", Order::Launched, 3, TEXT).await;
+        rig.until("all else goes on", || {
+            rig.tasks("other.service").contains(&"start")
+        })
+        .await;
+        assert_eq!(rig.done("hangs.service"), Some(decision(900)));
+        assert!(rig.remembered().contains("above=yes"));
+
+        if dies {
+            rig.kill().await;
+        }
+        rig.is_here("hangs.service", running(900, TEXT));
+        if dies {
+            rig.begin();
+        }
+        rig.until("what the store says of it counts", || {
+            rig.done("hangs.service") == Some(decision(2))
+        })
+        .await;
+        rig.until("nothing is left", || !rig.remembered().contains("above"))
+            .await;
+    }
+}
+
+/// An older copy of the store has come further than this machine while that was out of sight. It is
+/// known by the machine's mark; nothing is written there, and nothing stopped, until it is believed.
+#[tokio::test(start_paused = true)]
+async fn an_older_copy_that_has_been_written_on_is_known_by_its_mark() {
+    let mut rig = Rig::new().await;
+    rig.run("a.service", 1, TEXT).await;
+    rig.until_said("a.service", Reached::Launched).await;
+    let copy = rig.inner().copy(LeaseId(900));
+    let mark = rig.entry(keys::mark(MACHINE)).await.unwrap();
+    assert!(mark.value.is_empty());
+
+    rig.run("b.service", 2, TEXT).await;
+    rig.until_said("b.service", Reached::Launched).await;
+    rig.kill().await;
+    let newest = rig.inner().read_keys(&[]).await.unwrap().revision;
+    rig.exchange(copy);
+    // Others write on; what is ordered to go was asked for before this machine is back.
+    let mut revision = 0;
+    while revision <= newest {
+        revision = rig.put("units/other.service".to_owned(), Vec::new()).await;
+    }
+    rig.assign("b.service", Order::Gone, revision, "").await;
+    rig.begin();
+    rig.until("it doubts the store", || rig.remark().is_some())
+        .await;
+    rig.assign("c.service", Order::Launched, revision + 1, TEXT)
+        .await;
+    rig.until_said("b.service", Reached::Working).await;
+    rig.until("others are started", || {
+        rig.tasks("c.service").contains(&"start")
+    })
+    .await;
+    assert_eq!(rig.tasks("b.service"), Vec::<&str>::new());
+    assert_eq!(
+        rig.entry(keys::mark(MACHINE)).await,
+        Some(mark),
+        "a mark would make it the right one"
+    );
+
+    rig.put(keys::ACCEPT_STORE.to_owned(), Vec::new()).await;
+    rig.until("it is told to go", || rig.tasks("b.service") == ["stop"])
+        .await;
+    // It is this machine's store from now on.
+    rig.run("d.service", revision + 2, TEXT).await;
+    rig.until_said("d.service", Reached::Launched).await;
+    rig.kill().await;
+    rig.begin();
+    rig.run("e.service", revision + 3, TEXT).await;
+    rig.until_said("e.service", Reached::Launched).await;
+    assert_eq!(rig.remark(), None);
+}
+
+/// A store that takes the place of another one within a moment is not written to, as if it were that.
+#[tokio::test(start_paused = true)]
+async fn what_was_meant_for_one_store_is_not_written_to_an_older_copy_of_it() {
+    let rig = Rig::new().await;
+    rig.run("a.service", 1, TEXT).await;
+    rig.until_said("a.service", Reached::Launched).await;
+    let copy = rig.inner().copy(LeaseId(900));
+    rig.run("b.service", 2, TEXT).await;
+    rig.until_said("b.service", Reached::Launched).await;
+    // No watch breaks; presence stands in the copy as it did.
+    rig.exchange(copy);
+    let mut failed = running(2, TEXT);
+    failed.active = "failed".to_owned();
+    rig.is_here("b.service", failed);
+    rig.until_renewed().await;
+    assert_eq!(rig.state("b.service").await, None);
+    rig.register().await;
+    rig.until("it doubts the store", || rig.remark().is_some())
+        .await;
 }

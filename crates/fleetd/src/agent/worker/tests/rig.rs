@@ -103,6 +103,8 @@ impl UnitManager for Notes {
             if let TaskKind::Remember(record) = &task.kind {
                 let mut units = lock(&self.units);
                 units.entry(task.unit.clone()).or_default().record = Some(record.clone());
+                lock(&self.changes).units.insert(task.unit.clone());
+                self.changed.notify_one();
             }
         }
         lock(&self.tasks).extend(tasks);
@@ -124,12 +126,12 @@ pub(super) struct Rig {
     pub(super) store: Arc<Shaky>,
     systemd: Arc<Notes>,
     standing: watch::Sender<Standing>,
-    record: watch::Receiver<MachineRecord>,
+    record: Arc<watch::Sender<MachineRecord>>,
+    renew: Arc<Notify>,
     ask: mpsc::Sender<Question>,
-    _config: watch::Sender<AgentConfig>,
-    stop: watch::Sender<bool>,
+    config: watch::Sender<AgentConfig>,
     worker: Option<JoinHandle<()>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Rig {
@@ -141,43 +143,65 @@ impl Rig {
             away: watch::Sender::new(false),
             refused: AtomicUsize::new(0),
         });
-        let (_config, config) = watch::channel(AgentConfig {
+        let config = AgentConfig {
             machine: MachineId::new(MACHINE),
             machine_id_file: dir.path().join("machine-id"),
             ttl: Duration::from_secs(3),
             unsupervised_grace: Duration::from_secs(600),
             run_directory: dir.path().to_owned(),
             record: MachineRecord::default(),
-        });
-        let record = Arc::new(watch::Sender::new(MachineRecord::default()));
-        let (ask, asked) = mpsc::channel(1);
-        let (stop, _) = watch::channel(false);
+        };
+        let (ask, _) = mpsc::channel(1);
         let mut rig = Rig {
-            store: Arc::clone(&store),
+            store,
             systemd: Arc::default(),
             standing: watch::Sender::default(),
-            record: record.subscribe(),
-            ask,
-            _config,
-            stop,
-            worker: None,
-            _dir: dir,
-        };
-        let parts = Parts {
-            store,
-            manager: Arc::clone(&rig.systemd) as _,
-            config,
-            metrics: Arc::default(),
-            record,
-            standing: rig.standing.subscribe(),
+            record: Arc::new(watch::Sender::new(MachineRecord::default())),
             renew: Arc::default(),
-            asked,
+            ask,
+            config: watch::Sender::new(config),
+            worker: None,
+            dir,
         };
-        let worker = Worker::new(parts);
         rig.name_cluster("a").await;
         rig.register().await;
-        rig.worker = Some(tokio::spawn(worker.run(rig.stop.subscribe())));
+        rig.begin();
         rig
+    }
+
+    /// The worker of another fleetd, which finds the small files of the one before.
+    pub(super) fn begin(&mut self) {
+        let asked;
+        (self.ask, asked) = mpsc::channel(1);
+        let parts = Parts {
+            store: Arc::clone(&self.store) as _,
+            manager: Arc::clone(&self.systemd) as _,
+            config: self.config.subscribe(),
+            metrics: Arc::default(),
+            record: Arc::clone(&self.record),
+            standing: self.standing.subscribe(),
+            renew: Arc::clone(&self.renew),
+            asked,
+        };
+        let (stop, shutdown) = watch::channel(false);
+        let worker = Worker::new(parts).run(shutdown);
+        self.worker = Some(tokio::spawn(async move {
+            worker.await;
+            drop(stop);
+        }));
+    }
+
+    /// It dies at once.
+    pub(super) async fn kill(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            worker.abort();
+            let _ = worker.await;
+        }
+    }
+
+    /// What is remembered of the store.
+    pub(super) fn remembered(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("cluster")).unwrap()
     }
 
     pub(super) async fn name_cluster(&self, id: &str) {
@@ -201,6 +225,11 @@ impl Rig {
             ..Txn::default()
         };
         self.inner().commit(txn).await.unwrap()
+    }
+
+    /// Another store takes the place of the one that there is.
+    pub(super) fn exchange(&self, other: Arc<MemoryStore>) {
+        *lock(&self.store.inner) = other;
     }
 
     pub(super) fn inner(&self) -> Arc<MemoryStore> {
@@ -262,24 +291,7 @@ impl Rig {
 
     /// It is ordered here, and runs.
     pub(super) async fn run(&self, unit: &str, generation: Revision, text: &str) {
-        self.is_here(
-            unit,
-            Observed {
-                file: Some(UnitHash::of(text.as_bytes())),
-                record: Some(LaunchRecord {
-                    decision: decision(generation),
-                    phase: Phase::Launched,
-                    hash: UnitHash::of(text.as_bytes()),
-                    restarts: 0,
-                    invocation_id: "i1".to_owned(),
-                }),
-                load: "loaded".to_owned(),
-                active: "active".to_owned(),
-                sub: "running".to_owned(),
-                invocation_id: "i1".to_owned(),
-                ..Observed::default()
-            },
-        );
+        self.is_here(unit, running(generation, text));
         self.assign(unit, Order::Launched, generation, text).await;
     }
 
@@ -293,6 +305,13 @@ impl Rig {
     /// What this machine says of itself besides.
     pub(super) fn remark(&self) -> Option<String> {
         self.record.borrow().remark.clone()
+    }
+
+    /// What is remembered of a unit here.
+    pub(super) fn done(&self, unit: &str) -> Option<Decision> {
+        let unit = UnitName::parse(unit).unwrap();
+        let record = self.systemd.observe(&unit).record;
+        record.map(|record| record.decision)
     }
 
     /// What stands in the store of a unit on this machine.
@@ -323,6 +342,12 @@ impl Rig {
         wanted.unwrap_or_else(|_| panic!("{unit} is not to be {order}"));
     }
 
+    /// Waits until the worker wants another fence.
+    pub(super) async fn until_renewed(&self) {
+        let renewed = tokio::time::timeout(BOUND, self.renew.notified()).await;
+        renewed.expect("another fence is wanted");
+    }
+
     /// Waits until it is so.
     pub(super) async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
         let look = async {
@@ -351,6 +376,25 @@ impl Drop for Rig {
         if let Some(worker) = self.worker.take() {
             worker.abort();
         }
+    }
+}
+
+/// A unit that was started for a wish of this generation.
+pub(super) fn running(generation: Revision, text: &str) -> Observed {
+    Observed {
+        file: Some(UnitHash::of(text.as_bytes())),
+        record: Some(LaunchRecord {
+            decision: decision(generation),
+            phase: Phase::Launched,
+            hash: UnitHash::of(text.as_bytes()),
+            restarts: 0,
+            invocation_id: "i1".to_owned(),
+        }),
+        load: "loaded".to_owned(),
+        active: "active".to_owned(),
+        sub: "running".to_owned(),
+        invocation_id: "i1".to_owned(),
+        ..Observed::default()
     }
 }
 
