@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Planner;
-use crate::cluster::{Assigned, Machine, Timer, Unit, Wish};
+use crate::cluster::{Assigned, Cluster, Machine, Timer, Unit, Wish};
 use crate::exclusive::{MARGIN, UNKNOWN_LEASE};
 use crate::name::UnitName;
 use crate::records::{MachineId, MemberStatus, Order, Reached};
@@ -120,13 +120,14 @@ fn end(unit: &Unit, id: &MachineId) -> End {
     End::After(lease.saturating_add(within).saturating_add(MARGIN))
 }
 
-/// The machines of which a change of an exclusive unit believes that they are away: it gets another
-/// machine, and these have not said that it is gone.
+/// The machines of which a change believes that they are away: the unit gets another machine, and
+/// they had it. Whoever stood still for a while hears only then that one is back.
 pub(super) fn relied_on(
+    cluster: &Cluster,
     unit: Option<&Unit>,
     touched: &BTreeMap<MachineId, Option<Assigned>>,
 ) -> Vec<MachineId> {
-    let Some(unit) = unit else {
+    let Some(unit) = unit.filter(|unit| !unit.is_global()) else {
         return Vec::new();
     };
     let exclusive = unit.wish.as_ref().is_some_and(|w| w.requirements.exclusive);
@@ -134,9 +135,10 @@ pub(super) fn relied_on(
         let before = touched.get(home);
         before.is_some_and(|before| before.is_none_or(|before| before.order == Order::Gone))
     });
-    if !exclusive || !begins {
+    if !begins {
         return Vec::new();
     }
+    let is_absent = |id: &MachineId| cluster.machines.get(id).is_some_and(Machine::is_absent);
     let others = unit
         .assignments
         .iter()
@@ -148,7 +150,11 @@ pub(super) fn relied_on(
     });
     others
         .chain(retired)
-        .filter(|(id, assigned)| !unit.has_reached(id, assigned.decision, Order::Gone))
+        .filter(|(id, assigned)| match exclusive {
+            // It may start there the moment they are back.
+            true => !unit.has_reached(id, assigned.decision, Order::Gone),
+            false => is_absent(id),
+        })
         .map(|(id, _)| id.clone())
         .collect()
 }

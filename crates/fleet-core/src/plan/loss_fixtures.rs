@@ -2,7 +2,8 @@
 
 use insta::assert_snapshot;
 
-use super::model::run;
+use super::model::{Model, name, run, unit_record};
+use crate::records::{DesiredState, MachineId, MachineRecord};
 
 #[test]
 fn a_lost_machine_moves_its_units_and_a_returning_one_in_time_keeps_them() {
@@ -431,4 +432,28 @@ fn what_failed_at_its_new_machine_is_kept_where_it_may_still_run() {
       a.service on m1: it failed on m2 [-@m2]
     agents:
     ");
+}
+
+/// Who gives it up may have stood still: then it may be back, and the news is on its way. The store
+/// compares.
+#[test]
+fn a_machine_is_given_up_and_its_units_are_moved_only_while_it_is_away() {
+    let (m1, m2) = (MachineId::new("m1"), MachineId::new("m2"));
+    let mut model = Model::default();
+    model.set_presence(&m1, Some(MachineRecord::default()));
+    let record = unit_record(DesiredState::Launched, &[]);
+    model.set_unit(&name("a.service"), record);
+    let placed = model.plan();
+    assert!(placed.changes.iter().all(|c| c.while_absent.is_empty()));
+    model.run_agent(&m1);
+    model.set_presence(&m2, Some(MachineRecord::default()));
+    model.plan();
+    model.set_presence(&m1, None);
+    model.plan();
+    model.now_ms += 5_000;
+    let moved = model.plan();
+    assert_eq!(moved.changes.len(), 2, "{:?}", moved.changes);
+    for change in &moved.changes {
+        assert_eq!(change.while_absent, [m1.clone()], "{}", change.reason);
+    }
 }

@@ -345,7 +345,10 @@ impl Planner<'_> {
             subject: Subject::Machine(id.clone()),
             writes: vec![Write::Member(id.clone(), record)],
             reason: words,
-            while_absent: Vec::new(),
+            while_absent: match status == MemberStatus::Lost && machine.is_absent() {
+                true => vec![id.clone()],
+                false => Vec::new(),
+            },
         });
     }
 }

@@ -94,8 +94,8 @@ pub struct Change {
     pub writes: Vec<Write>,
     /// Why, in words.
     pub reason: String,
-    /// It holds only while these machines are away: an exclusive unit may start there the moment
-    /// they are back.
+    /// It holds only while these machines are away: they are given up, or a unit that they had goes
+    /// elsewhere.
     pub while_absent: Vec<MachineId>,
 }
 
@@ -536,7 +536,7 @@ fn finish(cluster: &Cluster, name: &UnitName, touched: Touched, changes: &mut Ve
         writes.push(Write::DeleteUnit(name.clone(), generation));
     }
     let subject = Subject::Unit(name.clone());
-    let while_absent = exclusive::relied_on(unit, &touched.assignments);
+    let while_absent = exclusive::relied_on(cluster, unit, &touched.assignments);
     while writes.len() > MAX_CHANGE_WRITES {
         changes.push(Change {
             subject: subject.clone(),

@@ -174,18 +174,27 @@ impl Planner<'_> {
         let leaving = placement
             .filter(|placement| placement.machine.as_ref() == Some(&home))
             .and_then(|placement| placement.leaving.clone());
-        let others: Vec<_> = unit
+        let mut others: Vec<_> = unit
             .wanted_at()
             .filter(|(id, _)| **id != home)
             .map(|(id, assigned)| (id.clone(), *assigned))
             .collect();
+        // What is well comes before what has failed.
+        others.sort_by_key(|(id, assigned)| unit.has_failed(id, assigned.decision));
         if others.is_empty() {
             return home;
         }
         let Some(assigned) = unit.assignments.get(&home).copied() else {
             return home;
         };
+        // What a machine that has vanished has started may be no more. Nor is what is only loaded
+        // there started.
         let started = unit.has_started(&home, assigned.decision, assigned.order)
+            && (assigned.order == order || order == Order::Loaded)
+            && matches!(
+                self.cluster.status(&home),
+                MemberStatus::Present | MemberStatus::Unsupervised
+            )
             && !self.peer_moves_along(wish, &home)
             || planted!("the old copy stops first");
         let is_well = started && !unit.has_failed(&home, assigned.decision);
@@ -232,6 +241,16 @@ impl Planner<'_> {
                 self.cluster.marks.units.extend(followers);
             } else if self.still_runs(name, wish, &other, old.decision, old.order) {
                 let why = format!("{} is back and still has it", other.short());
+                self.go_back(name, order, &home, &other, why);
+                return other;
+            } else if self.is_lost_for(name, wish, &home)
+                && self.still_has(name, wish, &other, old.decision)
+            {
+                let why = format!(
+                    "{} is lost, and {} still has it",
+                    home.short(),
+                    other.short()
+                );
                 self.go_back(name, order, &home, &other, why);
                 return other;
             } else if self.follows_back(wish, &home, &other) {
@@ -335,20 +354,30 @@ impl Planner<'_> {
         decision: Decision,
         order: Order,
     ) -> bool {
-        let (Some(unit), Some(machine)) =
-            (self.cluster.units.get(name), self.cluster.machines.get(id))
-        else {
-            return false;
-        };
+        let unit = self.cluster.units.get(name);
+        unit.is_some_and(|unit| unit.has_reached(id, decision, order)) && self.suits(name, wish, id)
+    }
+
+    /// The older machine is there and has not yet said what became of its copy: it may be starting
+    /// it anew.
+    fn still_has(&self, name: &UnitName, wish: &Wish, id: &MachineId, decision: Decision) -> bool {
+        let unit = self.cluster.units.get(name);
+        !wish.requirements.exclusive
+            && unit.is_some_and(|unit| !unit.has_failed(id, decision) && !unit.has_backed_off(id))
+            && self.suits(name, wish, id)
+    }
+
+    /// A machine that has a unit is there, and may go on having it.
+    fn suits(&self, name: &UnitName, wish: &Wish, id: &MachineId) -> bool {
         let needs = &wish.requirements;
-        machine.status == MemberStatus::Present
-            && !machine.is_being_left()
-            && unit.has_reached(id, decision, order)
-            && self.cluster.replacer(name, needs, machine).is_none()
-            && self
-                .cluster
-                .may_stay(name, needs, id, &mut Default::default())
-                .is_ok()
+        self.cluster.machines.get(id).is_some_and(|machine| {
+            machine.status == MemberStatus::Present
+                && !machine.is_being_left()
+                && self.cluster.replacer(name, needs, machine).is_none()
+        }) && self
+            .cluster
+            .may_stay(name, needs, id, &mut Default::default())
+            .is_ok()
     }
 
     /// Whether a unit that has found another machine leaves its drained one now. Whoever may go

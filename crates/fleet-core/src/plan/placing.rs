@@ -23,14 +23,34 @@ impl Planner<'_> {
             .units
             .get(&name)
             .and_then(|unit| unit.wish.as_ref());
-        let peers = wish.map_or(&[][..], |wish| &wish.requirements.machine_of);
-        if peers
-            .iter()
-            .any(|peer| self.to_place.contains_key(peer.as_str()))
-        {
+        let peers = wish.map_or(Vec::new(), |wish| wish.requirements.machine_of.clone());
+        if peers.iter().any(|peer| self.is_unsettled(peer)) {
             self.after_peers.insert(name, among);
         } else {
             self.place_one(&name, among, false);
+        }
+    }
+
+    /// Whether a unit is to be placed, or would be if it were looked at: so the order does not
+    /// depend on whether it is.
+    fn is_unsettled(&mut self, name: &str) -> bool {
+        if self.to_place.contains_key(name) {
+            return true;
+        }
+        let Some((name, unit)) = self.cluster.units.get_key_value(name) else {
+            return false;
+        };
+        let wish = unit.wish.clone();
+        let wish = wish.filter(|wish| !wish.requirements.global && wish.order(name).is_some());
+        let Some(wish) = wish.filter(|_| !unit.is_frozen()) else {
+            return false;
+        };
+        match unit.home().cloned() {
+            None => true,
+            Some(home) => {
+                let name = name.clone();
+                self.cause_to_move(&name, &wish, &home).is_some()
+            }
         }
     }
 
@@ -173,6 +193,7 @@ impl Planner<'_> {
         only: Option<&'a BTreeSet<MachineId>>,
     ) -> Search<'a> {
         let cause = moves.map(|moves| &moves.cause);
+        let could_stay = moves.is_some_and(|moves| self.could_stay(name, wish, &moves.from));
         Search {
             unit: name,
             needs: &wish.requirements,
@@ -182,10 +203,11 @@ impl Planner<'_> {
             except: moves.map(|moves| &moves.from),
             only,
             // Moved without need, a group moves as one or not at all.
-            with_followers: matches!(
-                cause,
-                Some(Cause::Drained | Cause::ReplacedBy(_) | Cause::Failed(_))
-            ),
+            with_followers: could_stay
+                && matches!(
+                    cause,
+                    Some(Cause::Drained | Cause::ReplacedBy(_) | Cause::Failed(_))
+                ),
             makes_room: matches!(cause, Some(Cause::ReplacedBy(_))),
         }
     }

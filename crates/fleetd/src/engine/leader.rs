@@ -20,7 +20,7 @@ use super::{EngineConfig, EngineMetrics};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::reload;
-use crate::store::codec::{ClusterRecord, Document, FORMAT};
+use crate::store::codec::{AskedRecord, ClusterRecord, Document, FORMAT};
 use crate::store::{
     Compare, Error, Event, Op, Range, Revision, Store, Txn, Watch, WatchBatch, keys,
 };
@@ -178,6 +178,7 @@ impl<'a> Leader<'a> {
             // What was asked before this engine led was about another freeze.
             if let Event::Put(entry) = event
                 && entry.key == keys::THAW
+                && AskedRecord::decode(&entry.key, &entry.value).is_ok()
             {
                 info!("the machines that are away are given up: somebody said so");
                 self.cluster.thaw();
