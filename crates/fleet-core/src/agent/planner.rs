@@ -50,7 +50,8 @@ impl Planner<'_> {
             return Reached::Gone;
         }
         if observed.phase() == Some(Phase::Gone) && observed.file.is_none() {
-            if observed.record.as_ref().map(|r| r.decision) != Some(self.assignment.decision) {
+            let known = observed.record.as_ref().map(|r| r.decision);
+            if known != Some(self.assignment.decision) && !self.circumstances.hold {
                 self.task(
                     TaskKind::Remember(self.record(Phase::Gone)),
                     "unit already gone",
@@ -169,8 +170,7 @@ impl Planner<'_> {
                     return Reached::Working;
                 }
                 if assignment.decision != record.decision {
-                    self.adopt("same wish, newer placement");
-                    return Reached::Working;
+                    return self.adopt("same wish, newer placement");
                 }
                 if observed.is_down() && planted!("what has failed is started again") {
                     self.start("");
@@ -196,7 +196,7 @@ impl Planner<'_> {
                     }
                 // What is still going down was there before.
                 } else if ran || !observed.is_down() && observed.active != "deactivating" {
-                    self.adopt("the start had happened");
+                    return self.adopt("the start had happened");
                 } else if self.may_start() {
                     self.start("the start was interrupted");
                 }
@@ -211,17 +211,29 @@ impl Planner<'_> {
 
     fn start_or_adopt(&mut self, reason: &str) -> Reached {
         if !self.observed.is_down() && self.observed.active != "deactivating" {
-            self.adopt("unit already running with these contents");
-        } else if self.may_start() {
+            return self.adopt("unit already running with these contents");
+        }
+        if self.may_start() {
             self.start(reason);
         }
         Reached::Working
     }
 
-    fn adopt(&mut self, reason: &str) {
+    fn adopt(&mut self, reason: &str) -> Reached {
         let mut record = self.record(Phase::Launched);
         record.invocation_id = self.observed.invocation_id.clone();
+        if let Some(known) = &self.observed.record
+            && self.circumstances.hold
+        {
+            // The numbers of a store that is not believed may be above all that the right one gives.
+            if known.phase == Phase::Launched {
+                return Reached::Launched;
+            }
+            record.decision = known.decision;
+            record.restarts = known.restarts;
+        }
         self.task(TaskKind::Remember(record), reason);
+        Reached::Working
     }
 
     fn start(&mut self, reason: &str) {

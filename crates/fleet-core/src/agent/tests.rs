@@ -500,6 +500,9 @@ fn a_foreign_store_stops_nothing_and_an_uncertain_machine_starts_nothing() {
         loaded A @2 => file=A active launched=A@1
         launched B @2 => file=A active launched=A@1
         launched A @2 restarts=1 => file=A active launched=A@1
+        launched A @2 => file=A active launched=A@1
+        launched A @1.9 => file=A active launched=A@1.2
+        gone A @2 => gone=A@1
         launched A @1 =>
         ",
         "
@@ -507,6 +510,9 @@ fn a_foreign_store_stops_nothing_and_an_uncertain_machine_starts_nothing() {
         working?, !
         working?, !
         working?, !
+        launched
+        launched
+        gone
         load (unit scheduled here but not loaded), start (unit currently loaded but desired state is launched), working?
         ",
     );
