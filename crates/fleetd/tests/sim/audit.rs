@@ -163,6 +163,11 @@ impl Audit {
         awake_since.insert(machine.to_owned(), Instant::now());
     }
 
+    /// Somebody ends the freeze.
+    pub fn thaws(&self) {
+        lock(&self.seen).thawed = Some(Instant::now());
+    }
+
     /// As [`Audit::deceives`], for all machines.
     pub fn deceives_all(&self) {
         let machines: Vec<String> = lock(&self.seen).members.keys().cloned().collect();

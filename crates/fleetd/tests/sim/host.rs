@@ -473,7 +473,10 @@ impl Host {
     ) -> oneshot::Receiver<&'static str> {
         let (tell, told) = oneshot::channel();
         let unit = self.unit(name);
-        if let Some(running) = &unit.running {
+        // What is going down already was judged when that began.
+        if let Some(running) = &unit.running
+            && unit.active != "deactivating"
+        {
             let audit = &self.center.audit;
             audit.stops(&self.id, name.as_str(), decision, running);
             if unit.active == "active" {

@@ -8,17 +8,21 @@ mod chance;
 mod driver;
 mod host;
 mod life;
+mod many;
 mod operators;
+mod planted;
 mod scenario;
 mod store;
 mod users;
 mod world;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chance::Sim;
-use scenario::Scenario;
+use many::Many;
+use scenario::{Kind, Scenario};
 use world::World;
 
 /// What became of one simulation.
@@ -80,16 +84,17 @@ fn must_hold(scenario: &Scenario, outcome: &Outcome) {
     let told = tell(scenario);
     let lines: Vec<&str> = told.trace.lines().collect();
     let end = lines[lines.len().saturating_sub(40)..].join("\n");
-    panic!(
-        "{end}\n\n{why}\n\n{scenario:?}\nFLEET_SIM_SEED={} scripts/sim.sh replay",
-        scenario.seed
-    );
+    panic!("{end}\n\n{why}\n\n{scenario:?}\n{}", scenario.replay());
 }
 
-/// Tells the story of `FLEET_SIM_SEED` (of the first seed, if it is not given) as it happens.
+/// Tells the story of `FLEET_SIM_SEED` (of the first seed, if it is not given) as it happens; of
+/// `FLEET_SIM_KIND`, if it is another than what seeds stand for.
 #[test]
 fn replay() {
-    let scenario = Scenario::of(number("FLEET_SIM_SEED").unwrap_or(1));
+    let kind = std::env::var("FLEET_SIM_KIND").unwrap_or(Kind::Any.name().to_owned());
+    let kinds = Kind::ALL.map(Kind::name);
+    let kind = Kind::named(&kind).unwrap_or_else(|| panic!("{kind} is none of {kinds:?}"));
+    let scenario = kind.scenario(number("FLEET_SIM_SEED").unwrap_or(1));
     let level = match std::env::var_os("FLEET_SIM_SEED") {
         Some(_) => tracing::level_filters::LevelFilter::INFO,
         None => tracing::level_filters::LevelFilter::OFF,
@@ -122,131 +127,89 @@ fn the_same_seed_gives_the_same_bytes() {
 
 #[test]
 fn seeds_that_once_failed_hold() {
-    for line in include_str!("seeds.txt").lines() {
-        let Some(Ok(seed)) = line.split_whitespace().next().map(str::parse) else {
-            assert!(line.starts_with('#'), "{line}");
-            continue;
+    let lines = include_str!("seeds.txt").lines();
+    for line in lines.filter(|line| !line.starts_with('#')) {
+        let word = line.split_whitespace().next().unwrap_or_default();
+        let (kind, seed) = word.split_once('/').unwrap_or((Kind::Any.name(), word));
+        let (Some(kind), Ok(seed)) = (Kind::named(kind), seed.parse()) else {
+            panic!("{line}");
         };
-        let scenario = Scenario::of(seed);
+        let scenario = kind.scenario(seed);
         must_hold(&scenario, &simulate(&scenario));
     }
 }
 
-/// So many seeds from `FLEET_SIM_FROM` on are one verdict.
-const FIXED_SEEDS: u64 = 250;
+/// All seeds of a kind that everybody runs: one commit, one verdict.
+fn fixed_seeds_of(kind: Kind) -> Many {
+    let next = AtomicU64::new(*kind.fixed().start());
+    Many::of(|| {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        kind.fixed().contains(&seed).then(|| kind.scenario(seed))
+    })
+}
 
-/// Seeds that nobody has seen, for `FLEET_SIM_SECONDS`, or the fixed ones from `FLEET_SIM_FROM` on; on
-/// two threads. Each kind of trouble has happened.
+/// Each kind of trouble has happened.
+#[test]
+fn fixed_seeds_hold() {
+    let mut counters = fixed_seeds_of(Kind::Any).must_hold();
+    let faults = scenario::Fault::ALL.map(scenario::Fault::name);
+    let consequences = [
+        "lost-message",
+        "lost-answer",
+        "slow-message",
+        "absent",
+        "machine-lost",
+        "refused",
+        "disk-error",
+        "systemd-busy",
+        "unit-died",
+        "auto-restart",
+        "moved-for-failure",
+        "avoided",
+        "lease-over",
+        "ask-again",
+        "goes-on",
+        "repaired",
+        "operator",
+        "settled",
+    ];
+    for what in faults.iter().chain(&consequences) {
+        assert!(counters.remove(what).is_some(), "{what} has never happened");
+    }
+}
+
+/// How long fresh seeds are tried if nobody says `FLEET_SIM_SECONDS`.
+const FRESH_SECONDS: u64 = 10;
+
+/// Seeds that nobody has seen, of all kinds, for a bounded time; from `FLEET_SIM_FROM` on, if it is given.
 #[test]
 fn fresh_seeds_hold() {
     let begun = std::time::Instant::now();
-    let time = Duration::from_secs(number("FLEET_SIM_SECONDS").unwrap_or(10));
+    let time = Duration::from_secs(number("FLEET_SIM_SECONDS").unwrap_or(FRESH_SECONDS));
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let fixed = number("FLEET_SIM_FROM");
-    let first = fixed.unwrap_or(since.unwrap().as_nanos() as u64 >> 8);
-    let is_over = |seed: u64| match fixed {
-        Some(first) => seed >= first + FIXED_SEEDS,
-        None => begun.elapsed() >= time,
-    };
-    let next = std::sync::atomic::AtomicU64::new(first);
-    let run = || {
-        let mut counters = std::collections::BTreeMap::new();
-        let mut simulated = Duration::ZERO;
-        loop {
-            let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            if is_over(seed) {
-                break;
-            }
-            let scenario = Scenario::of(seed);
-            let outcome = simulate(&scenario);
-            must_hold(&scenario, &outcome);
-            simulated += outcome.simulated;
-            for (what, n) in outcome.counters {
-                *counters.entry(what).or_insert(0) += n;
-            }
-        }
-        (counters, simulated)
-    };
-    let (mut counters, simulated) = std::thread::scope(|scope| {
-        let other = scope.spawn(run);
-        let (mut counters, simulated) = run();
-        let (more, also) = other
-            .join()
-            .unwrap_or_else(|why| std::panic::resume_unwind(why));
-        for (what, n) in more {
-            *counters.entry(what).or_insert(0) += n;
-        }
-        (counters, simulated + also)
+    let first = number("FLEET_SIM_FROM").unwrap_or(since.unwrap().as_nanos() as u64 >> 8);
+    let next = AtomicU64::new(first);
+    let many = Many::of(|| {
+        let is_over = begun.elapsed() >= time;
+        (!is_over).then(|| Scenario::drawn(next.fetch_add(1, Ordering::Relaxed)))
     });
-    // Each thread has drawn one that it did not run.
-    let seeds = next.into_inner() - first - 2;
-    println!(
-        "{seeds} seeds from {first}: {simulated:?} in {:?}",
-        begun.elapsed()
-    );
-    if seeds >= 50 {
-        let faults = scenario::Fault::ALL.map(scenario::Fault::name);
-        let consequences = [
-            "lost-message",
-            "lost-answer",
-            "slow-message",
-            "absent",
-            "machine-lost",
-            "refused",
-            "disk-error",
-            "systemd-busy",
-            "unit-died",
-            "auto-restart",
-            "moved-for-failure",
-            "avoided",
-            "lease-over",
-            "ask-again",
-            "goes-on",
-            "repaired",
-            "operator",
-            "settled",
-        ];
-        for what in faults.iter().chain(&consequences) {
-            assert!(counters.remove(what).is_some(), "{what} has never happened");
-        }
-    }
+    println!("from {first}: {many}, in {:?}", begun.elapsed());
+    many.must_hold();
 }
 
 /// An old backup in the place of the store stops nothing until somebody says that it is to be
 /// believed. Then all settles as ever, but for what it knows nothing of: that stays.
 #[test]
 fn an_old_backup_stops_nothing() {
-    let mut restored = 0;
-    for seed in 1..=20 {
-        let scenario = Scenario {
-            faults: vec![scenario::Fault::OldBackup],
-            operated: false,
-            ..Scenario::of(seed)
-        };
-        let outcome = simulate(&scenario);
-        must_hold(&scenario, &outcome);
-        restored += outcome.counters.get("restored").copied().unwrap_or(0);
-    }
+    let counters = fixed_seeds_of(Kind::OldBackup).must_hold();
+    let restored = counters.get("restored").copied().unwrap_or(0);
     assert!(restored >= 10, "only {restored} were restored");
 }
 
 /// Twenty machines, at least a thousand times faster than they would be.
 #[test]
 fn twenty_machines_are_simulated_a_thousand_times_faster() {
-    let scenario = Scenario {
-        machines: 20,
-        units: 40,
-        busy_ms: 120_000,
-        time: Duration::from_secs(600),
-        fault_every_ms: 60_000,
-        faults: vec![
-            scenario::Fault::Crash,
-            scenario::Fault::PowerCut,
-            scenario::Fault::Cut,
-        ],
-        operated: false,
-        ..Scenario::of(20)
-    };
+    let scenario = Kind::Crowd.scenario(20);
     // The computer may be busy with other things: the time of this thread counts, not the wall's.
     let ratios = (0..8).map(|_| {
         let begun = thread_time();
@@ -268,97 +231,20 @@ fn thread_time() -> Duration {
     )
 }
 
-/// The promises of SPECIFICATION.md, "It never stops what runs fine", each with bugs that break it
-/// and that were planted on purpose (`planted!` in the code). Each is found within so many seeds;
-/// without it the same seeds hold. Most are found in what seeds stand for; the lease needs cuts longer
-/// than most.
-const PLANTED: [(u8, &str, fn(u64) -> Scenario); 30] = [
-    (1, "adopted units are restarted", Scenario::of),
-    (1, "a farewell is a loss", Scenario::of),
-    (2, "a broken watch goes on from now", Scenario::of),
-    (2, "a running unit is unloaded", Scenario::of),
-    (2, "a vanished assignment is a stop", Scenario::of),
-    (2, "any store is believed", Scenario::of),
-    (3, "LostAfter is not waited for", Scenario::of),
-    (3, "a failure of most machines is believed", Scenario::of),
-    (3, "the first machine back gets everything", Scenario::of),
-    (4, "a cut is not noticed", Scenario::of),
-    (4, "starts without presence", Scenario::of),
-    (
-        5,
-        "an exclusive unit moves when its machine is lost",
-        Scenario::of,
-    ),
-    (
-        5,
-        "the lease is prolonged without an answer",
-        Scenario::of_silence,
-    ),
-    (6, "a move stops the old copy first", Scenario::of),
-    (6, "the old copy stops first", Scenario::of),
-    (7, "a repeated request counts twice", Scenario::of),
-    (7, "a stale leader commits", Scenario::of),
-    (7, "an unknown write is taken for done", Scenario::of),
-    (7, "states are written without presence", Scenario::of),
-    (7, "what is late is written", Scenario::of),
-    (8, "a stop is not remembered", Scenario::of_haste),
-    (8, "the generation is forgotten", Scenario::of),
-    (8, "tombstones are left", Scenario::of),
-    (9, "a failed unit has lost its machine", Scenario::of),
-    (
-        9,
-        "a machine that breaks units is not avoided",
-        Scenario::of,
-    ),
-    (9, "moves are not counted", Scenario::of),
-    (9, "systemd's own restarts are not waited for", Scenario::of),
-    (9, "the back-off is not waited for", Scenario::of),
-    (9, "what has failed is started again", Scenario::of),
-    (10, "garbage ends fleetd", Scenario::of),
-];
-
 /// An exclusive unit never runs twice, whoever is cut off, for how long, and dies meanwhile.
 #[test]
 fn long_cuts_and_killed_agents_hold() {
-    let mut ended = 0;
-    for seed in 1..=60 {
-        let scenario = Scenario::of_silence(seed);
-        let outcome = simulate(&scenario);
-        must_hold(&scenario, &outcome);
-        ended += outcome.counters.get("lease-over").copied().unwrap_or(0);
-    }
+    let counters = fixed_seeds_of(Kind::Silence).must_hold();
+    let ended = counters.get("lease-over").copied().unwrap_or(0);
     assert!(ended >= 5, "only {ended} leases have ended");
 }
 
-/// Without the bug these seeds hold: they are the fixed ones of one run.
-const FOUND_WITHIN: u64 = FIXED_SEEDS;
-
+/// What was to leave a machine, and may stay before it has stopped, runs there again.
 #[test]
-fn bugs_that_were_planted_are_found() {
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let look = || {
-        let mut missed = Vec::new();
-        while let Some((promise, bug, scenario)) =
-            PLANTED.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
-        {
-            let found = (1..=FOUND_WITHIN).find_map(|seed| {
-                let outcome = simulate_with(&scenario(seed), Some(bug), false);
-                Some((seed, outcome.failure?))
-            });
-            match found {
-                Some((seed, why)) => println!("{promise:>2} {bug}: seed {seed}: {why:.150}"),
-                None => missed.push((promise, bug)),
-            }
-        }
-        missed
-    };
-    let missed = std::thread::scope(|scope| {
-        let other = scope.spawn(look);
-        let mut missed = look();
-        missed.extend(other.join().unwrap());
-        missed
-    });
-    assert!(missed.is_empty(), "not found: {missed:?}");
+fn units_that_turn_back_run() {
+    let counters = fixed_seeds_of(Kind::TurnBack).must_hold();
+    let stopped = counters.get("stop-job").copied().unwrap_or(0);
+    assert!(stopped >= 100, "only {stopped} were stopped");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What is to happen in a simulation: drawn from its seed, or written as text.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use fleetd::config;
@@ -40,7 +41,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// What a seed draws from. An old backup is for scenarios of its own.
+    /// What a seed draws from. An old backup is for scenarios of its own ([`Kind::OldBackup`]).
     pub const ALL: [Fault; 27] = [
         Fault::Crash,
         Fault::CrashAtPoint,
@@ -128,9 +129,124 @@ impl Graces {
     };
 }
 
+/// What befalls a cluster in general.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Whatever a seed draws.
+    Any,
+    /// Machines are cut off for long, and fleetd is killed on some of them meanwhile.
+    Silence,
+    /// An old backup takes the place of the store.
+    OldBackup,
+    /// Exclusive units, which stop slowly, are to leave machines that are then open to them again.
+    TurnBack,
+    /// Users change their minds before a unit is down.
+    Haste,
+    /// Twenty machines.
+    Crowd,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 6] = [
+        Kind::Any,
+        Kind::Silence,
+        Kind::OldBackup,
+        Kind::TurnBack,
+        Kind::Haste,
+        Kind::Crowd,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Any => "any",
+            Kind::Silence => "silence",
+            Kind::OldBackup => "old-backup",
+            Kind::TurnBack => "turn-back",
+            Kind::Haste => "haste",
+            Kind::Crowd => "crowd",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The seeds that everybody runs, and that are to find the bugs planted for this kind.
+    pub fn fixed(self) -> RangeInclusive<u64> {
+        match self {
+            Kind::Any | Kind::Haste => 1..=250,
+            Kind::Silence => 1..=60,
+            Kind::OldBackup => 1..=20,
+            Kind::TurnBack => 1..=30,
+            Kind::Crowd => 20..=20,
+        }
+    }
+
+    /// What the seed stands for in this kind.
+    pub fn scenario(self, seed: u64) -> Scenario {
+        let any = Scenario::of(seed);
+        match self {
+            Kind::Any => any,
+            Kind::Silence => Scenario {
+                kind: self,
+                machines: 3,
+                units: 9,
+                busy_ms: 20_000,
+                time: Duration::from_secs(120),
+                fault_every_ms: 12_000,
+                faults: vec![Fault::Cut, Fault::Silence],
+                operated: false,
+                ..any
+            },
+            Kind::OldBackup => Scenario {
+                kind: self,
+                faults: vec![Fault::OldBackup],
+                operated: false,
+                ..any
+            },
+            Kind::TurnBack => Scenario {
+                kind: self,
+                machines: 2,
+                units: 9,
+                busy_ms: 20_000,
+                time: Duration::from_secs(90),
+                fault_every_ms: 4_000,
+                faults: vec![
+                    Fault::Loss,
+                    Fault::Slow,
+                    Fault::CrashLeader,
+                    Fault::CutLeader,
+                    Fault::CrashAtPoint,
+                ],
+                operated: true,
+                ..any
+            },
+            Kind::Haste => Scenario {
+                kind: self,
+                machines: 3,
+                units: 9,
+                busy_ms: 2_000,
+                ..any
+            },
+            Kind::Crowd => Scenario {
+                kind: self,
+                machines: 20,
+                units: 40,
+                busy_ms: 120_000,
+                time: Duration::from_secs(600),
+                fault_every_ms: 60_000,
+                faults: vec![Fault::Crash, Fault::PowerCut, Fault::Cut],
+                operated: false,
+                ..any
+            },
+        }
+    }
+}
+
 /// One simulation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Scenario {
+    pub kind: Kind,
     pub seed: u64,
     pub machines: usize,
     pub units: usize,
@@ -149,28 +265,24 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Machines are cut off for long, and fleetd is killed on some of them meanwhile.
-    pub fn of_silence(seed: u64) -> Scenario {
-        Scenario {
-            machines: 3,
-            units: 9,
-            busy_ms: 20_000,
-            time: Duration::from_secs(120),
-            fault_every_ms: 12_000,
-            faults: vec![Fault::Cut, Fault::Silence],
-            operated: false,
-            ..Scenario::of(seed)
-        }
+    /// The command that tells its story.
+    pub fn replay(&self) -> String {
+        let kind = match self.kind {
+            Kind::Any => String::new(),
+            kind => format!("FLEET_SIM_KIND={} ", kind.name()),
+        };
+        format!("FLEET_SIM_SEED={} {kind}scripts/sim.sh replay", self.seed)
     }
 
-    /// Users change their minds before a unit is down.
-    pub fn of_haste(seed: u64) -> Scenario {
-        Scenario {
-            machines: 3,
-            units: 9,
-            busy_ms: 2_000,
-            ..Scenario::of(seed)
-        }
+    /// What a fresh seed stands for: now and then another kind.
+    pub fn drawn(seed: u64) -> Scenario {
+        let kind = match seed % 16 {
+            0 => Kind::Silence,
+            5 => Kind::TurnBack,
+            10 => Kind::OldBackup,
+            _ => Kind::Any,
+        };
+        kind.scenario(seed)
     }
 
     /// What a seed stands for.
@@ -179,6 +291,7 @@ impl Scenario {
         let mut rng = Rng::new(seed ^ 0x5ce0_a710);
         let n_faults = 1 + rng.below(6);
         Scenario {
+            kind: Kind::Any,
             seed,
             machines: 1 + rng.below(5),
             units: 3 + rng.below(9),

@@ -22,6 +22,7 @@ use hyper_util::service::TowerToHyperService;
 
 use crate::chance::{Sim, lock};
 use crate::life::Life;
+use crate::scenario::{Kind, Scenario};
 use crate::store::Center;
 
 /// A person waits no longer for an answer, and asks again.
@@ -71,7 +72,7 @@ enum Ask {
     Destroy,
 }
 
-pub fn specs(sim: &Sim, n_units: usize, n_machines: usize) -> Vec<Spec> {
+pub fn specs(sim: &Sim, scenario: &Scenario) -> Vec<Spec> {
     let of = |name: String, programs: [&str; 2], fleet: &str| {
         let fleet = match fleet {
             "" => String::new(),
@@ -101,8 +102,13 @@ pub fn specs(sim: &Sim, n_units: usize, n_machines: usize) -> Vec<Spec> {
         }
     };
     let mut specs = Vec::new();
-    for n in 0..n_units {
-        let kind = if n < 3 { 0 } else { sim.below(21) };
+    for n in 0..scenario.units {
+        let kind = match scenario.kind {
+            _ if n < 3 => 0,
+            Kind::TurnBack => 17,
+            Kind::Silence if sim.percent(50) => sim.pick(&[4, 17]),
+            _ => sim.below(21),
+        };
         specs.push(match kind {
             0..=3 => spec(format!("plain{n}.service"), "runs", ""),
             4 => spec(format!("once{n}.service"), "runs", "Exclusive=yes"),
@@ -110,7 +116,7 @@ pub fn specs(sim: &Sim, n_units: usize, n_machines: usize) -> Vec<Spec> {
             6 => spec(format!("plain{n}.service"), "fails", ""),
             7 => spec(format!("plain{n}.service"), "ends", ""),
             // Somewhere it must be good.
-            8 if n_machines > 1 => spec(format!("odd{n}.service"), "odd", ""),
+            8 if scenario.machines > 1 => spec(format!("odd{n}.service"), "odd", ""),
             9 => spec(format!("global{n}.service"), "runs", "Global=true"),
             10 => spec(
                 format!("follow{n}.service"),

@@ -79,7 +79,7 @@ impl World {
             world.start(machine);
         }
         let (stop, stopped) = watch::channel(false);
-        let specs = specs(sim, scenario.units, n_machines);
+        let specs = specs(sim, scenario);
         // What is refused or fails elsewhere tries to leave a drained machine again and again.
         let leaves_some = !specs.iter().any(|spec| {
             let name = spec.name.as_str();

@@ -63,6 +63,10 @@ impl Center {
             self.sim.note("repaired", format_args!("{key}"));
             let right = damage.right;
             let _ = self.put(key, &right.value, right.lease).await;
+            if key == keys::THAW {
+                // Put back, it is asked for once more.
+                self.audit.thaws();
+            }
         }
         lock(&self.state).damages.remove(key);
     }
