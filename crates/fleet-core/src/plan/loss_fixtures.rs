@@ -454,6 +454,7 @@ fn a_machine_is_given_up_and_its_units_are_moved_only_while_it_is_away() {
     let moved = model.plan();
     assert_eq!(moved.changes.len(), 2, "{:?}", moved.changes);
     for change in &moved.changes {
-        assert_eq!(change.while_absent, [m1.clone()], "{}", change.reason);
+        let relied_on = change.while_absent.as_slice();
+        assert_eq!(relied_on, std::slice::from_ref(&m1), "{}", change.reason);
     }
 }
