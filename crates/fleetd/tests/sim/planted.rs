@@ -33,7 +33,7 @@ const PLANTED: [(u8, &str, Kind); 30] = [
     (7, "an unknown write is taken for done", Kind::Any),
     (7, "states are written without presence", Kind::Any),
     (7, "what is late is written", Kind::Any),
-    (8, "a stop is not remembered", Kind::TurnBack),
+    (8, "a stop is not remembered", Kind::Haste),
     (8, "the generation is forgotten", Kind::Any),
     (8, "tombstones are left", Kind::Any),
     (9, "a failed unit has lost its machine", Kind::Any),
