@@ -268,7 +268,7 @@ fn keys(
     expect("units", names);
     let machines: BTreeSet<String> = ids.iter().cloned().collect();
     expect("machines", machines.clone());
-    expect("members", machines);
+    expect("members", machines.clone());
     expect(
         "assignments",
         pairs
@@ -286,6 +286,12 @@ fn keys(
     let placed = wants.iter().filter(|(_, want)| want.goal >= Goal::Loaded);
     expect("placements", placed.map(|(unit, _)| unit.clone()).collect());
     wrong.append(&mut early);
+    // A machine that has not said anything to this store has no mark in it.
+    let marks = found.remove("marks").unwrap_or_default();
+    let strange: Vec<&String> = marks.difference(&machines).collect();
+    if !strange.is_empty() {
+        wrong.push(format!("etcd, marks: too much {strange:?}"));
+    }
     for lone in ["cluster", "leader", "accept-store", "machine-wishes"] {
         found.remove(lone);
     }
