@@ -191,6 +191,61 @@ fn a_store_that_is_empty_or_older_stops_nothing_until_it_is_believed() {
     untouched(&cluster);
 }
 
+/// A machine is cut off while an older copy takes the store's place and comes further than the machine
+/// had seen the right one: it is no right one to the machine all the same.
+#[test]
+fn an_older_copy_that_has_been_written_on_is_known_by_a_machine_that_was_away() {
+    let cluster = Cluster::up(2);
+    let etcd = cluster.sandbox.etcd(0);
+    let data = etcd.record().unwrap().data;
+    let copy = PathBuf::from(format!("{}.copy", data.display()));
+    let away = cluster.host(1);
+    let there = format!("MachineID={}", away.machine_id().unwrap());
+    cluster.start("a.service", &there);
+    let path = cluster.file("b.service", &sleeper(&there));
+    cluster.ok(&["load", &path]);
+    cluster.sandbox.save_etcd(&copy).unwrap();
+    cluster.ok(&["start", "b.service"]);
+    let before = cluster.invocations(&["a.service", "b.service"]);
+
+    away.cut().unwrap();
+    let known = etcd.revision().unwrap();
+    cluster.sandbox.restore_etcd(&copy).unwrap();
+    while etcd.revision().unwrap() <= known {
+        etcdctl(&cluster, &["put", "somebody-else", ""]);
+    }
+    others_go_on(&cluster, "in-an-older-store");
+    cluster.ok(&["unload", "--no-block", "b.service"]);
+    away.heal().unwrap();
+    wait_for("the machine to doubt the store", FAILOVER, || match cluster
+        .metric(1, "fleet_agent_holding")
+    {
+        1.0 => Ok(()),
+        other => Err(format!("fleet_agent_holding {other}")),
+    })
+    .unwrap();
+    wait_until_said(&cluster, &["b.service", "the store may not be the one"], 0);
+    let listed = cluster.fleetctl(&["list-machines"]);
+    assert!(
+        listed.stderr.contains("fleetctl accept-store"),
+        "{}",
+        told(&listed)
+    );
+    assert_eq!(cluster.invocations(&["a.service", "b.service"]), before);
+
+    cluster.ok(&["accept-store"]);
+    wait_until_holding(&cluster, 0.0);
+    wait_for("b.service to stop", SOON, || {
+        match cluster.running("b.service").is_empty() {
+            true => Ok(()),
+            false => Err("it runs".to_owned()),
+        }
+    })
+    .unwrap();
+    let kept = cluster.invocations(&["a.service"]);
+    assert_eq!(kept["a.service"], before["a.service"]);
+}
+
 /// Keys that vanish and documents that cannot be read, of every kind, one after the other.
 #[test]
 fn a_key_that_vanishes_or_cannot_be_read_freezes_only_what_it_is_about() {
