@@ -206,7 +206,10 @@ impl Worker {
             tokio::select! {
                 batch = watch.next() => match batch {
                     // The cluster has got its name meanwhile, by which its store is known again.
-                    Some(Ok(_)) if self.hold.is_known(None) => return Left::Reregistered,
+                    Some(Ok(_)) if self.hold.is_known(None) => {
+                        self.metrics.woken();
+                        return Left::Reregistered;
+                    }
                     Some(Ok(batch)) => {
                         revision = batch.revision;
                         self.take_in(batch);
