@@ -13,6 +13,9 @@ use crate::cluster::Cluster;
 
 /// A user waits no longer for an answer.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Who has no more patience ends the command: it must not be carried out behind what the user asks
+/// for next. The host itself does that within so much more.
+const ENDING: Duration = Duration::from_secs(5);
 /// What is said of a unit that the store does not have.
 const UNKNOWN: &str = "not found in registry";
 /// All faults are undone and still nobody answers.
@@ -122,10 +125,13 @@ impl Users<'_> {
             .unwrap_or_else(PoisonError::into_inner);
         acts.push(act);
         drop(acts);
-        let argv: Vec<&str> = std::iter::once("fleetctl")
+        let patience = PATIENCE.as_secs().to_string();
+        let argv: Vec<&str> = ["timeout", "--signal=KILL", &patience, "fleetctl"]
+            .into_iter()
             .chain(args.iter().map(String::as_str))
             .collect();
-        match self.cluster.host(host).exec_with(&argv, None, PATIENCE) {
+        let host = self.cluster.host(host);
+        match host.exec_with(&argv, None, PATIENCE + ENDING) {
             Ok(out) if is_answered(&out, &args[0]) => Ok(()),
             Ok(out) => Err(crate::cluster::told(&out)),
             Err(e) => Err(e.to_string()),
