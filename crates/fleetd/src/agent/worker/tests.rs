@@ -59,12 +59,15 @@ async fn a_machine_in_doubt_starts_exclusive_units_only_when_its_store_is_believ
         rig.tasks("a.service").contains(&"start")
     })
     .await;
+    // Garbage is nobody's word.
+    rig.put(keys::ACCEPT_STORE.to_owned(), Vec::new()).await;
     rig.until_said("once.service", Reached::Working).await;
+    tokio::time::sleep(WORD_EVERY * 2).await;
     let why = rig.state("once.service").await.unwrap().why.unwrap();
     assert!(why.contains("fleetctl accept-store"), "{why}");
     assert_eq!(rig.tasks("once.service"), Vec::<&str>::new());
 
-    rig.put(keys::ACCEPT_STORE.to_owned(), Vec::new()).await;
+    rig.accept_store().await;
     rig.until("it is started by itself", || {
         rig.tasks("once.service") == ["load", "start"]
     })
@@ -91,7 +94,7 @@ async fn a_start_without_an_end_does_not_keep_a_machine_from_believing_its_store
             .await;
 
         let said = Instant::now();
-        rig.put(keys::ACCEPT_STORE.to_owned(), Vec::new()).await;
+        rig.accept_store().await;
         rig.until("it believes the store", || rig.remark().is_none())
             .await;
         assert!(said.elapsed() < WORD_EVERY + Duration::from_secs(2));
@@ -158,7 +161,7 @@ async fn an_older_copy_that_has_been_written_on_is_known_by_its_mark() {
         "a mark would make it the right one"
     );
 
-    rig.put(keys::ACCEPT_STORE.to_owned(), Vec::new()).await;
+    rig.accept_store().await;
     rig.until("it is told to go", || rig.tasks("b.service") == ["stop"])
         .await;
     // It is this machine's store from now on.

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::super::hold::REMARK;
 use super::{Worker, say};
-use crate::store::codec::{ClusterRecord, Document};
+use crate::store::codec::{AskedRecord, ClusterRecord, Document};
 use crate::store::{Revision, keys};
 
 /// A machine that does not believe its store looks this often whether it shall.
@@ -52,7 +52,10 @@ impl Worker {
         let cluster = found(keys::CLUSTER)
             .and_then(|entry| ClusterRecord::decode(&entry.key, &entry.value).ok());
         let id = cluster.as_ref().map(|cluster| cluster.id.as_str());
-        let said = found(keys::ACCEPT_STORE).map(|said| said.mod_revision);
+        // Garbage in its place is nobody's word.
+        let said = found(keys::ACCEPT_STORE)
+            .filter(|said| AskedRecord::decode(&said.key, &said.value).is_ok())
+            .map(|said| said.mod_revision);
         let mark = found(&mark).map(|mark| mark.mod_revision);
         let here = self.manager.observe_all();
         match said.filter(|said_at| self.hold.is_meant(*said_at)) {

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::super::*;
-use crate::store::codec::ClusterRecord;
+use crate::store::codec::{AskedRecord, ClusterRecord};
 use crate::store::memory::MemoryStore;
 use crate::store::{Entry, LeaseId, Op, Range, Snapshot, Txn};
 
@@ -225,6 +225,16 @@ impl Rig {
             ..Txn::default()
         };
         self.inner().commit(txn).await.unwrap()
+    }
+
+    /// Somebody says that the store is to be believed.
+    pub(super) async fn accept_store(&self) {
+        let asked = AskedRecord {
+            by: "uid 0".to_owned(),
+            at_ms: 1,
+        };
+        self.put(keys::ACCEPT_STORE.to_owned(), asked.encode())
+            .await;
     }
 
     /// Another store takes the place of the one that there is.
