@@ -406,7 +406,8 @@ fn systemd_restarts_fleetd_before_its_lease_ends_and_without_haste() {
     // systemd's work and ours, on a slow computer.
     let start = Duration::from_secs(1);
     assert!(pause + start < left, "{pause:?} of {left:?}");
-    assert!(pause >= Duration::from_millis(500), "{pause:?}");
+    // A start of fleetd that fails costs some 10 ms of processor time.
+    assert!(pause >= Duration::from_millis(100), "{pause:?}");
 }
 
 /// Keeps leases alive, and reads no keys while it is away.
