@@ -377,6 +377,7 @@ async fn nothing_is_left_of_the_story(manager: &Manager) -> Vec<String> {
             "leader",
             "machine-wishes/",
             "machines/",
+            "marks/",
             "members/",
         ];
         left.contains("steady.service") || of_the_cluster.iter().any(|key| left.starts_with(key))
