@@ -367,24 +367,39 @@ mod tests {
         ended.wait().unwrap();
     }
 
+    /// A look takes some microseconds: half a minute and more.
+    const MAX_LOOKS: usize = 5_000_000;
+
+    /// A shell that ends with its test, however that ends.
+    struct Shell(std::process::Child);
+
+    impl Drop for Shell {
+        fn drop(&mut self) {
+            // It may have ended by itself.
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
     /// A shell that has come to this, and how long it is waited for.
     async fn settled_after(script: &str, come_to: FirstRun) -> Duration {
-        let mut shell = std::process::Command::new("/bin/sh")
+        let shell = std::process::Command::new("/bin/sh")
             .args(["-c", script])
             .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        let pid = shell.id();
+        let shell = Shell(shell);
+        let pid = shell.0.id();
+        let mut looks = 0;
         while first_run(pid) != come_to {
+            looks += 1;
+            assert!(looks < MAX_LOOKS, "{script} has not come to {come_to:?}");
             std::thread::yield_now();
         }
         let (_tell, told) = oneshot::channel();
         let began = tokio::time::Instant::now();
         settle(pid, told).await;
-        let waited = began.elapsed();
-        shell.kill().unwrap();
-        shell.wait().unwrap();
-        waited
+        began.elapsed()
     }
 
     /// What never shows that it runs is not waited for for ever.

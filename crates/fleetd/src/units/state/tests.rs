@@ -1,3 +1,5 @@
+//! What is remembered of a unit as systemd tells of it.
+
 use fleet_core::agent::Failure;
 
 use super::*;
