@@ -6,13 +6,14 @@ use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use rustix::fs::{
     CWD, FlockOperation, Mode, OFlags, ResolveFlags, flock, mkdirat, openat, openat2, renameat,
 };
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::At;
 use crate::process::Process;
@@ -25,6 +26,8 @@ use crate::{Error, Result, network, nspawn, wait_for};
 
 /// A command inside a host that takes longer hangs, unless the caller gives it more.
 const EXEC_BOUND: Duration = Duration::from_secs(60);
+/// How often a command that has not ended is told to go on, should it have been stopped.
+const NUDGE_EVERY: Duration = Duration::from_millis(200);
 /// What is kept of a command's output, for each of its two streams.
 const OUTPUT_MAX: u64 = 64 << 20;
 /// Of a failed command's output, what an error shows.
@@ -476,7 +479,7 @@ pub(crate) fn run_inside<A: AsRef<OsStr>>(
     }
     let mut streams = [Vec::new(), Vec::new()];
     for _ in 0..streams.len() {
-        let Ok((index, bytes)) = ended.recv_timeout(deadline.remaining()) else {
+        let Some((index, bytes)) = receive(&ended, deadline, || go_on(&child)) else {
             let _ = child.kill();
             let _ = child.wait();
             let line: Vec<_> = argv.iter().map(|a| a.as_ref().to_string_lossy()).collect();
@@ -494,6 +497,26 @@ pub(crate) fn run_inside<A: AsRef<OsStr>>(
         stdout,
         stderr,
     })
+}
+
+/// The next message until the deadline; `nudge` is called now and then as long as there is none.
+fn receive<T>(from: &mpsc::Receiver<T>, deadline: Deadline, nudge: impl Fn()) -> Option<T> {
+    loop {
+        let remaining = deadline.remaining();
+        match from.recv_timeout(remaining.min(NUDGE_EVERY)) {
+            Ok(message) => return Some(message),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) if remaining.is_zero() => return None,
+            Err(RecvTimeoutError::Timeout) => nudge(),
+        }
+    }
+}
+
+/// Has a stopped nsenter go on: it stops itself with its command, and a host that shuts down stops
+/// whatever runs in it. The host is gone then, and nobody is left to say so to nsenter.
+fn go_on(nsenter: &Child) {
+    // It may have ended meanwhile; it has not been waited for, so that its number is still its own.
+    let _ = kill_process(Pid::from_child(nsenter), Signal::CONT);
 }
 
 fn into_read<R: Read + Send + 'static>(stream: R) -> Box<dyn Read + Send> {

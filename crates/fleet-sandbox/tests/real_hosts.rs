@@ -185,6 +185,9 @@ fn commands_inside_have_streams_exit_codes_and_a_bound() {
         late.contains("sleep 1d") && late.contains("it still runs"),
         "{late}"
     );
+    // A host that shuts down stops what runs in it first, and nsenter stops with its command.
+    let stopped = "kill -STOP $$; echo went on";
+    assert_eq!(host.run(&["sh", "-c", stopped]).unwrap(), "went on");
     // It is in the host's cgroup and environment, not in ours.
     assert!(
         host.run(&["cat", "/proc/self/cgroup"])
