@@ -231,15 +231,31 @@ pub struct UnitView {
     /// The machine it is placed on.
     #[serde(skip_serializing_if = "Option::is_none", rename = "machineID")]
     pub machine_id: Option<String>,
+    /// The machine that it is leaving, and whose word that it has stopped is awaited.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "leavingID")]
+    pub leaving_id: Option<String>,
     /// Why it is there, or nowhere.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// When that was decided, in milliseconds since 1970; only in the answer for a single unit.
+    #[serde(skip_serializing_if = "is_zero_u64")]
+    pub since_ms: u64,
     /// While pending: which requirement refused how many machines.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<RefusalView>,
-    /// Machines looked at for `refusals`.
+    /// Of a unit that is placed: which requirement had refused how many machines then; only in the
+    /// answer for a single unit.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<RefusalView>,
+    /// Machines looked at for `refusals` or `passedOver`.
     #[serde(skip_serializing_if = "is_zero")]
     pub considered: u32,
+    /// Who made this version of its wish, as far as is known; only in the answer for a single unit.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub changed_by: String,
+    /// When, in milliseconds since 1970; only in the answer for a single unit.
+    #[serde(skip_serializing_if = "is_zero_u64")]
+    pub changed_ms: u64,
     /// How it is, a machine each; `gone` ones are left out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub states: Vec<StateView>,
@@ -285,6 +301,12 @@ pub struct MachineView {
     /// Why it has this status, in words; left out while it is present.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// Since when it has this status, in milliseconds since 1970; 0: it is not known yet.
+    #[serde(skip_serializing_if = "is_zero_u64")]
+    pub since_ms: u64,
+    /// When it first joined, likewise.
+    #[serde(skip_serializing_if = "is_zero_u64")]
+    pub first_seen_ms: u64,
     /// It would have been given up if fewer others were away; `POST /thaw` gives it up.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub frozen: bool,
@@ -353,6 +375,10 @@ pub struct MachineUnit {
     /// It is to leave and cannot: which requirement refused how many other machines.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<RefusalView>,
+}
+
+fn is_zero_u64(n: &u64) -> bool {
+    *n == 0
 }
 
 fn is_zero(n: &u32) -> bool {

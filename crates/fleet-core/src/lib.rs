@@ -24,6 +24,7 @@ pub mod agent;
 pub mod body;
 pub mod check;
 pub mod cluster;
+pub mod cure;
 pub mod exclusive;
 pub mod glob;
 pub mod hash;

@@ -161,7 +161,10 @@ pub struct PlacementRecord {
     pub reason: String,
     /// For a pending or global unit: what refused it, the most frequent first.
     pub refusals: Vec<Refusal>,
-    /// How many machines were looked at for `refusals`.
+    /// For a unit that was placed: what kept it from other machines at that time, the most frequent
+    /// first.
+    pub passed_over: Vec<Refusal>,
+    /// How many machines were looked at for `refusals` or `passed_over`.
     pub considered: u32,
     /// For a global unit: on how many machines it is assigned.
     pub assigned: u32,

@@ -16,7 +16,7 @@ use crate::requirements::Requirements;
 mod filters;
 
 use filters::{FILTERS, FOR_A_RETURN, id_matches};
-pub(crate) use filters::{closed_because, loadable, metadata_matches};
+pub(crate) use filters::{closed_because, loadable, metadata_matches, metadata_words};
 
 /// A machine is preferred that suits the unit's followers too; beyond so many of them the rest
 /// is not asked, so that one placement stays cheap.

@@ -171,8 +171,8 @@ fn values(fleetctl: &Command, arg: &Arg, begun: &str) -> Fitting {
         begun: begun.to_owned(),
         words,
         files: matches!(name, "FILE" | "SOCKET") || arg.get_value_hint() == ValueHint::FilePath,
-        units: name == "UNIT" || is_machine_then_command(arg),
-        machines: matches!(name, "ID" | "MACHINE") || is_machine_then_command(arg),
+        units: matches!(name, "UNIT" | "UNIT|MACHINE") || is_machine_then_command(arg),
+        machines: matches!(name, "ID" | "MACHINE" | "UNIT|MACHINE") || is_machine_then_command(arg),
         ..Fitting::default()
     }
 }

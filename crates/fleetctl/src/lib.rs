@@ -27,6 +27,7 @@ mod suggest;
 mod tabwriter;
 mod ui;
 mod wait;
+mod when;
 mod wishes;
 
 use commands::{Context, Outcome};

@@ -73,7 +73,10 @@ pub(crate) async fn change(
 }
 
 /// The one machine that is meant.
-fn find<'m>(machines: &'m [MachineView], name: &str) -> Result<&'m MachineView, CommandError> {
+pub(crate) fn find<'m>(
+    machines: &'m [MachineView],
+    name: &str,
+) -> Result<&'m MachineView, CommandError> {
     let prefix = name.strip_suffix("...").unwrap_or(name);
     if let Some(exact) = machines.iter().find(|machine| machine.id == prefix) {
         return Ok(exact);

@@ -193,6 +193,7 @@ fn documents(n: usize, all_keys: bool) -> Vec<(String, Vec<u8>)> {
             decision,
             reason: "fewest units".to_owned(),
             refusals: vec![],
+            passed_over: Vec::new(),
             considered: 0,
             assigned: 0,
             since_ms: 1_700_000_000_000 + generation,

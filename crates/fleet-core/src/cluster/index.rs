@@ -63,6 +63,14 @@ impl OpenMachines {
         }
     }
 
+    /// How many machines have none of these values for a key.
+    pub(crate) fn without(&self, key: &str, wanted: &BTreeSet<String>) -> usize {
+        let values = self.by_metadata.get(key);
+        let sets = wanted.iter().filter_map(|value| values?.get(value));
+        let with: usize = sets.map(BTreeSet::len).sum();
+        self.all.len().saturating_sub(with)
+    }
+
     /// Those that are avoided.
     pub(crate) fn avoided(&self) -> impl Iterator<Item = &Score> {
         self.all.iter().rev().take_while(|score| score.avoided)

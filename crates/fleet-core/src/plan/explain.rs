@@ -12,9 +12,13 @@ use super::{Planner, Whereabouts};
 use crate::cluster::Wish;
 use crate::name::UnitName;
 use crate::records::{MemberStatus, Refusal};
+use crate::schedule::{Search, metadata_words};
 
 /// Between two rounds in which all reasons are given anew.
 const EXPLAIN_PAUSE_MS: u64 = 1000;
+/// A unit that finds a machine asks so many others why not they: about 10 µs at most. What waits
+/// is asked about however many there are, since then somebody has to act.
+const MAX_ASKED_WHEN_PLACED: usize = 100;
 
 impl Planner<'_> {
     pub(crate) fn explain_waits(&mut self) {
@@ -100,7 +104,36 @@ impl Planner<'_> {
                 ..Whereabouts::default()
             };
         }
-        let search = self.search(name, wish, moves, None);
+        let Tally {
+            refusals,
+            considered,
+        } = self.ask_all(&self.search(name, wish, moves, None));
+        Whereabouts {
+            reason: words(&refusals, considered, moves.is_some()),
+            refusals,
+            considered,
+            ..Whereabouts::default()
+        }
+    }
+
+    /// What kept a unit from other machines that has found one. In a large cluster not every machine
+    /// is asked for it: there the metadata is counted, by its index.
+    pub(crate) fn passed_over(&self, search: &Search<'_>) -> Tally {
+        if self.cluster.machines.len() <= MAX_ASKED_WHEN_PLACED {
+            return self.ask_all(search);
+        }
+        let metadata = &search.needs.metadata;
+        let counts = metadata.iter().map(|(key, values)| {
+            let n = self.cluster.open.without(key, values);
+            (metadata_words(key, values), saturated(n))
+        });
+        Tally {
+            refusals: most_frequent(counts.filter(|(_, n)| *n > 0)),
+            considered: saturated(self.cluster.open.all.len()),
+        }
+    }
+
+    fn ask_all(&self, search: &Search<'_>) -> Tally {
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
         let mut considered = 0;
         for (id, machine) in &self.cluster.machines {
@@ -109,18 +142,26 @@ impl Planner<'_> {
                 continue;
             }
             considered += 1;
-            if let Err(no) = self.cluster.judge_all(&search, id, machine) {
+            if let Err(no) = self.cluster.judge_all(search, id, machine) {
                 *counts.entry(no.to_string()).or_default() += 1;
             }
         }
-        let refusals = most_frequent(counts.into_iter());
-        Whereabouts {
-            reason: words(&refusals, considered, moves.is_some()),
-            refusals,
+        Tally {
+            refusals: most_frequent(counts.into_iter()),
             considered,
-            ..Whereabouts::default()
         }
     }
+}
+
+/// Which requirement refused how many of the machines that were looked at.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Tally {
+    pub(crate) refusals: Vec<Refusal>,
+    pub(crate) considered: u32,
+}
+
+fn saturated(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 fn words(refusals: &[Refusal], considered: u32, moves: bool) -> String {
@@ -140,5 +181,67 @@ fn words(refusals: &[Refusal], considered: u32, moves: bool) -> String {
                 parts.join(", ")
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::plan::model::{Model, name, unit_record};
+    use crate::records::{DesiredState, MachineId, MachineRecord, PlacementRecord};
+
+    /// Where a unit goes in a cluster in which one machine of ten is in the region eu, and `other` is
+    /// on one machine.
+    fn placed(n_machines: usize, lines: &[&str]) -> PlacementRecord {
+        let mut model = Model::default();
+        for n in 0..n_machines {
+            let region = if n % 10 == 0 { "eu" } else { "us" };
+            let record = MachineRecord {
+                metadata: BTreeMap::from([("region".to_owned(), region.to_owned())]),
+                ..MachineRecord::default()
+            };
+            model.set_presence(&MachineId::new(&format!("m{n:03}")), Some(record));
+        }
+        let launched = |lines| unit_record(DesiredState::Launched, lines);
+        model.set_unit(&name("other.service"), launched(&[]));
+        model.plan();
+        model.set_unit(&name("a.service"), launched(lines));
+        model.plan();
+        // A new wish that changes nothing about where it is keeps what was found then.
+        model.set_desired(&name("a.service"), DesiredState::Loaded);
+        model.plan();
+        let unit = &model.cluster.units[&name("a.service")];
+        *unit.placement.clone().unwrap()
+    }
+
+    fn refusal(requirement: &str, machines: u32) -> Refusal {
+        Refusal {
+            requirement: requirement.to_owned(),
+            machines,
+        }
+    }
+
+    #[test]
+    fn what_was_passed_over_stands_with_the_placement() {
+        let lines = ["MachineMetadata=region=eu", "Conflicts=other.service"];
+        let small = placed(20, &lines);
+        assert_eq!(small.considered, 20);
+        let expected = [
+            refusal("MachineMetadata region=eu", 18),
+            refusal("Conflicts with other.service", 1),
+        ];
+        assert_eq!(small.passed_over, expected);
+        assert_eq!(placed(20, &[]).passed_over, []);
+    }
+
+    #[test]
+    fn a_large_cluster_is_not_asked_machine_by_machine() {
+        let lines = ["MachineMetadata=region=eu", "Conflicts=other.service"];
+        let large = placed(MAX_ASKED_WHEN_PLACED + 10, &lines);
+        assert_eq!(large.considered, 110);
+        let expected = [refusal("MachineMetadata region=eu", 99)];
+        assert_eq!(large.passed_over, expected);
     }
 }

@@ -9,6 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use explain::Tally;
+
 use crate::cluster::{Assigned, Cluster, Timer, Unit};
 use crate::name::UnitName;
 use crate::records::{
@@ -389,6 +391,19 @@ impl<'c> Planner<'c> {
                     ..old.failures.clone()
                 },
             });
+        // Where it stays, it stands by what was found when it came.
+        let (passed_over, considered) = match (to.tally, old) {
+            (Some(tally), _) => (tally.refusals, tally.considered),
+            (None, Some(old))
+                if to.machine.is_some()
+                    && old.machine == to.machine
+                    && to.considered == 0
+                    && old.refusals.is_empty() =>
+            {
+                (old.passed_over.clone(), old.considered)
+            }
+            (None, _) => (Vec::new(), to.considered),
+        };
         let home_decision = to
             .machine
             .as_ref()
@@ -416,7 +431,8 @@ impl<'c> Planner<'c> {
             decision,
             reason: to.reason,
             refusals: to.refusals,
-            considered: to.considered,
+            passed_over,
+            considered,
             assigned: to.assigned,
             failures,
             since_ms,
@@ -487,6 +503,8 @@ pub(crate) struct Whereabouts {
     pub(crate) leaving: Option<MachineId>,
     pub(crate) reason: String,
     pub(crate) refusals: Vec<Refusal>,
+    /// What kept a unit that has just been placed from other machines.
+    pub(crate) tally: Option<Tally>,
     pub(crate) considered: u32,
     pub(crate) assigned: u32,
 }

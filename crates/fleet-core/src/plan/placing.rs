@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::explain::Tally;
 use super::moves::{Cause, Move, Turn};
 use super::{Planner, Whereabouts};
 use crate::cluster::{Score, Wait, Wish};
@@ -141,7 +142,9 @@ impl Planner<'_> {
                     Some(why) => format!("{why}; {here}"),
                     None => here,
                 };
-                self.settle_at(name, &wish, order, &score.machine, moves, reason);
+                let tally = self.passed_over(&search);
+                let to = (&score.machine, Some(tally));
+                self.settle_at(name, &wish, order, to, moves, reason);
             }
             Found::Nowhere { for_want_of_room } => {
                 if let Some(moves) = &moves
@@ -247,7 +250,7 @@ impl Planner<'_> {
             && self.cluster.may_return(&search, first)
         {
             let reason = format!("it was still on {}", first.short());
-            self.settle_at(name, wish, order, first, None, reason);
+            self.settle_at(name, wish, order, (first, None), None, reason);
         } else {
             self.cluster.waiting.remove(name);
             let whereabouts = Whereabouts {
@@ -281,13 +284,13 @@ impl Planner<'_> {
         }
     }
 
-    /// The unit goes to a machine.
+    /// The unit goes to a machine, which was found among others or not.
     fn settle_at(
         &mut self,
         name: &UnitName,
         wish: &Wish,
         order: Order,
-        id: &MachineId,
+        (id, tally): (&MachineId, Option<Tally>),
         moves: Option<Move>,
         reason: String,
     ) {
@@ -325,6 +328,7 @@ impl Planner<'_> {
             machine: Some(id.clone()),
             leaving: self.leaving(name, Some(id)),
             reason,
+            tally,
             ..Whereabouts::default()
         };
         self.settle(name, whereabouts);

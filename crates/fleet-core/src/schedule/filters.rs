@@ -1,6 +1,8 @@
 //! What may keep a unit from a machine: each filter is a small function that lets the machine pass or
 //! says why not.
 
+use std::collections::BTreeSet;
+
 use super::{Found, No, Search, Stopping};
 use crate::cluster::{Cluster, Machine};
 use crate::name::UnitName;
@@ -106,14 +108,24 @@ pub(crate) fn metadata_matches(needs: &Requirements, machine: &Machine) -> Resul
             .get(key)
             .is_some_and(|value| values.contains(value));
         if !fits {
-            let pairs: Vec<_> = values
-                .iter()
-                .map(|value| format!("{key}={value}"))
-                .collect();
-            return Err(No::Metadata(pairs.join(" or ")));
+            return Err(No::Metadata(any_of(key, values)));
         }
     }
     Ok(())
+}
+
+/// A requirement of metadata in the words of its refusal.
+pub(crate) fn metadata_words(key: &str, values: &BTreeSet<String>) -> String {
+    No::Metadata(any_of(key, values)).to_string()
+}
+
+/// `region=eu or region=us`
+fn any_of(key: &str, values: &BTreeSet<String>) -> String {
+    let pairs: Vec<_> = values
+        .iter()
+        .map(|value| format!("{key}={value}"))
+        .collect();
+    pairs.join(" or ")
 }
 
 fn has_peers(

@@ -40,6 +40,7 @@ mod uncordon;
 mod unload;
 mod verify;
 mod version;
+mod why;
 
 /// How every command ends.
 pub(crate) type Outcome = Result<Exit, CommandError>;
@@ -80,6 +81,7 @@ pub(crate) enum Command {
     Unload(unload::Args),
     Verify(verify::Args),
     Version(version::Args),
+    Why(why::Args),
     #[command(name = "__complete", hide = true)]
     Complete(complete::Args),
     #[command(name = "__man", hide = true)]
@@ -123,6 +125,7 @@ impl Command {
             Command::Thaw(args) => thaw::run(args, context).await,
             Command::Uncordon(args) => uncordon::run(args, context).await,
             Command::Unload(args) => unload::run(args, context).await,
+            Command::Why(args) => why::run(args, context).await,
             Command::FdForward(args) => fd_forward::run(args),
             Command::Help(args) => help::run(args, context.ui),
             Command::Verify(args) => verify::run(args, context.ui),

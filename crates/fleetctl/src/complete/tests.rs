@@ -83,6 +83,7 @@ fn what_kind_of_thing_a_command_takes() {
         ("fd-forward _", "files"),
         ("list-machines _", ""),
         ("version _", ""),
+        ("why _", "units machines"),
     ] {
         assert_eq!(kinds(line), expected, "{line}");
     }
@@ -91,7 +92,15 @@ fn what_kind_of_thing_a_command_takes() {
 /// Whoever adds an argument says with its value's name what completes it.
 #[test]
 fn what_looks_like_a_unit_a_machine_or_a_file_is_completed() {
-    const COMPLETED: [&str; 6] = ["FILE", "SOCKET", "UNIT", "ID", "MACHINE", "COMMAND"];
+    const COMPLETED: [&str; 7] = [
+        "FILE",
+        "SOCKET",
+        "UNIT",
+        "ID",
+        "MACHINE",
+        "UNIT|MACHINE",
+        "COMMAND",
+    ];
     const LOOK: [&str; 5] = ["UNIT", "MACHINE", "FILE", "PATH", "SOCKET"];
     let mut cli = cli::clap_command();
     cli.build();

@@ -105,7 +105,7 @@ fn a_shell_is_told_in_silence_what_fits() {
         .run("fleetctl __complete -- fleetctl start /")
         .run("fleetctl __complete -- fleetctl --endpoint=unix:///nowhere stop w")
         .run("fleetctl __complete -- fleetctl --tunnel=far stop w")
-        .run("fleetctl __complete -- fleetctl bogus w")
+        .run("fleetctl __complete -- fleetctl bogus z")
         .run("fleetctl __complete")
         .shows(&format!(
             "
@@ -125,7 +125,7 @@ $ fleetctl __complete -- fleetctl --endpoint=unix:///nowhere stop w
 words
 $ fleetctl __complete -- fleetctl --tunnel=far stop w
 words
-$ fleetctl __complete -- fleetctl bogus w
+$ fleetctl __complete -- fleetctl bogus z
 words
 $ fleetctl __complete
 words

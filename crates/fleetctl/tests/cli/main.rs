@@ -39,3 +39,4 @@ mod uncordon;
 mod unload;
 mod verify;
 mod version;
+mod why;

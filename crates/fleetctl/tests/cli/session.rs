@@ -218,9 +218,9 @@ impl Session {
     fn note(&mut self, command: &str, output: &Output) {
         let text = |bytes: &[u8]| {
             let text = String::from_utf8(bytes.to_vec()).unwrap();
-            self.names
-                .iter()
-                .fold(text, |text, name| text.replace(&name.1, name.0))
+            self.names.iter().fold(without_times(&text), |text, name| {
+                text.replace(&name.1, name.0)
+            })
         };
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         self.transcript.push_str(&format!("$ {command}\n{out}"));
@@ -266,4 +266,28 @@ impl Drop for Session {
 
 fn words(command: &str) -> impl Iterator<Item = String> {
     command.split(' ').map(|word| word.replace('\'', ""))
+}
+
+/// `TIME` for each `2026-11-28 11:20:03 UTC (4 min ago)`, `MS` for each number of milliseconds since
+/// 1970.
+fn without_times(text: &str) -> String {
+    const IN_JSON: &str = "Ms\": ";
+    let mut parts = text.split(IN_JSON);
+    let first = parts.next().unwrap_or_default().to_owned();
+    let text = parts.fold(first, |text, part| {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        format!("{text}{IN_JSON}MS{rest}")
+    });
+    let text = text.as_str();
+    const UTC: &str = " UTC (";
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(UTC) {
+        let begin = before.len() - "2026-11-28 11:20:03".len();
+        let (_, after) = after.split_once(')').unwrap();
+        shown.push_str(&before[..begin]);
+        shown.push_str("TIME");
+        rest = after;
+    }
+    shown + rest
 }

@@ -79,6 +79,7 @@ fn placed(decision: Decision) -> PlacementRecord {
         decision,
         reason: "least loaded".into(),
         refusals: Vec::new(),
+        passed_over: Vec::new(),
         considered: 1,
         assigned: 1,
         since_ms: 0,

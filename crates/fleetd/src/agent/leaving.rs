@@ -292,6 +292,7 @@ mod tests {
                 decision: Default::default(),
                 reason: "so".to_owned(),
                 refusals: Vec::new(),
+                passed_over: Vec::new(),
                 considered: 0,
                 assigned: 0,
                 since_ms: 0,

@@ -141,6 +141,13 @@ async fn get(state: &Api, name: &str) -> Answer {
     let members = Members::read(&mut reading, None).await?;
     let view = UnitView {
         text: Some(unit.record.text.to_string()),
+        changed_by: unit.record.changed_by.clone(),
+        changed_ms: unit.record.changed_ms,
+        since_ms: placement.as_ref().map_or(0, |placement| placement.since_ms),
+        passed_over: placement
+            .as_ref()
+            .map(|placement| refusals(&placement.passed_over))
+            .unwrap_or_default(),
         ..view(&unit, placement.as_ref(), &states, &members)
     };
     Ok(Reply::json(&view).with_warnings(reading.into_warnings()))
@@ -277,7 +284,12 @@ fn view(
         refusals: placement
             .map(|placement| refusals(&placement.refusals))
             .unwrap_or_default(),
+        passed_over: Vec::new(),
         considered: placement.map_or(0, |placement| placement.considered),
+        leaving_id: placement
+            .and_then(|placement| placement.leaving.as_ref())
+            .map(ToString::to_string),
+        since_ms: 0,
         states: states
             .iter()
             .filter(|state| state.record.reached != Reached::Gone)
@@ -287,6 +299,8 @@ fn view(
             })
             .collect(),
         text: None,
+        changed_by: String::new(),
+        changed_ms: 0,
     }
 }
 

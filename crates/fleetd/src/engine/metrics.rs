@@ -236,6 +236,7 @@ mod tests {
             decision: Decision::default(),
             reason: String::new(),
             refusals,
+            passed_over: Vec::new(),
             considered: 1,
             assigned: 0,
             since_ms: 0,

@@ -73,10 +73,40 @@ fn submit_start_and_list_look_as_promised() {
     cluster.ok(&["start", "ping", "pong"]);
     assert_eq!(cluster.place("ping.service"), cluster.place("pong.service"));
 
+    say_why(&cluster);
+
     // And all of it goes away again.
     cluster.ok(&["destroy", "hello", "ping", "pong"]);
     for unit in ["hello.service", "ping.service", "pong.service"] {
         assert_eq!(cluster.running(unit), [], "{unit}");
     }
     assert_eq!(cluster.ok(&["list-units", "--no-legend"]), "");
+}
+
+/// Each question has its answer with one command.
+fn say_why(cluster: &Cluster) {
+    let (ping, address) = (cluster.place("ping.service"), |at: usize| {
+        cluster.sandbox.host(at).address().unwrap().to_string()
+    });
+    let at = format!("{}.../{}", &IDS[ping][..8], address(ping));
+    let why = cluster.ok(&["why", "pong"]);
+    for line in [
+        format!("pong.service is active (running) on {at}\n"),
+        "  wished    launched, since 20".to_owned(),
+        ", by uid 0\n  placed    since 20".to_owned(),
+        ": MachineOf ping.service\n".to_owned(),
+        "  asked     3 machines: MachineOf ping.service is on another machine refused 2\n"
+            .to_owned(),
+        format!("  systemd   loaded, active (running) on {at}\n"),
+    ] {
+        assert!(why.contains(&line), "{line:?} is not in:\n{why}");
+    }
+    let why = cluster.ok(&["why", &IDS[ping][..8]]);
+    for line in [
+        format!("machine {} ({}) is present\n", IDS[ping], address(ping)),
+        "  takes     new units\n".to_owned(),
+        "pong.service (launched): MachineOf ping.service\n".to_owned(),
+    ] {
+        assert!(why.contains(&line), "{line:?} is not in:\n{why}");
+    }
 }

@@ -156,7 +156,13 @@ async fn one_unit_with_all_that_is_known() {
             requirement: "MachineMetadata region=eu".into(),
             machines: 3,
         }],
+        passed_over: vec![Refusal {
+            requirement: "Conflicts with b.service".into(),
+            machines: 1,
+        }],
         considered: 3,
+        leaving: Some(MachineId::new("m0")),
+        since_ms: 7,
         ..placement(None)
     };
     cluster
@@ -171,15 +177,25 @@ async fn one_unit_with_all_that_is_known() {
     let (status, body) = cluster.shown("/fleet/v2/units/a.service").await;
     assert_eq!(status, 200);
     let view: UnitView = serde_json::from_str(&body).unwrap();
+    let wish = cluster.wish("a.service").await;
+    assert!(wish.changed_ms > 0);
     assert_eq!(
         view,
         UnitView {
             name: "a.service".into(),
             generation: cluster.generation("a.service").await,
-            hash: cluster.wish("a.service").await.hash.to_string(),
+            hash: wish.hash.to_string(),
             desired_state: "launched".into(),
             current_state: Some("inactive".into()),
             description: Some("Hello".into()),
+            leaving_id: Some("m0".into()),
+            since_ms: 7,
+            passed_over: vec![RefusalView {
+                requirement: "Conflicts with b.service".into(),
+                machines: 1,
+            }],
+            changed_by: wish.changed_by,
+            changed_ms: wish.changed_ms,
             reason: "no machine may run it".into(),
             refusals: vec![RefusalView {
                 requirement: "MachineMetadata region=eu".into(),

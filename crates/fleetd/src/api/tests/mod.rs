@@ -203,6 +203,7 @@ fn placement(machine: Option<&str>) -> PlacementRecord {
         decision: Decision::default(),
         reason: String::new(),
         refusals: Vec::new(),
+        passed_over: Vec::new(),
         considered: 0,
         assigned: 0,
         since_ms: 0,

@@ -178,6 +178,7 @@ async fn a_unit_without_a_machine_is_pending_until_one_joins() {
             requirement: "MachineMetadata region=eu".into(),
             machines: 3,
         }],
+        passed_over: Vec::new(),
         considered: 3,
         ..placement(None)
     };

@@ -292,6 +292,10 @@ impl Members {
             },
             status: self.status(id).as_str().to_owned(),
             reason,
+            since_ms: known
+                .filter(|known| known.status == self.status(id))
+                .map_or(0, |known| known.since_ms),
+            first_seen_ms: known.map_or(0, |known| known.first_seen_ms),
             frozen: present.is_none() && known.is_some_and(MemberRecord::is_frozen),
             trouble,
             avoided: self

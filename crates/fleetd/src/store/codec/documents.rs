@@ -128,6 +128,8 @@ shape! {
         reason: Cow<'a, str>,
         #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
         refused: Vec<(Word<'a>, u32)>,
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        passed_over: Vec<(Word<'a>, u32)>,
         #[serde(default, skip_serializing_if = "is_zero_u32")]
         considered: u32,
         #[serde(default, skip_serializing_if = "is_zero_u32")]
@@ -148,11 +150,8 @@ shape! {
         at: pair(record.decision),
         since: record.since_ms,
         reason: (&*record.reason).into(),
-        refused: record
-            .refusals
-            .iter()
-            .map(|refusal| (Word((&*refusal.requirement).into()), refusal.machines))
-            .collect(),
+        refused: refusal_words(&record.refusals),
+        passed_over: refusal_words(&record.passed_over),
         considered: record.considered,
         assigned: record.assigned,
         moves: record.failures.moves,
@@ -167,14 +166,8 @@ shape! {
             leaving: machine_of("leaving", doc.leaving)?,
             decision: decision(doc.at),
             reason: doc.reason.into_owned(),
-            refusals: doc
-                .refused
-                .into_iter()
-                .map(|(requirement, machines)| Refusal {
-                    requirement: requirement.0.into_owned(),
-                    machines,
-                })
-                .collect(),
+            refusals: refusals_of(doc.refused),
+            passed_over: refusals_of(doc.passed_over),
             considered: doc.considered,
             assigned: doc.assigned,
             failures: Failures {
@@ -515,6 +508,23 @@ fn pair(decision: Decision) -> (u64, u64) {
 
 fn decision((generation, seq): (u64, u64)) -> Decision {
     Decision { generation, seq }
+}
+
+fn refusal_words(refusals: &[Refusal]) -> Vec<(Word<'_>, u32)> {
+    refusals
+        .iter()
+        .map(|refusal| (Word((&*refusal.requirement).into()), refusal.machines))
+        .collect()
+}
+
+fn refusals_of(words: Vec<(Word<'_>, u32)>) -> Vec<Refusal> {
+    words
+        .into_iter()
+        .map(|(requirement, machines)| Refusal {
+            requirement: requirement.0.into_owned(),
+            machines,
+        })
+        .collect()
 }
 
 fn machine_word(machine: &MachineId) -> Word<'_> {

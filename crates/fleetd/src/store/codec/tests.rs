@@ -48,6 +48,10 @@ fn placement() -> PlacementRecord {
             requirement: "MachineMetadata region=\"eu\"".to_owned(),
             machines: 7,
         }],
+        passed_over: vec![Refusal {
+            requirement: "Conflicts with b.service".to_owned(),
+            machines: 1,
+        }],
         considered: 12,
         assigned: 5,
         failures: Failures {
@@ -186,6 +190,7 @@ fn every_record_comes_back_as_it_was() {
         machine: None,
         leaving: None,
         refusals: vec![],
+        passed_over: vec![],
         ..placement()
     });
     check(MachineRecord::default());
@@ -238,7 +243,7 @@ fn the_format_is_as_it_was_first_written() {
     ];
     let expected = [
         r#"{"v":1,"desired":"launched","hash":"Ny6gjKsz5xwCxlHbyDpHTTLGduo","restarts":3,"request":"req-1","by":"uid 0","changed":1700000000123,"text":"[Service]\nExecStart=/bin/echo \"é\"\n"}"#,
-        r#"{"v":1,"on":"148a18ff6e954cd892dac9de9bb90d5a","leaving":"491586a6508f4583a71dbfc4d146e996","at":[999999998,999999999],"since":1700000000123,"reason":"least loaded","refused":[["MachineMetadata region=\"eu\"",7]],"considered":12,"assigned":5,"moves":2,"failed_on":["491586a6508f4583a71dbfc4d146e996"],"next":1700000000456,"stays":true}"#,
+        r#"{"v":1,"on":"148a18ff6e954cd892dac9de9bb90d5a","leaving":"491586a6508f4583a71dbfc4d146e996","at":[999999998,999999999],"since":1700000000123,"reason":"least loaded","refused":[["MachineMetadata region=\"eu\"",7]],"passed_over":[["Conflicts with b.service",1]],"considered":12,"assigned":5,"moves":2,"failed_on":["491586a6508f4583a71dbfc4d146e996"],"next":1700000000456,"stays":true}"#,
         r#"{"v":1,"order":"loaded","at":[41,42],"hash":"Ny6gjKsz5xwCxlHbyDpHTTLGduo","restarts":2,"reason":"drain of m2","text":"[Service]\nExecStart=/bin/true\n"}"#,
         r#"{"v":1,"boot":"b","ip":"10.0.0.1","metadata":{"disk":"ssd \"fast\"","region":"eu"},"version":"1.0.0","format":1,"no_engine":true,"trouble":"systemd cannot be reached: gone"}"#,
         r#"{"v":1,"status":"suspect","since":5,"first_seen":4,"ip":"10.0.0.1","metadata":{"disk":"ssd \"fast\"","region":"eu"},"reason":"its lease has gone","avoided":["3 units failed",8,1]}"#,
@@ -317,6 +322,7 @@ fn a_new_reader_takes_what_an_older_writer_left_out() {
             leaving: None,
             reason: empty(),
             refusals: vec![],
+            passed_over: Vec::new(),
             considered: 0,
             assigned: 0,
             failures: Failures::default(),
@@ -410,6 +416,7 @@ fn a_placement_and_a_state_without_text_take_at_most_150_bytes() {
     let placement = PlacementRecord {
         reason: String::new(),
         refusals: vec![],
+        passed_over: Vec::new(),
         considered: 0,
         assigned: 0,
         failures: Failures::default(),
