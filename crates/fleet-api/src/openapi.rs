@@ -88,11 +88,14 @@ mod tests {
         check::<v2::MachineChange>("MachineChange", false);
         check::<v2::MachineUnitListing>("MachineUnitListing", true);
         check::<v2::MachineUnit>("MachineUnit", true);
+        check::<v2::ClusterView>("ClusterView", true);
+        check::<v2::LeaderView>("LeaderView", true);
+        check::<v2::DamageView>("DamageView", true);
         let n_schemas = document()["components"]["schemas"]
             .as_object()
             .unwrap()
             .len();
-        assert_eq!(n_schemas, 17 + 1, "all of them, and the error");
+        assert_eq!(n_schemas, 20 + 1, "all of them, and the error");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | `GET /machines/{id}` | – | [`MachineView`] |
 //! | `POST /machines/{id}` | [`MachineChange`] | [`MachineView`] |
 //! | `GET /machines/{id}/units` | – | [`MachineUnitListing`] |
+//! | `GET /cluster?check=true` | – | [`ClusterView`] |
 //! | `POST /thaw` | – | [`MachineListing`]: those that are given up |
 //! | `POST /accept-store` | – | – |
 //! | `GET /openapi.json` | – | [`crate::openapi::DOCUMENT`] |
@@ -262,6 +263,45 @@ pub struct UnitView {
     /// The unit file in serial form; only in the answer for a single unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+}
+
+/// The cluster as a whole.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClusterView {
+    /// Its random id, made once; empty: no fleetd has made it yet.
+    pub id: String,
+    /// The store's revision that this is of.
+    pub revision: u64,
+    /// Who leads; left out: nobody does at the moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader: Option<LeaderView>,
+    /// Records that cannot be read; only with `check=true`, and no more than 100.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamageView>,
+}
+
+/// The machine whose engine decides.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LeaderView {
+    /// The machine's id.
+    #[serde(rename = "machineID")]
+    pub machine_id: String,
+    /// fleetd's version there.
+    pub version: String,
+    /// Since when it leads, in milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+/// A record of the store that cannot be read. What it is about is left as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DamageView {
+    /// Its key below the cluster's prefix.
+    pub key: String,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 /// A page of units in byte order of their names.

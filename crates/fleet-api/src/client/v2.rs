@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use super::v1::found;
 use super::{Call, Client, Error, MAX_ITEMS, escape};
 use crate::v2::{
-    BASE, BatchAnswer, BatchRequest, HEARTBEAT, MAX_BATCH, MAX_PAGE, MachineChange, MachineListing,
-    MachineUnitListing, MachineView, Progress, UnitListing, UnitView, WaitRequest,
+    BASE, BatchAnswer, BatchRequest, ClusterView, HEARTBEAT, MAX_BATCH, MAX_PAGE, MachineChange,
+    MachineListing, MachineUnitListing, MachineView, Progress, UnitListing, UnitView, WaitRequest,
 };
 
 /// A wait's answer that says nothing for so long (not even an empty line) is broken.
@@ -113,6 +113,12 @@ impl Client {
     /// All machines, absent ones too.
     pub async fn machine_views(&self) -> Result<MachineListing, Error> {
         self.json(Call::get(format!("{BASE}/machines"))).await
+    }
+
+    /// The cluster as a whole, with what is damaged of its records.
+    pub async fn checked_cluster(&self) -> Result<ClusterView, Error> {
+        self.json(Call::get(format!("{BASE}/cluster?check=true")))
+            .await
     }
 
     /// Cordons, drains or opens a machine, by its whole id.

@@ -15,6 +15,7 @@ mod cat;
 mod complete;
 mod cordon;
 mod destroy;
+mod doctor;
 mod drain;
 mod fd_forward;
 mod flags;
@@ -60,6 +61,7 @@ pub(crate) enum Command {
     Cat(cat::Args),
     Cordon(cordon::Args),
     Destroy(destroy::Args),
+    Doctor(doctor::Args),
     Drain(drain::Args),
     FdForward(fd_forward::Args),
     Help(help::Args),
@@ -109,6 +111,7 @@ impl Command {
             Command::Cat(args) => cat::run(args, context).await,
             Command::Cordon(args) => cordon::run(args, context).await,
             Command::Destroy(args) => destroy::run(args, context).await,
+            Command::Doctor(args) => doctor::run(args, context).await,
             Command::Drain(args) => drain::run(args, context).await,
             Command::Import(args) => import::run(*args, context).await,
             Command::Journal(args) => journal::run(args, context).await,

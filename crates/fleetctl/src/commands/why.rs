@@ -15,6 +15,9 @@ use crate::report::Report;
 mod machine;
 mod unit;
 
+pub(crate) use machine::cures as cures_of_machine;
+pub(crate) use unit::cures as cures_of_unit;
+
 /// Say why a unit is where it is, or waits, and how a machine stands
 ///
 /// Of a unit: what is wished and by whom, where it runs and since when, the last decision with what

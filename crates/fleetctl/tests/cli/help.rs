@@ -22,6 +22,7 @@ Commands:
   cat              Print a unit's file as fleet has it
   cordon           Let machines take no new units
   destroy          Stop units, take them off their machines, and forget them
+  doctor           Say what is wrong with the cluster, and what would cure it
   drain            Move all units off machines, and let them take no new ones
   fd-forward       Connect stdin and stdout to a unix socket
   help             Print help on a command

@@ -8,6 +8,7 @@ mod command_line;
 mod completions;
 mod cordon;
 mod destroy;
+mod doctor;
 mod drain;
 mod engine;
 mod failures;

@@ -14,7 +14,7 @@ fn a_unit_says_where_it_is_and_what_was_passed_over() {
     session
         .run("fleetctl start a b g")
         .run("fleetctl submit idle")
-        .run("fleetctl start --no-block mars with")
+        .run("fleetctl start --block-attempts=1 mars with")
         .seen();
     session
         .run("fleetctl why a")

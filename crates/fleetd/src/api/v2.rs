@@ -16,6 +16,7 @@ use super::{Api, batch, wait};
 use crate::store::keys::{self, Key};
 use crate::store::{self, Range, Revision};
 
+mod cluster;
 mod machines;
 
 pub(crate) use machines::Members;
@@ -37,6 +38,7 @@ pub(crate) async fn serve(
         (V2::Machine(id), Method::GET) => machines::get(state, &id).await,
         (V2::Machine(id), Method::POST) => machines::change(state, &id, body).await,
         (V2::UnitsOfMachine(id), Method::GET) => machines::units(state, &id).await,
+        (V2::Cluster, Method::GET) => cluster::get(state, call).await,
         (V2::Thaw, Method::POST) => machines::thaw(state, call).await,
         (V2::AcceptStore, Method::POST) => machines::accept_store(state, call).await,
         (V2::Wait, Method::POST) => wait::start(state, body).await,
@@ -45,7 +47,9 @@ pub(crate) async fn serve(
             fleet_api::openapi::DOCUMENT,
         )),
         (V2::Units | V2::Machine(_), _) => not_allowed("GET and POST"),
-        (V2::Unit(_) | V2::Machines | V2::UnitsOfMachine(_) | V2::OpenApi, _) => not_allowed("GET"),
+        (V2::Unit(_) | V2::Machines | V2::UnitsOfMachine(_) | V2::Cluster | V2::OpenApi, _) => {
+            not_allowed("GET")
+        }
         (V2::Wait | V2::Thaw | V2::AcceptStore, _) => not_allowed("POST"),
     }
 }

@@ -74,6 +74,7 @@ fn submit_start_and_list_look_as_promised() {
     assert_eq!(cluster.place("ping.service"), cluster.place("pong.service"));
 
     say_why(&cluster);
+    is_well(&cluster);
 
     // And all of it goes away again.
     cluster.ok(&["destroy", "hello", "ping", "pong"]);
@@ -81,6 +82,14 @@ fn submit_start_and_list_look_as_promised() {
         assert_eq!(cluster.running(unit), [], "{unit}");
     }
     assert_eq!(cluster.ok(&["list-units", "--no-legend"]), "");
+}
+
+/// And the whole is well.
+fn is_well(cluster: &Cluster) {
+    let said = cluster.ok(&["doctor"]);
+    let begins = "All is well: 3 of 3 machines present, 3 of 3 launched units active, ";
+    assert!(said.starts_with(begins), "{said}");
+    assert!(said.ends_with(" leads.\n"), "{said}");
 }
 
 /// Each question has its answer with one command.

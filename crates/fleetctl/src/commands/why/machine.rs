@@ -45,7 +45,7 @@ pub(super) fn told(machine: &MachineView, units: Option<&[MachineUnit]>) -> Told
 }
 
 /// What would have it take units again.
-pub(super) fn cures(machine: &MachineView) -> Vec<String> {
+pub(crate) fn cures(machine: &MachineView) -> Vec<String> {
     let id = &machine.id;
     let mut cures = Vec::new();
     if machine.frozen {

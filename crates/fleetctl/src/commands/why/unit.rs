@@ -37,7 +37,7 @@ pub(super) fn told(unit: &UnitView, machines: &[MachineView], keeps_reasons: boo
 }
 
 /// What would help, each once.
-pub(super) fn cures(unit: &UnitView) -> Vec<String> {
+pub(crate) fn cures(unit: &UnitView) -> Vec<String> {
     let mut cures: Vec<String> = Vec::new();
     let mut known = BTreeSet::new();
     let mut add = |cure: String| {

@@ -1,9 +1,10 @@
 //! `GET /fleet/v2/units`, `/units/{name}`, `/machines`.
 
 use fleet_api::v2::{MachineListing, RefusalView, UnitListing, UnitView};
-use fleet_core::records::Refusal;
+use fleet_core::records::{MachineId, Refusal};
 
 use super::*;
+use crate::store::codec::LeaderRecord;
 
 async fn page(cluster: &Cluster, query: &str) -> UnitListing {
     let got = cluster.get(&format!("/fleet/v2/units{query}")).await;
@@ -318,7 +319,7 @@ async fn the_document_of_v2_names_every_path() {
         }
     }
     let n_paths = document["paths"].as_object().unwrap().len();
-    assert_eq!(n_paths, 9);
+    assert_eq!(n_paths, 10);
 }
 
 #[tokio::test]
@@ -339,4 +340,45 @@ async fn the_client_lists_everything() {
     assert_eq!(client.machine_views().await.unwrap().machines.len(), 1);
     assert_eq!(client.unit_view("nope.service").await.unwrap(), None);
     assert!(client.unit_view("u00.service").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn the_cluster_says_who_leads_and_what_is_damaged() {
+    use fleet_api::v2::{ClusterView, DamageView, LeaderView};
+
+    let cluster = Cluster::new();
+    let of = |text: &str| -> ClusterView { serde_json::from_str(text).unwrap() };
+    let (status, text) = cluster.shown("/fleet/v2/cluster").await;
+    assert_eq!((status, of(&text).leader), (200, None));
+
+    let leader = LeaderRecord {
+        machine: MachineId::new("m1"),
+        version: "1.2.3".into(),
+        engine: 1,
+        since_ms: 7,
+    };
+    cluster.write(keys::LEADER.into(), leader.encode()).await;
+    cluster.put("good.service", SLEEP).await;
+    cluster
+        .write(keys::unit("bad.service"), b"{\"v\":1".to_vec())
+        .await;
+    cluster
+        .write(keys::state("good.service", "m1"), b"nonsense".to_vec())
+        .await;
+    let (_, text) = cluster.shown("/fleet/v2/cluster").await;
+    let view = of(&text);
+    let expected = LeaderView {
+        machine_id: "m1".into(),
+        version: "1.2.3".into(),
+        since_ms: 7,
+    };
+    assert_eq!((view.leader, view.damaged), (Some(expected), vec![]));
+    let (_, text) = cluster.shown("/fleet/v2/cluster?check=true").await;
+    let damaged = of(&text).damaged;
+    let keys: Vec<&str> = damaged.iter().map(|damage| damage.key.as_str()).collect();
+    assert_eq!(keys, ["states/good.service/m1", "units/bad.service"]);
+    assert!(damaged.iter().all(|DamageView { why, .. }| !why.is_empty()));
+    let (status, text) = cluster.shown("/fleet/v2/cluster?check=perhaps").await;
+    assert_eq!(status, 400);
+    assert!(text.contains("use true or false"), "{text}");
 }
