@@ -29,7 +29,6 @@ $ fleetctl doctor -o json
     session
         .run("fleetctl start worst")
         .run("fleetctl start --block-attempts=1 mars")
-        .run("fleetctl cordon 6a97")
         .seen();
     session.run("fleetctl doctor").run("fleetctl doctor -o json").shows(
             "
@@ -41,9 +40,6 @@ Unit mars.service is pending: no machine may run it: MachineMetadata region=mars
 
 Unit worst.service failed on 6a97c281.../172.30.1.3: exit-code: status 1/FAILURE
   cure      fleetctl journal worst.service shows more; fleetctl start worst.service starts it again
-
-note: Machine 6a97c281.../172.30.1.3 is cordoned
-  cure      fleetctl uncordon 6a97c281d654404fb1ef271dfcd36920
 rc=1
 $ fleetctl doctor -o json
 {
@@ -67,21 +63,27 @@ $ fleetctl doctor -o json
       \"cures\": [
         \"fleetctl journal worst.service shows more; fleetctl start worst.service starts it again\"
       ]
-    },
-    {
-      \"about\": \"machine\",
-      \"name\": \"6a97c281d654404fb1ef271dfcd36920\",
-      \"remark\": true,
-      \"what\": \"Machine 6a97c281.../172.30.1.3 is cordoned\",
-      \"cures\": [
-        \"fleetctl uncordon 6a97c281d654404fb1ef271dfcd36920\"
-      ]
     }
   ]
 }
 rc=1
 ",
         );
+}
+
+#[test]
+fn what_is_meant_is_a_note() {
+    let mut session = Session::with_engine();
+    session.run("fleetctl cordon 6a97").seen();
+    session.run("fleetctl doctor").shows(
+        "
+$ fleetctl doctor
+All is well: 2 of 2 machines present, 0 of 0 launched units active, 63d22e36.../172.30.1.2 leads.
+
+note: Machine 6a97c281.../172.30.1.3 is cordoned
+  cure      fleetctl uncordon 6a97c281d654404fb1ef271dfcd36920
+",
+    );
 }
 
 #[test]
