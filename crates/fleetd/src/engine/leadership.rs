@@ -346,6 +346,15 @@ pub(super) fn raise(entry: &Entry, version: u32) -> Result<(Compare, Op), Error>
     Ok((compare, op))
 }
 
+/// Waits until a key has changed.
+pub(super) async fn changed(
+    store: &Arc<dyn Store>,
+    key: &str,
+    after: Revision,
+) -> Result<(), Error> {
+    until(store, key, after, |_| true).await
+}
+
 /// Waits for such an event of a key. Errors that a new look may mend are no errors here.
 async fn until(
     store: &Arc<dyn Store>,

@@ -181,8 +181,19 @@ impl Engine {
         self.status.subscribe()
     }
 
-    /// Campaigns, leads, and campaigns again, until told to stop; then gives leadership back.
-    pub async fn run(mut self, mut shutdown: Shutdown) {
+    /// Campaigns, leads, and campaigns again, until told to stop; then sees its machine off, and gives
+    /// leadership back.
+    pub async fn run(mut self, shutdown: Shutdown) {
+        let farewell = self.run_until_stopped(shutdown.clone()).await;
+        if farewell == Farewell::Noted {
+            return;
+        }
+        farewell::said(self.standing.clone(), shutdown).await;
+        let config = self.config.borrow().clone();
+        farewell::see_off(&self.candidate(&config), config.enabled).await;
+    }
+
+    async fn run_until_stopped(&mut self, mut shutdown: Shutdown) -> Farewell {
         let mut backoff = Backoff::new();
         let mut changes = self.config.clone();
         loop {
@@ -192,13 +203,13 @@ impl Engine {
                 self.become_role(Role::Disabled, None);
                 tokio::select! {
                     () = reload::changed(&mut changes) => continue,
-                    () = stopped(&mut shutdown) => return,
+                    () = stopped(&mut shutdown) => return Farewell::Open,
                 }
             }
             let won = tokio::select! {
                 won = self.campaign(&config) => won,
                 () = reload::changed(&mut changes) => continue,
-                () = stopped(&mut shutdown) => return,
+                () = stopped(&mut shutdown) => return Farewell::Open,
             };
             let leadership = match won {
                 Ok(leadership) => leadership,
@@ -206,7 +217,7 @@ impl Engine {
                     warn!(%error, "the engine cannot campaign; trying again");
                     tokio::select! {
                         () = backoff.pause() => continue,
-                        () = stopped(&mut shutdown) => return,
+                        () = stopped(&mut shutdown) => return Farewell::Open,
                     }
                 }
             };
@@ -227,19 +238,19 @@ impl Engine {
             };
             self.become_role(Role::Candidate, None);
             if stop {
-                farewell::note(&self.store, &leadership, &config.machine).await;
+                let noted = farewell::note(&self.store, &leadership, &config.machine).await;
                 leadership.resign().await;
-                return;
+                return noted;
             }
             leadership.resign().await;
             if *shutdown.borrow() {
-                return;
+                return Farewell::Open;
             }
             warn!("Engine leadership lost");
             // Others may lead at once; whoever takes leadership from each other does so in peace.
             tokio::select! {
                 () = backoff.pause() => {}
-                () = stopped(&mut shutdown) => return,
+                () = stopped(&mut shutdown) => return Farewell::Open,
             }
         }
     }
@@ -255,20 +266,32 @@ impl Engine {
                 std::future::pending::<()>().await;
             }
         }
-        let campaign = Campaign {
+        self.candidate(config).win().await
+    }
+
+    fn candidate<'a>(&'a self, config: &'a EngineConfig) -> Campaign<'a> {
+        Campaign {
             store: &self.store,
             machine: &config.machine,
             version: config.version,
             ttl: LEADER_TTL,
             status: &self.status,
-        };
-        campaign.win().await
+        }
     }
 
     fn become_role(&self, role: Role, leader: Option<MachineId>) {
         self.metrics.leading(matches!(role, Role::Leading { .. }));
         self.status.send_replace(EngineStatus { role, leader });
     }
+}
+
+/// Whether it is written down that this machine's fleetd stops in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Farewell {
+    /// As far as it could be.
+    Noted,
+    /// It is still to be seen to.
+    Open,
 }
 
 /// Waits until leading is forbidden.

@@ -603,41 +603,53 @@ async fn a_placement_that_somebody_has_overwritten_is_written_anew() {
     drop(engine);
 }
 
-/// The last fleetd of a cluster that is stopped everywhere leads, and nobody sees it leave.
+/// Of fleetds that are stopped everywhere nobody sees the last one leave, whether it leads or whoever led
+/// has gone just before.
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_is_stopped_sees_its_own_machine_off() {
-    let store = MemoryStore::new();
-    let lease = present(&store, "m1").await;
-    let (stop, shutdown) = watch::channel(false);
-    let config = watch::Sender::new(config("m1", ENGINE_VERSION));
-    let (standing, registered) = watch::channel(Standing {
-        epoch: Some(1),
-        ..Standing::default()
-    });
-    let engine = Engine::new(
-        Arc::clone(&store) as _,
-        config.subscribe(),
-        Arc::new(EngineMetrics::default()),
-    )
-    .while_registered(registered);
-    let task = tokio::spawn(engine.run(shutdown));
-    led_by(&store, "m1").await;
-    let member = || async {
-        let entry = get(&store, &keys::member("m1")).await?;
-        Some(MemberRecord::decode(&entry.key, &entry.value).unwrap())
-    };
-    until("m1 is a member", member).await;
-    stop.send(true).unwrap();
-    tokio::task::yield_now().await;
-    let leaves = MachineRecord {
-        trouble: Some(MachineRecord::STOPPED_IN_ORDER.to_owned()),
-        ..MachineRecord::default()
-    };
-    put(&store, keys::machine("m1"), leaves.encode(), Some(lease)).await;
-    drop(standing);
-    task.await.unwrap();
-    let left = member().await.unwrap();
-    assert_eq!(left.reason, MemberRecord::LEAVES);
-    let leader = get(&store, keys::LEADER).await;
-    assert!(leader.is_none(), "it has resigned");
+async fn the_last_fleetd_that_is_stopped_sees_its_own_machine_off() {
+    for leads in [true, false] {
+        let store = MemoryStore::new();
+        let lease = present(&store, "m1").await;
+        let leader = if leads { "m1" } else { "m2" };
+        let other = (!leads).then(|| start(&store, leader));
+        if other.is_some() {
+            led_by(&store, leader).await;
+        }
+        let (stop, shutdown) = watch::channel(false);
+        let config = watch::Sender::new(config("m1", ENGINE_VERSION));
+        let (standing, registered) = watch::channel(Standing {
+            epoch: Some(1),
+            ..Standing::default()
+        });
+        let engine = Engine::new(
+            Arc::clone(&store) as _,
+            config.subscribe(),
+            Arc::new(EngineMetrics::default()),
+        )
+        .while_registered(registered);
+        let task = tokio::spawn(engine.run(shutdown));
+        led_by(&store, leader).await;
+        let member = || async {
+            let entry = get(&store, &keys::member("m1")).await?;
+            Some(MemberRecord::decode(&entry.key, &entry.value).unwrap())
+        };
+        until("m1 is a member", member).await;
+        stop.send(true).unwrap();
+        tokio::task::yield_now().await;
+        if let Some(other) = other {
+            other.stop.send(true).unwrap();
+            other.task.await.unwrap();
+        }
+        let leaves = MachineRecord {
+            trouble: Some(MachineRecord::STOPPED_IN_ORDER.to_owned()),
+            ..MachineRecord::default()
+        };
+        put(&store, keys::machine("m1"), leaves.encode(), Some(lease)).await;
+        drop(standing);
+        task.await.unwrap();
+        let left = member().await.unwrap();
+        assert_eq!(left.reason, MemberRecord::LEAVES, "leads: {leads}");
+        let leader = get(&store, keys::LEADER).await;
+        assert!(leader.is_none(), "it has resigned");
+    }
 }
