@@ -371,6 +371,15 @@ impl MemberRecord {
     /// How the reason begins while a machine is not given up because too many others are away.
     pub const FROZEN: &str = "too many machines vanished at once";
 
+    /// How the reason ends while a machine is away that did not believe this store: it may have run
+    /// what this store does not know of.
+    pub const DOUBTED: &str = "; it did not believe this store";
+
+    /// It did not believe this store when it was seen last.
+    pub fn doubted(&self) -> bool {
+        self.reason.ends_with(MemberRecord::DOUBTED)
+    }
+
     /// It is away for long enough, and not given up because too many others are away.
     pub fn is_frozen(&self) -> bool {
         self.status == MemberStatus::Suspect && self.reason.starts_with(MemberRecord::FROZEN)

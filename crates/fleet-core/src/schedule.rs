@@ -31,6 +31,8 @@ pub(crate) enum No {
     Closed(String),
     /// It must not run twice, and this machine, which does not believe the store, may run it.
     InDoubt(MachineId),
+    /// The same of a machine that has vanished.
+    MayStillRun(MachineId),
     MachineId(String),
     Metadata(String),
     /// A peer is on no machine.
@@ -69,6 +71,12 @@ impl fmt::Display for No {
             No::InDoubt(id) => write!(
                 f,
                 "Exclusive, and {} does not believe this store and may run it (fleetctl accept-store)",
+                id.short()
+            ),
+            No::MayStillRun(id) => write!(
+                f,
+                "Exclusive, and {} did not believe this store when it was seen last: what may run \
+                 there has not surely stopped yet",
                 id.short()
             ),
             No::MachineId(id) => write!(f, "MachineID {id}"),

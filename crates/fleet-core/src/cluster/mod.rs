@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+mod bound;
 mod facts;
 mod index;
 mod machine;
@@ -17,6 +18,7 @@ mod small_map;
 mod strays;
 mod unit;
 
+pub(crate) use bound::End;
 pub use facts::{Assigned, Fact, Place, Reported, Wish};
 pub use index::Score;
 pub(crate) use index::{OpenMachines, PatternSet, Wait, WaitFor, Waiting, matching};
@@ -91,7 +93,7 @@ pub struct Cluster {
     pub(crate) is_followed: bool,
     /// What each machine has without an order, as it said last.
     pub(crate) strays: BTreeMap<MachineId, BTreeSet<UnitName>>,
-    /// The machines that are there and do not believe this store.
+    /// The machines that do not believe this store, or did not when they were seen last.
     pub(crate) doubters: BTreeSet<MachineId>,
     /// Units whose own, shorter grace has ended while too many machines are away.
     pub(crate) impatient: BTreeSet<UnitName>,
@@ -191,6 +193,11 @@ impl Cluster {
                 let machine = self.machines.entry(id.clone()).or_default();
                 machine.avoided = record.as_ref().and_then(|record| record.avoided.clone());
                 machine.member = record;
+                // A leader before saw it go.
+                if machine.is_absent() && machine.member.as_ref().is_some_and(MemberRecord::doubted)
+                {
+                    self.doubters.insert(id.clone());
+                }
                 self.marks.machines.insert(id);
             }
             Fact::MachineWish(id, wish) => {
@@ -371,12 +378,14 @@ impl Cluster {
             machine.vanished_at = None;
             machine.given_up = false;
         }
-        let doubted = machine.doubts_store();
         machine.presence = record;
-        match (doubted, machine.doubts_store()) {
+        let is_there = machine.presence.is_some();
+        match (self.doubters.contains(&id), machine.doubts_store()) {
             (false, true) => {
                 self.doubters.insert(id.clone());
             }
+            // It may have gone with what this store does not know of.
+            (true, false) if !is_there => self.look_at_waiting_exclusive_units(),
             (true, false) => {
                 self.doubters.remove(&id);
                 self.look_at_all_strays();

@@ -1,27 +1,14 @@
 //! Exclusive units on machines that nobody can see: when it is certain that they have stopped
-//! there, and what is said until then.
-//!
-//! A machine's systemd stops them when its lease has ended, whatever has become of its fleetd. The
-//! time counts from the end of the lease in the store: the machine's own ends no later, except
-//! when the key was removed before its time. So the whole length of the lease is added.
+//! there, and what is said until then. How long they may run there: `cluster::bound`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Planner;
-use crate::cluster::{Assigned, Cluster, Machine, Timer, Unit, Wish};
-use crate::exclusive::{MARGIN, UNKNOWN_LEASE};
+use crate::cluster::{Assigned, Cluster, End, Machine, Timer, Unit, Wish};
 use crate::name::UnitName;
-use crate::records::{MachineId, MemberStatus, Order, Reached};
+use crate::records::{MachineId, MemberStatus, Order};
 use crate::text::time_of_day;
-
-/// What is known of the end of an exclusive unit on a machine that is away.
-enum End {
-    /// It has stopped when so much time has passed since the machine vanished.
-    After(Duration),
-    /// What runs there is bound to no lease, or its stop has no end.
-    Unknown,
-}
 
 impl Planner<'_> {
     /// Whether an exclusive unit has certainly stopped on a machine that is away. If not, it is
@@ -50,16 +37,18 @@ impl Planner<'_> {
 
     /// When it has certainly stopped, in monotonic milliseconds.
     fn due(&self, unit: &Unit, id: &MachineId) -> Option<u64> {
-        let machine = self.cluster.machines.get(id)?;
-        match end(unit, id) {
-            End::After(_) if planted!("an exclusive unit moves when its machine is lost") => {
-                Some(0)
-            }
-            End::After(time) => {
-                let vanished_at = machine.vanished_at.unwrap_or(self.now.monotonic_ms);
-                Some(vanished_at.saturating_add(milliseconds(time)))
-            }
-            End::Unknown => None,
+        let now_ms = self.now.monotonic_ms;
+        self.cluster.surely_ended_at(unit, id, now_ms)
+    }
+
+    /// It waits for machines that did not believe this store and have vanished: it is looked at again
+    /// when one of them has surely stopped it.
+    pub(crate) fn await_doubters(&mut self, name: &UnitName) {
+        let now_ms = self.now.monotonic_ms;
+        let doubters = self.cluster.doubters_with(name, now_ms);
+        let first = doubters.filter_map(|doubter| doubter.until).min();
+        if let Some(due) = first {
+            self.cluster.timers.insert((due, Timer::Unit(name.clone())));
         }
     }
 
@@ -77,7 +66,7 @@ impl Planner<'_> {
         }
         let unit = self.cluster.units.get(name)?;
         let at = id.short();
-        Some(match end(unit, id) {
+        Some(match unit.end_at(id) {
             End::After(time) => format!(
                 "{at}{STILL_THERE}is Exclusive and may still be stopping there: it starts elsewhere \
                  at {} UTC, when it has certainly ended",
@@ -97,27 +86,6 @@ const STILL_THERE: &str = " is lost; it ";
 /// Whether a reason is one of [`Planner::why_still_there`].
 pub(super) fn is_still_there(reason: &str) -> bool {
     reason.contains(STILL_THERE)
-}
-
-/// How long after a machine vanished its copy may run.
-fn end(unit: &Unit, id: &MachineId) -> End {
-    let within = unit
-        .wish
-        .as_ref()
-        .and_then(|wish| wish.requirements.stops_within);
-    let Some(within) = within else {
-        return End::Unknown;
-    };
-    let lease = match unit.states.get(id) {
-        // Nothing has been said of it; what it was assigned last would be bound.
-        None => UNKNOWN_LEASE,
-        Some(state) => match (state.leased_ms, state.reached) {
-            (Some(lease), _) => Duration::from_millis(lease),
-            (None, Reached::Gone | Reached::Refused) => Duration::ZERO,
-            (None, _) => return End::Unknown,
-        },
-    };
-    End::After(lease.saturating_add(within).saturating_add(MARGIN))
 }
 
 /// The machines of which a change believes that they are away: the unit gets another machine, and

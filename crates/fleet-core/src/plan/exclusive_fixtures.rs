@@ -241,3 +241,76 @@ fn an_exclusive_unit_gets_no_new_place_while_a_machine_that_is_there_doubts_the_
       once.service on m1: fewest units (1) of the machines that may run it [launched@m1]
     ");
 }
+
+/// It may have had it when it vanished, and its systemd stops it only when its lease has ended.
+#[test]
+fn an_exclusive_unit_waits_for_a_machine_that_doubted_the_store_and_vanished() {
+    // Nothing is known of its lease: 30 s, and 6 s for the stop, and 2 s of margin.
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        doubt m2
+        unit once.service launched Exclusive=yes
+        plan
+        cut m2
+        plan
+        wait 20s
+        leader
+        wait 37s
+        wait 1s
+        agents
+        machine m2
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      once.service pending: no machine may run it: Exclusive, and m2 does not believe this store and may run it (fleetctl accept-store) [2×Exclusive, and m2 does not believe this store and may run it (fleetctl accept-store)]
+    plan:
+      machine m2 suspect: its lease has ended; it did not believe this store
+      once.service pending: no machine may run it: Exclusive, and m2 did not believe this store when it was seen last: what may run there has not surely stopped yet [2×Exclusive, and m2 did not believe this store when it was seen last: what may run there has not surely stopped yet]
+    wait 20s:
+      machine m2 lost: no sign of life for 20 s; it did not believe this store
+    leader:
+    wait 37s:
+    wait 1s:
+      once.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      machine m2 present: it is back, after it was lost
+    ");
+}
+
+/// Who has gone in doubt and is back in none can be asked.
+#[test]
+fn an_exclusive_unit_gets_its_place_when_who_doubted_is_back_and_believes() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        doubt m2
+        unit once.service launched Exclusive=yes
+        plan
+        cut m2
+        plan
+        wait 6s
+        machine m2
+        plan
+        agents
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      once.service pending: no machine may run it: Exclusive, and m2 does not believe this store and may run it (fleetctl accept-store) [2×Exclusive, and m2 does not believe this store and may run it (fleetctl accept-store)]
+    plan:
+      machine m2 suspect: its lease has ended; it did not believe this store
+      once.service pending: no machine may run it: Exclusive, and m2 did not believe this store when it was seen last: what may run there has not surely stopped yet [2×Exclusive, and m2 did not believe this store when it was seen last: what may run there has not surely stopped yet]
+    wait 6s:
+      machine m2 lost: no sign of life for 6 s; it did not believe this store
+    plan:
+      machine m2 present: it is back, after it was lost
+      once.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+    ");
+}

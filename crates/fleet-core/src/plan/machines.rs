@@ -90,6 +90,7 @@ impl Planner<'_> {
     fn review_machine(&mut self, id: &MachineId) {
         if self.cluster.machines.get(id).is_none_or(|m| m.is_void()) {
             self.cluster.machines.remove(id);
+            self.cluster.doubters.remove(id);
             return;
         }
         let (status, reason) = self.standing(id);
@@ -200,6 +201,17 @@ impl Planner<'_> {
 
     /// What the cluster thinks of a machine now.
     fn standing(&mut self, id: &MachineId) -> Standing {
+        let (status, mut reason) = self.seen(id);
+        let is_away = self.cluster.machines.get(id).is_some_and(|m| m.is_absent());
+        let doubted = is_away && self.cluster.doubters.contains(id);
+        if doubted && !reason.ends_with(MemberRecord::DOUBTED) {
+            // Whoever leads next could not know.
+            reason += MemberRecord::DOUBTED;
+        }
+        (status, reason)
+    }
+
+    fn seen(&mut self, id: &MachineId) -> Standing {
         let now_ms = self.now.monotonic_ms;
         let Some(machine) = self.cluster.machines.get(id) else {
             return (MemberStatus::Retired, String::new());

@@ -389,6 +389,9 @@ impl Planner<'_> {
                 self.cluster.marks.units.extend(followers);
             }
         }
+        if needs.exclusive {
+            self.await_doubters(name);
+        }
         let wait = Wait {
             wait_for: self.cluster.wait_for(needs),
             patterns: needs.patterns().into_iter().cloned().collect(),

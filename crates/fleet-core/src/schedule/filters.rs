@@ -39,17 +39,22 @@ pub(crate) fn loadable(unit: &UnitName) -> Result<(), No> {
     not_loadable(unit.unit_type()).map_or(Ok(()), |why| Err(No::NotLoadable(why)))
 }
 
-/// An older copy of the store does not know where a unit has gone since: whoever is there and does not
-/// believe it may run it, whatever stands in it.
+/// An older copy of the store does not know where a unit has gone since: whoever does not believe it
+/// may run it, whatever stands in it, and for a while after it was seen last.
 fn not_in_doubt(
     cluster: &Cluster,
     search: &Search<'_>,
     _: &MachineId,
     _: &Machine,
 ) -> Result<(), No> {
-    match cluster.doubters.first() {
-        Some(id) if search.needs.exclusive => Err(No::InDoubt(id.clone())),
-        _ => Ok(()),
+    if !search.needs.exclusive {
+        return Ok(());
+    }
+    let mut doubters = cluster.doubters_with(search.unit, search.now_ms);
+    match doubters.next() {
+        Some(doubter) if doubter.is_there => Err(No::InDoubt(doubter.id.clone())),
+        Some(doubter) => Err(No::MayStillRun(doubter.id.clone())),
+        None => Ok(()),
     }
 }
 
