@@ -23,7 +23,8 @@ pub(crate) struct Hold {
     revision: Revision,
     /// The revision of the last mark that was left for certain; 0: there is none.
     mark: Revision,
-    /// The store was believed while units were being started or stopped by orders above its own.
+    /// Units may be here that were started or stopped by orders above those of the store that is
+    /// believed: another one's, or its own when it was newer.
     leaves_above: bool,
     holding: bool,
     /// What is not believed.
@@ -152,6 +153,7 @@ impl Hold {
                  one is to be believed, say so: fleetctl accept-store"
             );
             error!(file = %self.file.display(), "the file that remembers the store");
+            self.expect_leftovers();
         }
         if !holding && self.holding {
             info!("the store is again the one that this machine's units came from");
@@ -183,6 +185,17 @@ impl Hold {
         {
             self.cluster = Some(cluster.to_owned());
             self.revision = revision;
+            self.write();
+        }
+    }
+
+    /// What is started on the word of a store that is not believed is numbered by it, maybe above all that
+    /// the right one will give: its orders would be passed over as old ones. So that is looked for when
+    /// the right one is back, also by the fleetd after this one.
+    fn expect_leftovers(&mut self) {
+        self.leaves_above = true;
+        // A file that cannot be read is somebody's to look at.
+        if self.cluster.as_ref().is_some_and(|known| !known.is_empty()) {
             self.write();
         }
     }
@@ -219,7 +232,7 @@ impl Hold {
         true
     }
 
-    /// Whether units were left above what the store has when it was believed, by this fleetd or one before.
+    /// Whether units may be left above what the store has that is believed, by this fleetd or one before.
     pub(crate) fn leaves_above(&self) -> bool {
         !self.holding && self.leaves_above
     }
@@ -340,6 +353,30 @@ mod tests {
         assert!(!hold.is_holding());
         hold.judge(Some("a"), 40, None, nothing());
         assert!(hold.is_holding());
+    }
+
+    #[test]
+    fn what_a_store_that_is_not_believed_has_numbered_is_looked_for_when_the_right_one_is_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cluster");
+        let mut hold = Hold::open(file.clone());
+        hold.judge(Some("a"), 10, None, nothing());
+        assert!(!hold.leaves_above());
+        hold.judge(Some("b"), 900, None, nothing());
+        assert!(
+            !hold.leaves_above(),
+            "not as long as the other one is there"
+        );
+        hold.judge(Some("a"), 12, None, nothing());
+        assert!(hold.leaves_above());
+        // By the next fleetd, too, until it is done.
+        let mut hold = Hold::open(file.clone());
+        hold.judge(Some("a"), 13, None, nothing());
+        assert!(hold.leaves_above());
+        hold.all_is_brought_down();
+        let mut hold = Hold::open(file);
+        hold.judge(Some("a"), 14, None, nothing());
+        assert!(!hold.leaves_above());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod rig;
 use fleet_core::agent::Working;
 
 use crate::store::LeaseId;
+use crate::store::memory::MemoryStore;
 use rig::{MACHINE, Rig, decision, running};
 
 const TEXT: &str = "[Service]\nExecStart=/bin/a\n";
@@ -193,4 +194,57 @@ async fn what_was_meant_for_one_store_is_not_written_to_an_older_copy_of_it() {
     rig.register().await;
     rig.until("it doubts the store", || rig.remark().is_some())
         .await;
+}
+
+/// Another store starts what is down, and numbers it as it likes. When the right one is back its orders
+/// count again, and what is as it has it is not touched.
+#[tokio::test(start_paused = true)]
+async fn what_another_store_has_started_obeys_the_right_one_when_it_is_back() {
+    for dies in [false, true] {
+        let mut rig = Rig::new().await;
+        rig.run("mine.service", 1, TEXT).await;
+        let down = Observed {
+            active: "inactive".to_owned(),
+            sub: "dead".to_owned(),
+            ..running(2, TEXT)
+        };
+        rig.is_here("down.service", down);
+        rig.assign("down.service", Order::Launched, 2, TEXT).await;
+        rig.until_said("down.service", Reached::Launched).await;
+
+        rig.lose_store().await;
+        let right = rig.inner();
+        rig.exchange(MemoryStore::new());
+        rig.name_cluster("b").await;
+        rig.assign("down.service", Order::Launched, 900, TEXT).await;
+        rig.register().await;
+        rig.bring_store_back();
+        rig.until("it is started", || rig.tasks("down.service") == ["start"])
+            .await;
+        rig.is_here("down.service", running(900, TEXT));
+
+        rig.lose_store().await;
+        if dies {
+            rig.kill().await;
+        }
+        rig.exchange(right);
+        rig.register().await;
+        rig.bring_store_back();
+        if dies {
+            rig.begin();
+        }
+        rig.until("it is numbered as the right one has it", || {
+            rig.done("down.service") == Some(decision(2))
+        })
+        .await;
+        rig.until("nothing is left", || !rig.remembered().contains("above"))
+            .await;
+        assert_eq!(rig.tasks("down.service"), ["start", "remember"]);
+        assert_eq!(rig.tasks("mine.service"), Vec::<&str>::new());
+        rig.assign("down.service", Order::Loaded, 5, TEXT).await;
+        rig.until("it obeys", || {
+            rig.tasks("down.service").ends_with(&["stop"])
+        })
+        .await;
+    }
 }

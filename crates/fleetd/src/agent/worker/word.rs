@@ -150,7 +150,8 @@ impl Worker {
     }
 
     /// A fleetd before has believed this store while units were being started or stopped, and did not
-    /// see the end of it.
+    /// see the end of it; or this store is back after another one, which numbers what it starts as it
+    /// likes. An order of this one that is known is at least what was done by it.
     pub(super) fn look_for_late(&mut self, here: &BTreeSet<UnitName>) {
         if self.hold.leaves_above() {
             self.late.clone_from(here);
