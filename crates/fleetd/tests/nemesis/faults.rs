@@ -10,6 +10,7 @@ use fleet_sandbox::{Host, Loss, wait_for};
 use crate::clock::{Micros, Stage, now};
 use crate::cluster::{Cluster, told};
 use crate::schedule::{Fault, Lane, Step};
+use crate::users::{ENDING, given_up_after};
 
 /// fleetd in a host.
 const FLEETD: &str = "/opt/fleet/bin/fleetd";
@@ -177,13 +178,13 @@ impl Nemesis<'_> {
 
     /// fleetctl, on one host after the other, until it succeeds.
     pub(crate) fn operate(&self, args: &[&str]) {
-        let argv: Vec<&str> = ["fleetctl"].iter().chain(args).copied().collect();
+        let argv = given_up_after(QUESTION_BOUND, args);
         let hosts = self.cluster.sandbox.hosts();
         let mut next = 0;
         wait_for(&format!("fleetctl {args:?}"), OPERATOR_BOUND, || {
             let host = &hosts[next % hosts.len()];
             next += 1;
-            match host.exec_with(&argv, None, QUESTION_BOUND) {
+            match host.exec_with(&argv, None, QUESTION_BOUND + ENDING) {
                 Ok(out) if out.success() => Ok(()),
                 Ok(out) => Err(format!("{}: {}", host.name(), told(&out))),
                 Err(e) => Err(e.to_string()),

@@ -13,9 +13,8 @@ use crate::cluster::Cluster;
 
 /// A user waits no longer for an answer.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Who has no more patience ends the command: it must not be carried out behind what the user asks
-/// for next. The host itself does that within so much more.
-const ENDING: Duration = Duration::from_secs(5);
+/// The host itself ends what somebody has no more patience for, within so much more.
+pub(crate) const ENDING: Duration = Duration::from_secs(5);
 /// What is said of a unit that the store does not have.
 const UNKNOWN: &str = "not found in registry";
 /// All faults are undone and still nobody answers.
@@ -125,11 +124,7 @@ impl Users<'_> {
             .unwrap_or_else(PoisonError::into_inner);
         acts.push(act);
         drop(acts);
-        let patience = PATIENCE.as_secs().to_string();
-        let argv: Vec<&str> = ["timeout", "--signal=KILL", &patience, "fleetctl"]
-            .into_iter()
-            .chain(args.iter().map(String::as_str))
-            .collect();
+        let argv = given_up_after(PATIENCE, args);
         let host = self.cluster.host(host);
         match host.exec_with(&argv, None, PATIENCE + ENDING) {
             Ok(out) if is_answered(&out, &args[0]) => Ok(()),
@@ -243,6 +238,19 @@ fn ask(unit: &str, want: Want, rng: &mut Chance) -> (Vec<String>, Want) {
 
 fn not_blocking(verb: &str, what: &str) -> Vec<String> {
     vec![verb.to_owned(), "--no-block".to_owned(), what.to_owned()]
+}
+
+/// fleetctl, for whoever has so much patience. Who has no more of it ends the command: on a host that stood
+/// still it would go on when that is over, behind what was asked for next.
+pub(crate) fn given_up_after(patience: Duration, args: &[impl AsRef<str>]) -> Vec<String> {
+    let seconds = patience.as_secs().to_string();
+    let fleetctl = ["timeout", "--signal=KILL", &seconds, "fleetctl"];
+    let args = args.iter().map(AsRef::as_ref);
+    fleetctl
+        .into_iter()
+        .chain(args)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What is asked for a second time may have been done by the first.
