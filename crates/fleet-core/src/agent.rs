@@ -485,9 +485,24 @@ fn without_assignment(observed: &Observed) -> UnitPlan {
                 "the unit is here but has no assignment, and absence is no order: it is kept"
                     .to_owned(),
             ),
-            report: record.as_ref().map(|record| report_kept(record, observed)),
+            report: record.as_ref().map(|record| report_stray(record, observed)),
             ..UnitPlan::default()
         },
+    }
+}
+
+/// The report on what nobody has ordered. A start or a stop that was under way when its order was lost is
+/// asked for by nobody any more: what has come of it is what is here, and the cluster can tell it to go.
+fn report_stray(record: &LaunchRecord, observed: &Observed) -> Report {
+    let is_halfway = matches!(record.phase, Phase::Starting | Phase::Stopping);
+    let passing = matches!(observed.active.as_str(), "activating" | "deactivating");
+    if !is_halfway || passing {
+        return report_kept(record, observed);
+    }
+    match observed.file {
+        _ if !observed.is_down() => report(record.decision, Reached::Launched, observed),
+        Some(_) => report(record.decision, Reached::Loaded, observed),
+        None => report_kept(record, observed),
     }
 }
 

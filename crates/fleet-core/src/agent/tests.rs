@@ -322,7 +322,6 @@ fn what_fleet_has_stopped_is_started_again_when_it_is_wanted_again() {
         gone A @2 => file=A active stopping=A@2
         loaded A @2 => file=A active stopping=A@2
         loaded A @2 => file=A inactive stopping=A@2
-        - => file=A active stopping=A@2
         ",
         "
         start (unit currently loaded but desired state is launched), working?
@@ -332,6 +331,31 @@ fn what_fleet_has_stopped_is_started_again_when_it_is_wanted_again() {
         stop (unit running but not scheduled here), working?
         stop (unit currently launched but desired state is loaded), working?
         remember (unit already loaded), working?
+        ",
+    );
+}
+
+/// What was under way when its order was lost, as a stop with the lease, comes to its end: for ever on its
+/// way, it would never be told to go.
+#[test]
+fn what_is_here_without_an_order_is_said_to_be_what_it_is() {
+    check(
+        "
+        - => file=A inactive stopping=A@2
+        - => file=A active stopping=A@2
+        - => file=A deactivating stopping=A@2
+        - => file=A failed starting=A@2
+        - => file=A active starting=A@2
+        - => file=A activating starting=A@2
+        - => inactive stopping=A@2
+        ",
+        "
+        loaded, !
+        launched, !
+        working?, !
+        loaded, !
+        launched, !
+        working?, !
         working?, !
         ",
     );
