@@ -74,6 +74,9 @@ fn clocks_that_jump_a_stalled_journal_and_a_starved_machine_move_nothing() {
         assert_eq!(self::members(&cluster), members, "nobody was missed");
     }
 
+    a_grace_is_no_matter_of_the_wall_clock(&cluster);
+    assert_eq!(cluster.invocations(&UNITS), before);
+
     // Whoever runs u@1 has a journal that takes nothing any more.
     let host = cluster.host(before["u@1.service"][0].host);
     let members = members(&cluster);
@@ -138,6 +141,34 @@ fn clocks_that_jump_a_stalled_journal_and_a_starved_machine_move_nothing() {
     // Suspect for a moment, perhaps; the reason would still say that it was lost.
     let members = self::members(&cluster);
     assert!(!members.contains("lost"), "{members}");
+}
+
+/// Whose fleetd is away in order is borne for ten minutes, and an hour of the others' clocks is none of
+/// them.
+fn a_grace_is_no_matter_of_the_wall_clock(cluster: &Cluster) {
+    let away = cluster.host(2);
+    let (id, service) = (away.machine_id().unwrap(), "fleet.service");
+    away.run(&["systemctl", "stop", service]).unwrap();
+    let is_borne = || {
+        let out = cluster.fleetctl(&["list-machines"]);
+        match out.stderr.contains(&format!("{id} (unsupervised)")) {
+            true => Ok(()),
+            false => Err(told(&out)),
+        }
+    };
+    wait_for("its absence to be borne", FAILOVER, is_borne).unwrap();
+    for host in [0, 1] {
+        set_clock(&cluster.host(host), 3600);
+    }
+    // Something for the leader to think about, and time to do it.
+    cluster.start("meanwhile.service", "");
+    cluster.wait_for_renewals(RENEWALS / 3.0);
+    is_borne().unwrap();
+    for host in [0, 1] {
+        set_clock(&cluster.host(host), 0);
+    }
+    away.run(&["systemctl", "start", service]).unwrap();
+    cluster.wait_until_complete();
 }
 
 /// Compiles the shim, once for each host, and has fleetd run with it.
