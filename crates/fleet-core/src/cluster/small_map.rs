@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 /// Beyond so many entries, moving the tail of a vector costs more than a tree's node.
 const FEW: usize = 16;
 
+/// Up to so many entries have exactly the room that they need: a vector that grows by itself begins with
+/// room for four, of which an ordinary unit would use one.
+const EXACT: usize = 4;
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum SmallMap<K, V> {
     Few(Vec<(K, V)>),
@@ -33,6 +37,9 @@ impl<K: Ord, V> SmallMap<K, V> {
             SmallMap::Few(few) => match few.binary_search_by(|(k, _)| k.cmp(&key)) {
                 Ok(at) => Some(std::mem::replace(&mut few[at].1, value)),
                 Err(at) => {
+                    if few.len() < EXACT {
+                        few.reserve_exact(1);
+                    }
                     few.insert(at, (key, value));
                     if few.len() > FEW {
                         *self = SmallMap::Many(std::mem::take(few).into_iter().collect());

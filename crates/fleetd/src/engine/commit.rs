@@ -1,11 +1,13 @@
 //! A plan as transactions: as few as fit, each fenced by leadership.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleet_core::plan::{Change, Subject, Write};
 use fleet_core::records::UnitRecord;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
 
 use super::graves::Burial;
 use crate::store::codec::Document;
@@ -15,6 +17,29 @@ use crate::store::{
 
 /// Transactions in flight at once: etcd's throughput grows little beyond.
 const MAX_IN_FLIGHT: usize = 16;
+
+/// An etcd that takes longer for a transaction has more to do than it can. It gets half as many at once
+/// then: what waits in its queue is not done sooner, and what comes too late costs the leadership.
+const SLOW: Duration = Duration::from_millis(250);
+
+/// How many transactions may be in flight, by how long the last ones took.
+#[derive(Debug)]
+pub(crate) struct Window(usize);
+
+impl Default for Window {
+    fn default() -> Self {
+        Window(MAX_IN_FLIGHT)
+    }
+}
+
+impl Window {
+    fn note(&mut self, took: Duration) {
+        self.0 = match took > SLOW {
+            true => self.0.div_ceil(2),
+            false => (self.0 + 1).min(MAX_IN_FLIGHT),
+        };
+    }
+}
 
 /// What the transactions came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -32,6 +57,7 @@ pub(crate) async fn commit(
     fence: &[Compare],
     changes: &[Change],
     burial: &mut Burial<'_>,
+    window: &mut Window,
 ) -> Result<Committed, Error> {
     let mut done = Committed::default();
     for wave in waves(changes) {
@@ -40,13 +66,22 @@ pub(crate) async fn commit(
         let mut failure = None;
         loop {
             while failure.is_none()
-                && flying.len() < MAX_IN_FLIGHT
+                && flying.len() < window.0
                 && let Some(txn) = waiting.next()
             {
                 let store = Arc::clone(store);
-                flying.push(async move { store.commit(txn).await });
+                flying.push(async move {
+                    let began = Instant::now();
+                    let outcome = store.commit(txn).await;
+                    (outcome, began.elapsed())
+                });
             }
-            match flying.next().await {
+            let landed = flying.next().await;
+            let landed = landed.map(|(outcome, took)| {
+                window.note(took);
+                outcome
+            });
+            match landed {
                 Some(Ok(revision)) => {
                     done.revision = done.revision.max(revision);
                     done.transactions += 1;
@@ -257,27 +292,31 @@ mod tests {
         }
     }
 
+    fn unplaced(n_units: usize) -> Vec<Change> {
+        let unplaced = (0..n_units).map(|n| {
+            let unit = UnitName::parse(&format!("u{n}.service")).unwrap();
+            Change {
+                subject: Subject::Unit(unit.clone()),
+                writes: vec![Write::Placement(unit, None)],
+                reason: String::new(),
+                while_absent: Vec::new(),
+            }
+        });
+        unplaced.collect()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nothing_is_under_way_when_a_plan_has_failed_and_the_worst_is_told() {
         let late = Arc::new(Late::default());
         let store: Arc<dyn Store> = Arc::clone(&late) as _;
-        let changes: Vec<Change> = (0..3 * MAX_TXN_OPS)
-            .map(|n| {
-                let unit = UnitName::parse(&format!("u{n}.service")).unwrap();
-                Change {
-                    subject: Subject::Unit(unit.clone()),
-                    writes: vec![Write::Placement(unit, None)],
-                    reason: String::new(),
-                    while_absent: Vec::new(),
-                }
-            })
-            .collect();
+        let changes = unplaced(3 * MAX_TXN_OPS);
         let fence = [Compare::CreateRevision(keys::LEADER.to_owned(), 1)];
         let outcome = commit(
             &store,
             &fence,
             &changes,
             &mut Burial::new(&Tombstones::new(), Vec::new()),
+            &mut Window::default(),
         )
         .await;
         assert!(
@@ -288,5 +327,74 @@ mod tests {
             late.answered.load(Ordering::SeqCst),
             late.asked.load(Ordering::SeqCst)
         );
+    }
+
+    /// Takes its time for each transaction, and knows how many were under way at once since it was
+    /// asked last.
+    #[derive(Default)]
+    struct Slow {
+        takes: std::sync::Mutex<Duration>,
+        flying: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Store for Slow {
+        async fn read(&self, _: Range) -> Result<Snapshot, Error> {
+            Err(Error::Unavailable("not asked".to_owned()))
+        }
+        async fn read_keys(&self, _: &[String]) -> Result<Snapshot, Error> {
+            Err(Error::Unavailable("not asked".to_owned()))
+        }
+        async fn watch(&self, _: &str, _: Revision) -> Result<Watch, Error> {
+            Err(Error::Unavailable("not asked".to_owned()))
+        }
+        async fn commit(&self, _: Txn) -> Result<Revision, Error> {
+            let flying = self.flying.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(flying, Ordering::SeqCst);
+            let takes = *self.takes.lock().unwrap();
+            tokio::time::sleep(takes).await;
+            self.flying.fetch_sub(1, Ordering::SeqCst);
+            Ok(1)
+        }
+        async fn grant(&self, _: Duration) -> Result<(LeaseId, Duration), Error> {
+            Err(Error::Unavailable("not asked".to_owned()))
+        }
+        async fn keep_alive(&self, _: LeaseId) -> Result<Duration, Error> {
+            Err(Error::Unavailable("not asked".to_owned()))
+        }
+        async fn revoke(&self, _: LeaseId) -> Result<(), Error> {
+            Err(Error::Unavailable("not asked".to_owned()))
+        }
+        async fn compact(&self, _: Revision) -> Result<(), Error> {
+            Err(Error::Unavailable("not asked".to_owned()))
+        }
+        fn describe(&self) -> String {
+            "slow".to_owned()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_store_gets_fewer_transactions_at_once_and_a_fast_one_all_again() {
+        let slow = Arc::new(Slow::default());
+        let store: Arc<dyn Store> = Arc::clone(&slow) as _;
+        let changes = unplaced(40 * MAX_TXN_OPS);
+        let mut window = Window::default();
+        let mut most_of = async |takes: Duration| {
+            *slow.takes.lock().unwrap() = takes;
+            // What was learnt of the store before still counts for the first few.
+            for _ in 0..2 {
+                slow.most.store(0, Ordering::SeqCst);
+                let tombstones = Tombstones::new();
+                let mut burial = Burial::new(&tombstones, Vec::new());
+                commit(&store, &[], &changes, &mut burial, &mut window)
+                    .await
+                    .unwrap();
+            }
+            slow.most.load(Ordering::SeqCst)
+        };
+        assert_eq!(most_of(SLOW / 2).await, MAX_IN_FLIGHT);
+        assert_eq!(most_of(SLOW * 2).await, 1);
+        assert_eq!(most_of(SLOW / 2).await, MAX_IN_FLIGHT);
     }
 }

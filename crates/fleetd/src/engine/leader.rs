@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::commit::commit;
+use super::commit::{Window, commit};
 use super::compact::Compactor;
 use super::graves::{Burial, Graves};
 use super::intake::Intake;
@@ -75,6 +75,7 @@ struct Leader<'a> {
     intake: Intake,
     compactor: Compactor,
     graves: Graves,
+    window: Window,
     /// Whose cluster it is; None while the document that says so cannot be read.
     name: Option<ClusterRecord>,
     started: Instant,
@@ -116,6 +117,7 @@ impl<'a> Leader<'a> {
             intake,
             compactor: Compactor::default(),
             graves: Graves::default(),
+            window: Window::default(),
             name,
             started: Instant::now(),
         };
@@ -251,7 +253,8 @@ impl<'a> Leader<'a> {
             let n_burials = plan.changes.iter().map(n_burials).sum();
             let leases = self.graves.dig(self.store, n_burials).await?;
             let mut burial = Burial::new(self.intake.tombstones(), leases);
-            let done = commit(self.store, &fence, &plan.changes, &mut burial).await;
+            let window = &mut self.window;
+            let done = commit(self.store, &fence, &plan.changes, &mut burial, window).await;
             #[cfg(fleet_sim)]
             let done = match done {
                 Err(Error::OutcomeUnknown(_))

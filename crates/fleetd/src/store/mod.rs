@@ -168,6 +168,13 @@ pub const MAX_TXN_OPS: usize = 128;
 /// etcd refuses larger requests (`--max-request-bytes`, 1.5 MiB); some room is left for framing.
 pub const MAX_TXN_BYTES: usize = 1_400_000;
 
+/// A watch that broke goes on from where it was if the store has come at most so many revisions further
+/// meanwhile; whoever was away for longer reads what it needs and watches from there. etcd reads the
+/// events of *all* keys since then for each 512 watches that begin in the past, so that thousands of
+/// machines that went on from minutes ago, as after a restart of etcd, would be all that it does. So many
+/// are read within milliseconds.
+pub(crate) const RESUME_WITHIN: Revision = 1_000;
+
 /// One change seen by a watch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {

@@ -10,13 +10,16 @@ use tracing::info;
 
 use super::{Fence, Worker};
 use crate::store::codec::{ClusterRecord, Document};
-use crate::store::{Error, Event, Range, Revision, Store, Watch, keys};
+use crate::store::{Error, Event, RESUME_WITHIN, Range, Revision, Store, Watch, keys};
 
 impl Worker {
-    /// Watches on from a revision, if it is one of the store that was read: another one may have
-    /// taken its place meanwhile.
+    /// Watches on from a revision, if it is one of the store that was read, as another one may have
+    /// taken its place meanwhile, and if that is not long ago.
     pub(super) async fn resume(&mut self, revision: Revision) -> Result<Option<Watch>, Error> {
         let before = identity(&self.store, &self.machine).await?;
+        if before.revision.saturating_sub(revision) > RESUME_WITHIN {
+            return Ok(None);
+        }
         let revision = match fleet_core::planted!("a broken watch goes on from now") {
             true => before.revision,
             false => revision,

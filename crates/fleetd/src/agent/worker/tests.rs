@@ -6,8 +6,8 @@ mod rig;
 
 use fleet_core::agent::Working;
 
-use crate::store::LeaseId;
 use crate::store::memory::MemoryStore;
+use crate::store::{LeaseId, RESUME_WITHIN};
 use rig::{MACHINE, Rig, decision, running};
 
 const TEXT: &str = "[Service]\nExecStart=/bin/a\n";
@@ -38,6 +38,47 @@ async fn what_was_read_before_the_machine_was_registered_anew_starts_nothing() {
         rig.tasks("b.service").contains(&"start")
     })
     .await;
+}
+
+/// A machine that was out of sight for long asks for no history: it reads what is its own, by which it learns
+/// all that it has missed, and watches from there. After a short while its watch goes on.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_was_away_for_long_reads_what_is_its_own_instead_of_the_history() {
+    for (revisions, reads) in [(10, false), (RESUME_WITHIN + 10, true)] {
+        let rig = Rig::new().await;
+        for unit in ["kept.service", "removed.service", "gone.service"] {
+            rig.run(unit, 1, TEXT).await;
+            rig.until_said(unit, Reached::Launched).await;
+        }
+        let seen = rig.inner().read_keys(&[]).await.unwrap().revision;
+        rig.lose_store().await;
+        rig.assign("gone.service", Order::Gone, 2, "").await;
+        rig.assign("new.service", Order::Launched, 2, TEXT).await;
+        // Absence is no order, also when it is found by comparing.
+        rig.remove(keys::assignment(MACHINE, "removed.service"))
+            .await;
+        let mut newest = 0;
+        for _ in 0..revisions {
+            newest = rig.put("units/other.service".to_owned(), Vec::new()).await;
+        }
+        rig.bring_store_back();
+        rig.until("what it has missed is done", || {
+            rig.tasks("new.service").contains(&"start") && rig.tasks("gone.service") == ["stop"]
+        })
+        .await;
+        let after = rig.watched_after();
+        assert_eq!(after >= newest, reads, "watched after {after} of {newest}");
+        assert_eq!(after < newest, after <= seen + 1, "{after}, {seen}");
+        for unit in ["kept.service", "removed.service"] {
+            assert_eq!(rig.tasks(unit), Vec::<&str>::new(), "{unit} runs on");
+        }
+        // Nothing is missed after that either.
+        rig.assign("late.service", Order::Launched, 3, TEXT).await;
+        rig.until("what comes next is done", || {
+            rig.tasks("late.service").contains(&"start")
+        })
+        .await;
+    }
 }
 
 /// Who has a unit and is shown another cluster's store, or an older copy of its own, starts

@@ -1,7 +1,7 @@
 //! The worker over a store that can be away and a systemd that only takes notes, with the clock
 //! paused. What presence says is up to the test.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -30,6 +30,8 @@ pub(super) struct Shaky {
     inner: Mutex<Arc<MemoryStore>>,
     away: watch::Sender<bool>,
     refused: AtomicUsize,
+    /// After which revision it was watched last.
+    watched_after: AtomicU64,
 }
 
 impl Shaky {
@@ -52,6 +54,7 @@ impl Store for Shaky {
     }
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, Error> {
         let watch = self.inner()?.watch(prefix, after).await?;
+        self.watched_after.store(after, Ordering::Relaxed);
         let mut away = self.away.subscribe();
         let ends = async move {
             let _ = away.wait_for(|away| *away).await;
@@ -142,6 +145,7 @@ impl Rig {
             inner: Mutex::new(MemoryStore::new()),
             away: watch::Sender::new(false),
             refused: AtomicUsize::new(0),
+            watched_after: AtomicU64::new(0),
         });
         let config = AgentConfig {
             machine: MachineId::new(MACHINE),
@@ -285,6 +289,21 @@ impl Rig {
         let refused = || self.store.refused.load(Ordering::Relaxed);
         self.until("the worker asks in vain", || refused() > before)
             .await;
+    }
+
+    /// After which revision the worker has watched its assignments last.
+    pub(super) fn watched_after(&self) -> Revision {
+        self.store.watched_after.load(Ordering::Relaxed)
+    }
+
+    /// Removes a key, also while the store is away for the machine.
+    pub(super) async fn remove(&self, key: String) {
+        let ops = vec![Op::Delete { key }];
+        let txn = Txn {
+            ops,
+            ..Txn::default()
+        };
+        self.inner().commit(txn).await.unwrap();
     }
 
     pub(super) fn bring_store_back(&self) {
