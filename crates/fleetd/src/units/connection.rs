@@ -7,6 +7,7 @@ use zbus::MessageStream;
 use zbus::connection::Builder;
 
 use super::dbus::{CallError, Manager};
+use super::noise::IsOwn;
 use super::private_socket;
 
 /// How systemd is reached.
@@ -33,12 +34,13 @@ pub(crate) struct Connected {
     pub(crate) sender: Option<String>,
 }
 
-/// Connects; the error says what was tried.
-pub(crate) async fn connect(transport: &Transport) -> Result<Connected, CallError> {
+/// Connects; the error says what was tried. Over the socket, what is said of units that are not our
+/// own (by their object paths) is not heard.
+pub(crate) async fn connect(transport: &Transport, is_own: IsOwn) -> Result<Connected, CallError> {
     match transport {
-        Transport::Private(path) => private(path).await,
+        Transport::Private(path) => private(path, is_own).await,
         Transport::Bus => bus().await,
-        Transport::System(path) => match private(path).await {
+        Transport::System(path) => match private(path, is_own).await {
             Ok(connected) => Ok(connected),
             Err(private_error) => bus().await.map_err(|bus_error| {
                 CallError::Lost(format!("{private_error}; the system bus: {bus_error}"))
@@ -47,9 +49,9 @@ pub(crate) async fn connect(transport: &Transport) -> Result<Connected, CallErro
     }
 }
 
-async fn private(path: &Path) -> Result<Connected, CallError> {
+async fn private(path: &Path, is_own: IsOwn) -> Result<Connected, CallError> {
     let lost = |error: String| CallError::Lost(format!("{}: {error}", path.display()));
-    let socket = private_socket::connect(path)
+    let socket = private_socket::connect(path, is_own)
         .await
         .map_err(|error| lost(error.to_string()))?;
     let guid = socket.guid.clone();

@@ -12,7 +12,7 @@ use zbus::{ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::failpoint::{self, Failed};
 
-const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+pub(crate) const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const UNIT_PREFIX: &str = "/org/freedesktop/systemd1/unit/";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";

@@ -1,6 +1,7 @@
 //! What `crate::fuzz` opens of this module.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
@@ -17,7 +18,12 @@ pub(crate) async fn systemd_says(bytes: &[u8]) {
     let Ok((here, mut there)) = UnixStream::pair() else {
         return;
     };
-    let socket = private_socket::over(here, "0123456789abcdef0123456789abcdef".to_owned());
+    let guid = "0123456789abcdef0123456789abcdef".to_owned();
+    let socket = private_socket::over(
+        here,
+        guid,
+        Arc::new(|path: &str| path.len().is_multiple_of(2)),
+    );
     let guid = socket.guid.clone();
     let connection = Builder::authenticated_socket(socket, guid.as_str())
         .p2p()

@@ -44,7 +44,9 @@ impl Driver {
             Ok(before) => before,
             Err(error) => return self.all_failed(&loads, &error),
         };
-        let unit_path = self.unit_path();
+        // Half of them are not there, and this is asked for each unit.
+        let mut unit_path = self.unit_path();
+        unit_path.retain(|directory| Path::new(directory).exists());
         let mut accepted = Vec::with_capacity(loads.len());
         for load in loads {
             let known = before.get(load.unit.as_str());
@@ -57,7 +59,9 @@ impl Driver {
         let let_go = self.disable_changed(manager, &accepted).await;
         let mut written = Vec::with_capacity(accepted.len());
         for load in accepted {
-            if let Err(error) = self.write(&load) {
+            // A start remembers its intent next, over whatever is there.
+            let remember = !starting.contains(&load.unit);
+            if let Err(error) = self.write(&load, remember) {
                 self.attempt_failed(&load.unit, load.id, &load.record, &error.to_string());
             } else {
                 written.push(load);
@@ -139,9 +143,11 @@ impl Driver {
         let_go
     }
 
-    fn write(&self, load: &Load) -> std::io::Result<()> {
+    fn write(&self, load: &Load, remember: bool) -> std::io::Result<()> {
         self.files.write_unit(&load.unit, &load.text)?;
-        self.files.write_record(&load.unit, &load.record)?;
+        if remember {
+            self.files.write_record(&load.unit, &load.record)?;
+        }
         self.shared.update(&load.unit, |entry| {
             entry.observed.file = Some(load.record.hash);
             entry.observed.is_exclusive = is_exclusive(&load.text);

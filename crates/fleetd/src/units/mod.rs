@@ -21,6 +21,7 @@ pub(crate) mod fuzz;
 mod lease;
 mod load;
 mod logind;
+mod noise;
 mod private_socket;
 mod signals;
 mod start;

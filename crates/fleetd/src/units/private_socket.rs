@@ -5,6 +5,10 @@
 //! name into the SENDER field, where zbus accepts unique names only, and the handshake must not
 //! negotiate file descriptors. So this module shakes hands itself and turns the first byte of
 //! that name into a `:` in every message that comes in.
+//!
+//! And systemd tells everybody everything: about fifteen signals for each start, most of which are
+//! of no use to us. Those are dropped here, before zbus makes messages of them, and in a storm they
+//! are read by the dozen: waking up for each cost more than all that is done with them.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -15,7 +19,10 @@ use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::Instant;
 use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
+
+use super::noise::{self, IsOwn};
 
 /// systemd answers within a millisecond; one that does not in this time is hung or reloading.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +34,15 @@ const READ_BYTES: usize = 32 * 1024;
 /// would be taken from the machine's units.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 /// The fixed part of a message's header.
-const FIXED_HEADER_BYTES: usize = 16;
+pub(super) const FIXED_HEADER_BYTES: usize = 16;
+
+/// So many reads one after the other are a storm: one start makes about thirty.
+const STORM_READS: u32 = 48;
+/// After a pause of this there is no storm any more.
+const CALM: Duration = Duration::from_millis(10);
+/// In a storm it is read this often. systemd starts a unit in two milliseconds at best, so nobody
+/// waits longer for it, and it is not interrupted at each of its words where processors are few.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// The SENDER field as systemd writes it: code 7, signature `s`, and the name with its length.
 const NAME: &[u8] = b"org.freedesktop.systemd1";
@@ -50,14 +65,14 @@ impl Socket for PrivateSocket {
     }
 }
 
-/// Connects and shakes hands.
-pub(crate) async fn connect(path: &Path) -> io::Result<PrivateSocket> {
-    tokio::time::timeout(HANDSHAKE_TIMEOUT, connect_unbounded(path))
+/// Connects and shakes hands. Of units that are not our own nothing is heard.
+pub(crate) async fn connect(path: &Path, is_own: IsOwn) -> io::Result<PrivateSocket> {
+    tokio::time::timeout(HANDSHAKE_TIMEOUT, connect_unbounded(path, is_own))
         .await
         .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
 }
 
-async fn connect_unbounded(path: &Path) -> io::Result<PrivateSocket> {
+async fn connect_unbounded(path: &Path, is_own: IsOwn) -> io::Result<PrivateSocket> {
     let mut stream = UnixStream::connect(path).await?;
     let uid = rustix::process::geteuid().as_raw().to_string();
     let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -80,31 +95,38 @@ async fn connect_unbounded(path: &Path) -> io::Result<PrivateSocket> {
             format!("systemd refused the handshake: {answer}"),
         ));
     };
-    Ok(over(stream, guid.to_owned()))
+    Ok(over(stream, guid.to_owned(), is_own))
 }
 
 /// The socket once hands are shaken.
-pub(crate) fn over(stream: UnixStream, guid: String) -> PrivateSocket {
+pub(crate) fn over(stream: UnixStream, guid: String, is_own: IsOwn) -> PrivateSocket {
     let (read, write) = stream.into_split();
     PrivateSocket {
-        read: Reader::new(read),
+        read: Reader::new(read, is_own),
         write: Writer(write),
         guid,
     }
 }
 
-/// Reads whole messages, mends them, and hands out their bytes.
-#[derive(Debug)]
+/// Reads whole messages, mends them, and hands out the bytes of those that are of use.
 pub(crate) struct Reader {
     stream: OwnedReadHalf,
     frames: Frames,
+    storm: Storm,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").finish_non_exhaustive()
+    }
 }
 
 impl Reader {
-    fn new(stream: OwnedReadHalf) -> Self {
+    fn new(stream: OwnedReadHalf, is_own: IsOwn) -> Self {
         Reader {
             stream,
-            frames: Frames::default(),
+            frames: Frames::new(is_own),
+            storm: Storm::default(),
         }
     }
 }
@@ -117,11 +139,40 @@ impl ReadHalf for Reader {
             if n_bytes > 0 {
                 return Ok((n_bytes, Vec::new()));
             }
-            let space = self.frames.space();
-            if self.stream.read_buf(space).await? == 0 {
+            if self.storm.rages() {
+                tokio::time::sleep(GATHER).await;
+            }
+            let n_bytes = self.stream.read_buf(self.frames.space()).await?;
+            if n_bytes == 0 {
                 return Ok((0, Vec::new()));
             }
+            self.storm.read(n_bytes, Instant::now());
         }
+    }
+}
+
+/// Whether systemd says so much that it is better read less often.
+#[derive(Debug, Default)]
+struct Storm {
+    /// Reads without a pause between them.
+    n_reads: u32,
+    last: Option<Instant>,
+    /// The last read has taken less than it could: nothing was left behind it.
+    was_all: bool,
+}
+
+impl Storm {
+    fn read(&mut self, n_bytes: usize, now: Instant) {
+        if self.last.is_none_or(|last| now - last >= CALM) {
+            self.n_reads = 0;
+        }
+        self.n_reads = self.n_reads.saturating_add(1);
+        self.last = Some(now);
+        self.was_all = n_bytes < READ_BYTES;
+    }
+
+    fn rages(&self) -> bool {
+        self.was_all && self.n_reads > STORM_READS
     }
 }
 
@@ -140,9 +191,9 @@ impl WriteHalf for Writer {
     }
 }
 
-/// Cuts the byte stream into messages and mends each.
-#[derive(Debug, Default)]
+/// Cuts the byte stream into messages, drops those that are of no use, and mends the others.
 struct Frames {
+    is_own: IsOwn,
     /// What was read.
     bytes: Vec<u8>,
     /// Handed out up to here.
@@ -152,6 +203,15 @@ struct Frames {
 }
 
 impl Frames {
+    fn new(is_own: IsOwn) -> Frames {
+        Frames {
+            is_own,
+            bytes: Vec::new(),
+            taken: 0,
+            mended: 0,
+        }
+    }
+
     /// Where the next read goes.
     fn space(&mut self) -> &mut Vec<u8> {
         self.bytes.drain(..self.taken);
@@ -164,18 +224,30 @@ impl Frames {
     /// Hands out bytes of whole messages; 0 when more must be read.
     fn take(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.taken == self.mended {
-            while let Some(length) = frame_length(&self.bytes[self.mended..])? {
-                let Some(frame) = self.bytes[self.mended..].get_mut(..length) else {
-                    break;
-                };
-                mend(frame);
-                self.mended += length;
-            }
+            self.sift()?;
         }
         let n_bytes = buffer.len().min(self.mended - self.taken);
         buffer[..n_bytes].copy_from_slice(&self.bytes[self.taken..self.taken + n_bytes]);
         self.taken += n_bytes;
         Ok(n_bytes)
+    }
+
+    /// Looks at all messages that are there as a whole; those that are kept move together.
+    fn sift(&mut self) -> io::Result<()> {
+        let mut at = self.mended;
+        while let Some(length) = frame_length(&self.bytes[at..])? {
+            let Some(frame) = self.bytes[at..].get_mut(..length) else {
+                break;
+            };
+            if !noise::is_noise(frame, &*self.is_own) {
+                mend(frame);
+                self.bytes.copy_within(at..at + length, self.mended);
+                self.mended += length;
+            }
+            at += length;
+        }
+        self.bytes.drain(self.mended..at);
+        Ok(())
     }
 }
 
@@ -193,12 +265,12 @@ fn frame_length(bytes: &[u8]) -> io::Result<Option<usize>> {
 }
 
 /// Header fields are followed by padding to eight bytes.
-fn header_length(fields: usize) -> usize {
+pub(super) fn header_length(fields: usize) -> usize {
     FIXED_HEADER_BYTES.saturating_add(fields.saturating_add(7) & !7)
 }
 
 /// A number of four bytes in the message's own byte order.
-fn number(message: &[u8], at: usize) -> usize {
+pub(super) fn number(message: &[u8], at: usize) -> usize {
     let bytes = [
         message[at],
         message[at + 1],
@@ -237,6 +309,8 @@ fn invalid(why: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     /// A signal of path `/` with the given sender, in little or big endian.
@@ -268,7 +342,7 @@ mod tests {
     }
 
     fn read_all(stream: &[u8], piece: usize, out: usize) -> Vec<u8> {
-        let mut frames = Frames::default();
+        let mut frames = Frames::new(Arc::new(|_: &str| true));
         let mut got = Vec::new();
         let mut buffer = vec![0; out];
         for part in stream.chunks(piece) {
@@ -298,11 +372,55 @@ mod tests {
         }
     }
 
+    /// Wherever the reads end, what is of use comes out whole, and nothing of what is not.
+    #[test]
+    fn noise_is_dropped_between_what_is_of_use() {
+        let noise = zbus::message::Message::signal(
+            "/org/freedesktop/systemd1",
+            "org.freedesktop.systemd1.Manager",
+            "JobNew",
+        );
+        let noise = noise.build(&(7_u32, "a.service")).unwrap();
+        let noise = noise.data();
+        let useful = message(":1.5", 20, false);
+        let stream = [noise, noise, &useful[..], noise, &useful, noise].concat();
+        let expected = [&useful[..], &useful].concat();
+        for (piece, out) in [(1, 1), (7, 16), (stream.len(), 16), (stream.len(), 4096)] {
+            assert_eq!(read_all(&stream, piece, out), expected, "{piece} {out}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_storm_is_read_by_the_dozen() {
+        let mut storm = Storm::default();
+        // What one start makes, again and again, each time after a pause.
+        for _ in 0..10 {
+            for _ in 0..STORM_READS {
+                storm.read(100, Instant::now());
+                assert!(!storm.rages());
+            }
+            tokio::time::sleep(CALM).await;
+        }
+        for _ in 0..=STORM_READS {
+            storm.read(100, Instant::now());
+            tokio::time::sleep(CALM / 2).await;
+        }
+        assert!(storm.rages());
+        // What could not be read at once is not left lying.
+        storm.read(READ_BYTES, Instant::now());
+        assert!(!storm.rages());
+        storm.read(100, Instant::now());
+        assert!(storm.rages());
+        tokio::time::sleep(CALM).await;
+        storm.read(100, Instant::now());
+        assert!(!storm.rages());
+    }
+
     #[test]
     fn a_message_that_is_too_long_is_an_error() {
         let mut message = message(":1.5", 0, false);
         message[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-        let mut frames = Frames::default();
+        let mut frames = Frames::new(Arc::new(|_: &str| true));
         frames.space().extend_from_slice(&message);
         assert!(frames.take(&mut [0; 16]).is_err());
     }

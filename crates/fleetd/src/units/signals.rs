@@ -28,9 +28,11 @@ pub(crate) async fn read(
         if message.message_type() != Type::Signal {
             continue;
         }
-        let from = message.header().sender().map(|name| name.to_string());
-        if sender.is_some() && sender != from {
-            continue;
+        if let Some(sender) = &sender {
+            let header = message.header();
+            if header.sender().is_none_or(|from| from.as_str() != sender) {
+                continue;
+            }
         }
         let Some(signal) = dbus::signal(&message, |path| driver.shared.is_own_path(path)) else {
             continue;
@@ -65,6 +67,22 @@ impl Driver {
             .await;
         self.take_rows(manager, rows, position);
         Ok(())
+    }
+
+    /// Asks for what systemd's signals leave out of a unit that is being started: whether it could
+    /// load it, and its description.
+    pub(crate) async fn describe(&self, manager: &Manager, unit: &UnitName) {
+        let names = [unit.as_str().to_owned()];
+        match manager.list_by_names(&names).await {
+            Ok((rows, _)) => {
+                if let Some(row) = rows.into_iter().find(|row| row.name == unit.as_str()) {
+                    self.shared
+                        .update(unit, |entry| entry.take_description(row));
+                }
+            }
+            // It is asked again when the start is done.
+            Err(error) => tracing::debug!(%unit, %error, "its description is not known yet"),
+        }
     }
 
     /// The same for a unit that was just started: all is asked at once, since whoever waits for the

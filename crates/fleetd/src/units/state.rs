@@ -104,6 +104,8 @@ pub(crate) struct Entry {
     pub(crate) observed: Observed,
     /// The message that told its state.
     position: Option<Sequence>,
+    /// Its description was asked for since the last start began.
+    is_described: bool,
     /// Its file has `[Install]` options.
     pub(crate) install: bool,
     /// systemd calls it started before its program has begun.
@@ -287,6 +289,11 @@ impl Shared {
             }
             None => state.waiters[index].job = Some(job),
         }
+    }
+
+    /// How many jobs are waited for.
+    pub(crate) fn n_jobs(&self) -> usize {
+        self.lock().waiters.len()
     }
 
     /// Gives a place up.
@@ -507,6 +514,7 @@ impl Entry {
     pub(crate) fn start_anew(&mut self) {
         self.observed.failure = None;
         self.observed.failure_pending = false;
+        self.is_described = false;
         self.look_up_id += 1;
         self.looked_up =
             (self.observed.active == "failed").then(|| self.observed.invocation_id.clone());
@@ -519,6 +527,22 @@ impl Entry {
             self.looked_up = None;
         }
         self.wants_lookup()
+    }
+
+    /// What systemd's signals do not tell.
+    pub(crate) fn take_description(&mut self, row: Row) {
+        self.observed.load = row.load;
+        self.observed.description = row.description;
+        self.is_described = true;
+    }
+
+    /// Whether signals and what was asked meanwhile have told all of a start that has ended well:
+    /// systemd tells how a unit is before it tells that the job is done.
+    pub(crate) fn is_told(&self, before: &str) -> bool {
+        self.is_described
+            && self.observed.active == "active"
+            && !self.observed.invocation_id.is_empty()
+            && self.observed.invocation_id != before
     }
 
     fn take_state(&mut self, active: Option<String>, sub: Option<String>, position: Sequence) {

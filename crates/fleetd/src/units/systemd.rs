@@ -350,7 +350,9 @@ impl Driver {
 
     /// One connection, from its first to its last message; why it ended.
     async fn connection(self: &Arc<Self>, transport: &Transport, reached: &mut bool) -> CallError {
-        let connected = match connection::connect(transport).await {
+        let shared = Arc::clone(&self.shared);
+        let is_own = Arc::new(move |path: &str| shared.is_own_path(path));
+        let connected = match connection::connect(transport, is_own).await {
             Ok(connected) => connected,
             Err(error) => return error,
         };

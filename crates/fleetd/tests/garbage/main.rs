@@ -7,6 +7,7 @@
     reason = "a test fails by panicking and tells why"
 )]
 
+mod asked;
 #[path = "../common/chance.rs"]
 mod chance;
 mod etcd;

@@ -23,7 +23,7 @@ use crate::run;
 /// Conversations with a systemd that is not itself; each ends when the driver has had enough.
 const ROUNDS: u64 = 24;
 /// How long one of them goes on by the paused clock: longer than any call waits for its answer.
-const ROUND: Duration = Duration::from_secs(150);
+pub(crate) const ROUND: Duration = Duration::from_secs(150);
 /// By the paused clock: whatever was said before, a systemd that is itself again is believed and
 /// obeyed within this. The longest pauses are those between attempts, half a minute.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(300);
@@ -36,9 +36,10 @@ const UNITS: [&str; 3] = ["a.service", "b@1.service", "c.socket"];
 pub(crate) struct Peer {
     chance: RefCell<Chance>,
     /// From now on it is what it should be.
-    is_honest: RefCell<bool>,
+    pub(crate) is_honest: RefCell<bool>,
     pub(crate) active: RefCell<BTreeSet<String>>,
-    n_calls: RefCell<usize>,
+    /// The methods that were called.
+    pub(crate) calls: RefCell<Vec<String>>,
     n_connections: RefCell<usize>,
     n_jobs: RefCell<u32>,
 }
@@ -95,11 +96,11 @@ fn a_flood_of_failures_is_looked_into_a_bounded_number_of_times() {
                     listening.converse_and(stream, true).await;
                 });
                 machine.recovers().await;
-                let before = *peer.n_calls.borrow();
+                let before = peer.calls.borrow().len();
                 // Any call begins the flood.
                 machine.assign("a.service", "[Service]\nExecStart=/bin/other\n");
                 machine.live_for(ROUND, |_| false).await;
-                let n_calls = *peer.n_calls.borrow() - before;
+                let n_calls = peer.calls.borrow().len() - before;
                 assert!(n_calls < 1000, "{n_calls} questions about one unit");
                 assert!(n_calls > 0);
                 flood.abort();
@@ -224,7 +225,7 @@ impl Peer {
             chance: RefCell::new(chance),
             is_honest: RefCell::new(false),
             active: RefCell::default(),
-            n_calls: RefCell::default(),
+            calls: RefCell::default(),
             n_connections: RefCell::default(),
             n_jobs: RefCell::default(),
         })
@@ -247,7 +248,7 @@ impl Peer {
         *self.is_honest.borrow()
     }
 
-    async fn listen(self: Rc<Self>, socket: UnixListener) {
+    pub(crate) async fn listen(self: Rc<Self>, socket: UnixListener) {
         loop {
             let (stream, _) = socket.accept().await.unwrap();
             *self.n_connections.borrow_mut() += 1;
@@ -285,7 +286,7 @@ impl Peer {
             let Some(call) = self.hear(stream).await? else {
                 return Ok(());
             };
-            *self.n_calls.borrow_mut() += 1;
+            self.calls.borrow_mut().push(call.member.clone());
             if flood && call.member == "StartUnit" {
                 stream.write_all(&self.failures(FLOOD)).await?;
             }
