@@ -205,6 +205,15 @@ fn an_exclusive_unit_is_stopped_when_its_lease_could_not_be_renewed_and_not_befo
     assert_eq!(convicted(&exclusive, &[], &row).len(), 0);
     let store = done(Lane::Store, Fault::LoseQuorum(0), 27, 29);
     assert_eq!(convicted(&exclusive, &[], &[short(27, 29), store]).len(), 1);
+    // A member that is back deposes the leader of etcd just before; alone that ends no lease.
+    let back = |ended| done(Lane::Store, Fault::CutMember(1), 10, ended);
+    let deaf = short(28, 40);
+    assert_eq!(
+        convicted(&exclusive, &[], &[back(25), deaf.clone()]).len(),
+        0
+    );
+    assert_eq!(convicted(&exclusive, &[], &[back(15), deaf]).len(), 1);
+    assert_eq!(convicted(&exclusive, &[], &[back(25)]).len(), 1);
 }
 
 #[test]
