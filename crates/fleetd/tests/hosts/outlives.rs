@@ -217,11 +217,50 @@ fn an_older_fleetd_follows(cluster: &Cluster) {
             host,
             "sed -i /ttl_ms/d /run/fleet/lease; grep -q ^lease= /run/fleet/lease",
         );
+    }
+    // The same wish is numbered anew.
+    let numbered = assigned(cluster, "a.service");
+    delete_assignment(cluster, "a.service");
+    for host in &hosts {
         sh(host, start);
     }
     cluster.wait_until_complete();
+    is_adopted_by_another_number(cluster, "a.service", &numbered);
     cluster.ok(&["stop", "late.service"]);
     cluster.ok(&["start", "late.service"]);
+}
+
+/// The number of the decision by which the first host has a unit, if it is assigned there.
+fn assigned(cluster: &Cluster, unit: &str) -> Option<serde_json::Value> {
+    number(cluster, &format!("assignments/{}/{unit}", machine(cluster)))
+}
+
+fn number(cluster: &Cluster, key: &str) -> Option<serde_json::Value> {
+    let key = format!("/_coreos.com/fleet/{key}");
+    let (_, text) = documents(cluster).into_iter().find(|(k, _)| *k == key)?;
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    Some(document["at"].clone())
+}
+
+fn delete_assignment(cluster: &Cluster, unit: &str) {
+    let key = format!("/_coreos.com/fleet/assignments/{}/{unit}", machine(cluster));
+    let deleted = etcdctl(cluster, &["del", &key]).output().unwrap();
+    assert_eq!(deleted.stdout.trim_ascii(), b"1", "{key}");
+}
+
+/// The unit is assigned anew to the machine that runs it, which has taken note of that.
+#[track_caller]
+fn is_adopted_by_another_number(cluster: &Cluster, unit: &str, before: &Option<serde_json::Value>) {
+    assert!(before.is_some(), "{unit} is not assigned");
+    let state = format!("states/{unit}/{}", machine(cluster));
+    wait_for(&format!("{unit} to be adopted"), FAILOVER, || {
+        let (ordered, said) = (assigned(cluster, unit), number(cluster, &state));
+        match ordered.is_some() && ordered != *before && said == ordered {
+            true => Ok(()),
+            false => Err(format!("before {before:?}, now {ordered:?}, done {said:?}")),
+        }
+    })
+    .unwrap();
 }
 
 fn machine(cluster: &Cluster) -> String {
