@@ -306,6 +306,10 @@ impl World {
     fn believe(&self, nemesis: &Nemesis<'_>, users: &Users<'_>, round: usize, restored: Done) {
         self.cluster.wait_until_complete();
         nemesis.operate(&["accept-store"]);
+        // The copy may have a drain that was over already.
+        for host in self.cluster.sandbox.hosts() {
+            nemesis.operate(&["uncordon", &host.machine_id().unwrap()]);
+        }
         for unit in &BUSY {
             let mut rng = Chance::of(self.seed, &format!("{round} again {}", unit.name));
             users.ask_again(unit.name, &mut rng);
