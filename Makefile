@@ -61,8 +61,9 @@ nemesis: packages
 fuzz:
 	scripts/fuzz.sh
 
-bench: build
-	scripts/bench.sh
+# Of what make install installs.
+bench: dist
+	FLEET_BIN_DIR=$(CURDIR)/$(BIN) scripts/bench.sh
 
 # What a decision costs among a million units on 5,000 machines; a minute or two, 3 GB of memory.
 # FLEET_BENCH_UNITS and FLEET_BENCH_MACHINES make it another cluster.

@@ -34,6 +34,7 @@ pub mod plan;
 pub mod planted;
 pub mod records;
 pub mod requirements;
+pub mod small_map;
 pub mod unit_file;
 pub mod validate;
 

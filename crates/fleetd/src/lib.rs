@@ -14,6 +14,7 @@ pub mod engine;
 pub mod failpoint;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod lease_thread;
 pub mod listen;
 pub mod logging;
 pub mod machine;

@@ -50,7 +50,8 @@ fn run(loaded: Loaded) -> ExitCode {
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    // Two workers: the lease is renewed also while the other one plans or parses.
+    // Two workers: the API answers also while the other one plans or parses. (Leases have a thread of
+    // their own.)
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

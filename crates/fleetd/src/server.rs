@@ -16,6 +16,7 @@ use crate::api::{self, ApiState};
 use crate::config::Config;
 use crate::config::load::{self, Loaded};
 use crate::engine::{Engine, EngineConfig, EngineMetrics, RoleMetrics};
+use crate::lease_thread::LeaseThread;
 use crate::listen::{self, Listener};
 use crate::logging::Verbosity;
 use crate::memory::Memory;
@@ -63,6 +64,8 @@ pub struct Deps {
     pub manager: Arc<dyn UnitManager>,
     /// Where the API is served.
     pub listeners: Vec<Listener>,
+    /// Where leases are kept alive.
+    pub leases: LeaseThread,
 }
 
 /// A fleetd, wired and not yet running.
@@ -94,7 +97,8 @@ impl Server {
             Arc::clone(&deps.manager),
             agent_config.subscribe(),
             Arc::clone(&agent_metrics),
-        );
+        )
+        .with_leases_on(deps.leases.clone());
         let engine_config =
             watch::Sender::new(EngineConfig::from_config(config, deps.machine.clone()));
         let engine = Engine::new(
@@ -102,7 +106,8 @@ impl Server {
             engine_config.subscribe(),
             Arc::clone(&engine_metrics),
         )
-        .while_registered(agent.standing());
+        .while_registered(agent.standing())
+        .with_leases_on(deps.leases);
         let metrics = metrics([
             engine_metrics,
             Arc::new(RoleMetrics(engine.status())),
@@ -206,7 +211,8 @@ pub async fn run(config: Config, surroundings: Surroundings) -> Result<(), Error
     machine::systemd_runs(runtime.as_deref().map(Path::new))?;
     let machine = machine::id(Path::new(machine::ID_FILE))?;
     let (stop, shutdown) = watch::channel(false);
-    let (store, etcd) = open_store(&config)?;
+    let leases = LeaseThread::start()?;
+    let (store, etcd) = open_store(&config, &leases)?;
     let listeners = listen::listeners(&config)?;
     info!(%machine, store = store.describe(), "fleetd is this machine's part of the cluster");
     notify::status(&format!("store: {}", store.describe()));
@@ -216,6 +222,7 @@ pub async fn run(config: Config, surroundings: Surroundings) -> Result<(), Error
         store,
         manager,
         listeners,
+        leases,
     };
     let (server, controls, memory) = Server::build(&config, deps);
     let mut controls = Controls {
@@ -310,7 +317,7 @@ fn reload(controls: &mut Controls, load: &dyn Fn() -> Result<Loaded, load::Error
 
 type Opened = (Arc<dyn Store>, Option<Arc<EtcdStore>>);
 
-fn open_store(config: &Config) -> Result<Opened, Error> {
+fn open_store(config: &Config, leases: &LeaseThread) -> Result<Opened, Error> {
     let choice = choice::choose(config)?;
     if choice::etcd_answers_unasked(choice) {
         warn!(
@@ -321,7 +328,7 @@ fn open_store(config: &Config) -> Result<Opened, Error> {
     match choice {
         Choice::Etcd => {
             info!("Establishing etcd connectivity");
-            let etcd = EtcdStore::new(EtcdConfig::from_config(config))?;
+            let etcd = EtcdStore::with_leases_on(leases, EtcdConfig::from_config(config))?;
             Ok((Arc::clone(&etcd) as _, Some(etcd)))
         }
         Choice::Embedded => {
@@ -386,6 +393,7 @@ mod tests {
             store: MemoryStore::new(),
             manager: Arc::new(Broken),
             listeners: Vec::new(),
+            leases: LeaseThread::default(),
         };
         let (stop, shutdown) = watch::channel(false);
         let (server, controls, _) = Server::build(&config, deps);

@@ -14,7 +14,6 @@ mod facts;
 mod index;
 mod machine;
 mod roll;
-mod small_map;
 mod strays;
 mod unit;
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::facts::{Assigned, Place, Reported, Wish};
-use super::small_map::SmallMap;
 use crate::records::{Decision, MachineId, Order, PlacementRecord, Reached};
+use crate::small_map::SmallMap;
 
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Unit {

@@ -21,6 +21,7 @@ pub(crate) fn run(args: &[String]) {
     std::fs::create_dir_all("/units").expect("the host's tree is writable");
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
+        ["start-up"] => start_up(),
         ["one"] => one(),
         ["start", tag, n] => {
             let files = files(tag, n);
@@ -50,6 +51,16 @@ pub(crate) fn run(args: &[String]) {
         ["busy", tag] => busy(tag),
         _ => panic!("unknown: {args:?}"),
     }
+}
+
+fn start_up() {
+    let (mut fleetctl, mut systemctl) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        systemctl.push(run_command("systemctl", "--version", &[]));
+        fleetctl.push(run_command("fleetctl", "--version", &[]));
+    }
+    tell("systemctl", &systemctl);
+    tell("fleetctl", &fleetctl);
 }
 
 fn one() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use fleetd::agent::{Agent, AgentConfig, AgentMetrics};
 use fleetd::config::Config;
+use fleetd::lease_thread::LeaseThread;
 use fleetd::listen::Listener;
 use fleetd::server::{Deps, Server};
 use fleetd::store::Store;
@@ -53,6 +54,7 @@ pub(crate) fn leader(url: &str, directory: &Path, number: usize) -> Result<()> {
             store: store_at(url)?,
             manager: Arc::new(AtOnce::default()),
             listeners: vec![Listener::Unix(socket)],
+            leases: LeaseThread::default(),
         };
         let (_stop, shutdown) = watch::channel(false);
         let (server, _controls, _) = Server::build(&config(directory, number), deps);

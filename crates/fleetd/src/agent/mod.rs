@@ -26,11 +26,11 @@ pub use metrics::AgentMetrics;
 pub use presence::Duplicate;
 
 use crate::config::Config;
+use crate::lease_thread::LeaseThread;
 use crate::machine;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::store::codec::FORMAT;
-use crate::task;
 use crate::units::UnitManager;
 use identity::Identity;
 use leaving::Leaving;
@@ -106,6 +106,7 @@ pub struct Agent {
     standing: watch::Sender<Standing>,
     ask: mpsc::Sender<Question>,
     asked: mpsc::Receiver<Question>,
+    leases: LeaseThread,
 }
 
 /// Asks the agent what it holds in memory.
@@ -139,7 +140,13 @@ impl Agent {
             standing: watch::Sender::default(),
             ask,
             asked,
+            leases: LeaseThread::default(),
         }
+    }
+
+    /// Presence is kept on that thread.
+    pub(crate) fn with_leases_on(self, leases: LeaseThread) -> Agent {
+        Agent { leases, ..self }
     }
 
     /// Where the agent is asked what it holds in memory.
@@ -177,7 +184,7 @@ impl Agent {
         };
         // It stays until the last word is said, which its fence lets in.
         let (leave, left) = watch::channel(false);
-        let mut presence = task::spawn(presence.run(left));
+        let mut presence = self.leases.spawn(presence.run(left));
         let identity = Identity {
             config: self.config.clone(),
             record: Arc::clone(&record),

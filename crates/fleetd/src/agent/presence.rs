@@ -550,10 +550,18 @@ impl Presence {
     fn tell(&self, registered: &Registered, sent: Duration, granted: Duration) {
         let certain_until = sent + granted.min(registered.ttl);
         self.manager.lease_until(certain_until);
-        self.standing.send_replace(Standing {
+        let now = Standing {
             epoch: Some(registered.epoch),
             fence: registered.fence(),
             certain_until,
+        };
+        // That the lease lives longer is read by whoever wants to know. It is no reason to wake the
+        // agent, twice a second, on a machine where nothing happens.
+        self.standing.send_if_modified(|standing| {
+            let is_news = (standing.epoch, standing.fence) != (now.epoch, now.fence);
+            let was_certain = standing.is_certain();
+            *standing = now;
+            is_news || !was_certain
         });
     }
 

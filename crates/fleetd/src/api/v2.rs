@@ -82,17 +82,18 @@ async fn list(state: &Api, call: &Call) -> Answer {
     // Side by side: they are all of the page's revision.
     let mut readings = [(); 3].map(|()| Reading::new(&*state.store));
     let [of_placements, of_states, of_members] = &mut readings;
-    let (placements, mut states, members) = tokio::try_join!(
+    let (mut placements, mut states, members) = tokio::try_join!(
         placements(state, of_placements, &page.units, at),
         states(state, of_states, &page.units, at),
         members_of(state, of_members, &page),
     )?;
     let units = page
         .units
-        .iter()
+        .into_iter()
         .map(|unit| {
-            let states = states.remove(unit.name.as_str()).unwrap_or_default();
-            view(unit, placements.get(&unit.name), &states, &members)
+            let states = states.remove(&unit.name).unwrap_or_default();
+            let placement = placements.remove(&unit.name);
+            view(unit, placement, states, &members)
         })
         .collect();
     let listing = UnitListing {
@@ -143,16 +144,18 @@ async fn get(state: &Api, name: &str) -> Answer {
     let placement = reading.placement(name).await?;
     let states = reading.states(Some(name)).await?;
     let members = Members::read(&mut reading, None).await?;
+    let text = Some(unit.record.text.to_string());
+    let changed_by = unit.record.changed_by.clone();
     let view = UnitView {
-        text: Some(unit.record.text.to_string()),
-        changed_by: unit.record.changed_by.clone(),
+        text,
+        changed_by,
         changed_ms: unit.record.changed_ms,
         since_ms: placement.as_ref().map_or(0, |placement| placement.since_ms),
         passed_over: placement
             .as_ref()
             .map(|placement| refusals(&placement.passed_over))
             .unwrap_or_default(),
-        ..view(&unit, placement.as_ref(), &states, &members)
+        ..view(unit, placement, states, &members)
     };
     Ok(Reply::json(&view).with_warnings(reading.into_warnings()))
 }
@@ -254,52 +257,56 @@ fn just_before(key: &str) -> String {
 }
 
 fn view(
-    unit: &LiveUnit,
-    placement: Option<&PlacementRecord>,
-    states: &[StateOf],
+    unit: LiveUnit,
+    placement: Option<PlacementRecord>,
+    states: Vec<StateOf>,
     members: &Members,
 ) -> UnitView {
-    let machine = placement.and_then(|placement| placement.machine.as_ref());
+    let placed = placement.as_ref();
+    let machine = placed.and_then(|placement| placement.machine.as_ref());
     // A machine that is given up will not confirm that the unit has left it.
     let has_left = |machine: &str| {
         let status = members.status(machine);
         matches!(status, MemberStatus::Lost | MemberStatus::Retired)
     };
-    let home = placement
+    let home = placed
         .and_then(home)
         .filter(|home| machine.is_some() || !has_left(home.as_str()));
     let there = home.and_then(|home| states.iter().find(|state| state.machine == home.as_str()));
     let current = (!unit.global).then(|| {
         let state = there.map(|state| &state.record);
-        current_state(placement, state).as_str().to_owned()
+        current_state(placed, state).as_str().to_owned()
+    });
+    let machine_id = machine.map(ToString::to_string);
+    let leaving_id = placed
+        .and_then(|placement| placement.leaving.as_ref())
+        .map(ToString::to_string);
+    let description = unit.file.description().map(str::to_owned);
+    // Of a unit without a placement nothing is said.
+    let (reason, refused, considered) = placement.map_or_else(Default::default, |placement| {
+        (placement.reason, placement.refusals, placement.considered)
     });
     UnitView {
-        name: unit.name.clone(),
+        name: unit.name,
         generation: unit.generation,
         hash: unit.record.hash.to_string(),
         desired_state: unit.record.desired.as_str().to_owned(),
         current_state: current,
-        description: unit.file.description().map(str::to_owned),
+        description,
         global: unit.global,
-        machine_id: machine.map(ToString::to_string),
-        reason: placement
-            .map(|placement| placement.reason.clone())
-            .unwrap_or_default(),
-        refusals: placement
-            .map(|placement| refusals(&placement.refusals))
-            .unwrap_or_default(),
+        machine_id,
+        reason,
+        refusals: refusals(&refused),
         passed_over: Vec::new(),
-        considered: placement.map_or(0, |placement| placement.considered),
-        leaving_id: placement
-            .and_then(|placement| placement.leaving.as_ref())
-            .map(ToString::to_string),
+        considered,
+        leaving_id,
         since_ms: 0,
         states: states
-            .iter()
+            .into_iter()
             .filter(|state| state.record.reached != Reached::Gone)
             .map(|state| {
                 let is_stale = members.status(&state.machine) != MemberStatus::Present;
-                state_view(&state.machine, &state.record, is_stale)
+                state_view(state.machine, state.record, is_stale)
             })
             .collect(),
         text: None,
@@ -320,19 +327,19 @@ pub(crate) fn refusals(refusals: &[Refusal]) -> Vec<RefusalView> {
 }
 
 /// A state on the wire.
-pub(crate) fn state_view(machine: &str, state: &StateRecord, is_stale: bool) -> StateView {
+pub(crate) fn state_view(machine: String, state: StateRecord, is_stale: bool) -> StateView {
     StateView {
-        machine_id: machine.to_owned(),
-        load: state.load.clone(),
-        active: state.active.clone(),
-        sub: state.sub.clone(),
+        machine_id: machine,
+        load: state.load,
+        active: state.active,
+        sub: state.sub,
         hash: state.hash.to_string(),
-        description: state.description.clone(),
+        description: state.description,
         reached: state.reached.as_str().to_owned(),
-        invocation_id: state.invocation_id.clone(),
+        invocation_id: state.invocation_id,
         stale: is_stale,
-        why: state.why.clone(),
-        log: state.log.clone(),
+        why: state.why,
+        log: state.log,
     }
 }
 

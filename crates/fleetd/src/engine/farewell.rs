@@ -146,6 +146,7 @@ mod tests {
 
     use super::*;
     use crate::engine::EngineStatus;
+    use crate::lease_thread::LeaseThread;
     use crate::store::Entry;
     use crate::store::memory::MemoryStore;
 
@@ -154,6 +155,7 @@ mod tests {
         store: Arc<dyn Store>,
         machine: MachineId,
         status: watch::Sender<EngineStatus>,
+        leases: LeaseThread,
     }
 
     impl Rig {
@@ -178,6 +180,7 @@ mod tests {
                 store,
                 machine: MachineId::new("m1"),
                 status: watch::Sender::default(),
+                leases: LeaseThread::default(),
             }
         }
 
@@ -188,6 +191,7 @@ mod tests {
                 version: 1,
                 ttl: Duration::from_secs(60),
                 status: &self.status,
+                leases: &self.leases,
             }
         }
 

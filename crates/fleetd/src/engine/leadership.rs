@@ -13,9 +13,9 @@ use tracing::{error, info, warn};
 use super::{EngineStatus, Role};
 use crate::backoff::Backoff;
 use crate::clock;
+use crate::lease_thread::LeaseThread;
 use crate::store::codec::{ClusterRecord, Document, LeaderRecord};
 use crate::store::{Compare, Entry, Error, Event, LeaseId, Op, Revision, Store, Txn, keys};
-use crate::task;
 
 /// Two keepalives may be lost before the lease is.
 const KEEPALIVES_PER_TTL: u32 = 3;
@@ -44,6 +44,8 @@ pub(crate) struct Campaign<'a> {
     pub(crate) ttl: Duration,
     /// Told what it finds.
     pub(crate) status: &'a watch::Sender<EngineStatus>,
+    /// Where leadership is kept.
+    pub(crate) leases: &'a LeaseThread,
 }
 
 impl Campaign<'_> {
@@ -210,7 +212,7 @@ impl Campaign<'_> {
             ttl: granted,
             certain_until: sent + granted,
         };
-        let keeper = task::spawn(async move {
+        let keeper = self.leases.spawn(async move {
             keeper.keep().await;
             lost_tx.send_replace(true);
         });

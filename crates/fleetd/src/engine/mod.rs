@@ -34,6 +34,7 @@ pub use metrics::{EngineMetrics, RoleMetrics};
 use crate::agent::{KEEPALIVES_PER_TTL, Standing};
 use crate::backoff::Backoff;
 use crate::config::Config;
+use crate::lease_thread::LeaseThread;
 use crate::reload;
 use crate::shutdown::{Shutdown, stopped};
 use crate::store::{Error, Revision, Store};
@@ -143,6 +144,7 @@ pub struct Engine {
     metrics: Arc<EngineMetrics>,
     status: watch::Sender<EngineStatus>,
     standing: Option<watch::Receiver<Standing>>,
+    leases: LeaseThread,
 }
 
 impl Engine {
@@ -158,7 +160,13 @@ impl Engine {
             metrics,
             status: watch::Sender::default(),
             standing: None,
+            leases: LeaseThread::default(),
         }
+    }
+
+    /// Leadership is kept on that thread.
+    pub(crate) fn with_leases_on(self, leases: LeaseThread) -> Engine {
+        Engine { leases, ..self }
     }
 
     /// Campaigns only while this machine is registered: a clone of a machine must not take
@@ -276,6 +284,7 @@ impl Engine {
             version: config.version,
             ttl: LEADER_TTL,
             status: &self.status,
+            leases: &self.leases,
         }
     }
 

@@ -17,8 +17,9 @@ use super::{
     Compare, Entry, Error, LeaseId, Op, Range, Revision, Snapshot, Store, Txn, Watch, check_keys,
 };
 use crate::config::Config;
+use crate::lease_thread::LeaseThread;
 use leases::Keepers;
-use links::{Effect, Links};
+use links::{Effect, Links, Runtimes};
 
 mod answers;
 mod errors;
@@ -108,6 +109,7 @@ pub struct EtcdStore {
     prefix: String,
     /// Replaced as a whole when the endpoints, the user or the TLS files change.
     links: RwLock<Arc<Links>>,
+    runtimes: Runtimes,
     keepers: Keepers,
 }
 
@@ -119,9 +121,28 @@ impl EtcdStore {
     /// `Refused` for a URL that is none and for TLS files that cannot be read; never because etcd
     /// does not answer.
     pub fn new(config: EtcdConfig) -> Result<Arc<EtcdStore>, Error> {
+        EtcdStore::on(Runtimes::default(), config)
+    }
+
+    /// As [`EtcdStore::new`], with the connection for keepalives on a thread of its own. All else
+    /// stays in the runtime that this is called in, whoever comes first to need a connection.
+    ///
+    /// # Errors
+    /// As [`EtcdStore::new`].
+    pub fn with_leases_on(
+        leases: &LeaseThread,
+        config: EtcdConfig,
+    ) -> Result<Arc<EtcdStore>, Error> {
+        let main = tokio::runtime::Handle::try_current().ok();
+        let lease = leases.handle();
+        EtcdStore::on(Runtimes { main, lease }, config)
+    }
+
+    fn on(runtimes: Runtimes, config: EtcdConfig) -> Result<Arc<EtcdStore>, Error> {
         Ok(Arc::new(EtcdStore {
             prefix: config.prefix.clone(),
-            links: RwLock::new(Links::new(config)?),
+            links: RwLock::new(Links::new(config, runtimes.clone())?),
+            runtimes,
             keepers: Keepers::default(),
         }))
     }
@@ -133,7 +154,7 @@ impl EtcdStore {
     /// # Errors
     /// As [`EtcdStore::new`]; then everything stays as it was.
     pub fn reconfigure(&self, config: EtcdConfig) -> Result<(), Error> {
-        let fresh = Links::new(config)?;
+        let fresh = Links::new(config, self.runtimes.clone())?;
         let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *links, fresh);
         drop(links);

@@ -22,8 +22,9 @@ pub enum Transport {
 }
 
 /// Messages that may wait for our reader. A start makes about thirty; the reader is always
-/// polled, so this only evens out bursts.
-pub(crate) const MAX_QUEUED: NonZeroUsize = NonZeroUsize::new(8192).expect("not zero");
+/// polled, so this only evens out bursts. What waits is a kilobyte each, and the queue itself is
+/// never given back.
+pub(crate) const MAX_QUEUED: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
 /// A connection to systemd and everything that it says.
 #[derive(Debug)]

@@ -63,6 +63,8 @@ pub(crate) struct Lease {
     until: Mutex<Option<Duration>>,
     /// The end was set since this fleetd began.
     is_set: AtomicBool,
+    /// No unit here is exclusive, and nothing of the lease is left in systemd: what is new is told.
+    at_rest: AtomicBool,
     /// Held by whoever changes it in systemd.
     held: tokio::sync::Mutex<Held>,
 }
@@ -107,7 +109,10 @@ impl Driver {
             .unwrap_or_else(PoisonError::into_inner);
         *known = Some(until);
         drop(known);
-        self.shared.lease.notify_one();
+        // Looking through all units twice a second would be most of what an idle machine does.
+        if !self.lease.at_rest.load(Ordering::SeqCst) {
+            self.shared.lease.notify_one();
+        }
     }
 
     /// Keeps exclusive units that long, though nobody renews the lease meanwhile.
@@ -161,12 +166,18 @@ impl Driver {
                 state.units.values().any(Entry::may_have_ended),
             )
         };
+        self.lease.at_rest.store(false, Ordering::SeqCst);
         if ended {
             self.look_into_ends(manager, &mut held).await?;
         }
         match self.lease.until() {
             Some(until) if up => self.push(manager, &mut held, until).await,
-            _ if !any => self.end_lease(manager, &mut held).await,
+            _ if !any => {
+                self.end_lease(manager, &mut held).await?;
+                // An exclusive unit that has come meanwhile has told so, and this runs again.
+                self.lease.at_rest.store(!ended, Ordering::SeqCst);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

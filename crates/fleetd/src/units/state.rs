@@ -394,7 +394,8 @@ impl State {
         if entry.observed.is_down() != before.is_down() {
             entry.down_at = entry.observed.is_down().then(clock::boottime);
         }
-        if entry.may_have_ended() {
+        let is_new = entry.observed.is_exclusive && !before.is_exclusive;
+        if is_new || entry.may_have_ended() {
             self.lease.notify_one();
         }
         if entry.observed != before {

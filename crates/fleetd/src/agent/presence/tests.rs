@@ -148,6 +148,23 @@ async fn until(store: &dyn Store, what: &str, is_so: impl Fn(&Entry) -> bool) ->
     found.unwrap_or_else(|_| panic!("{what} did not happen"))
 }
 
+/// An idle agent is not woken by each keepalive.
+#[tokio::test(start_paused = true)]
+async fn that_a_lease_was_renewed_is_no_news() {
+    let (store, dir) = (MemoryStore::new(), tempfile::tempdir().unwrap());
+    let mut fleetd = start(&store, dir.path(), TTL, record("b1", "10.0.0.1"));
+    fleetd.registered().await;
+    let before = fleetd.standing.borrow_and_update().certain_until;
+    let renewed = async {
+        while fleetd.standing.borrow().certain_until == before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let renewed = tokio::time::timeout(BOUND, renewed).await;
+    renewed.expect("the lease is renewed, and whoever looks sees it");
+    assert!(!fleetd.standing.has_changed().unwrap());
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_agent_ttl_takes_another_lease_without_a_blink() {
     let (store, dir) = (MemoryStore::new(), tempfile::tempdir().unwrap());

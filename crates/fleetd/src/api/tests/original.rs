@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use super::original_client::Fleetctl;
 use super::*;
 use crate::config::Config;
+use crate::lease_thread::LeaseThread;
 use crate::listen::Listener;
 use crate::server::{Deps, Server};
 use crate::units::{Changes, UnitManager};
@@ -142,6 +143,7 @@ async fn session(session: impl FnOnce(&mut Fleetctl, &AtOnce) + Send + 'static) 
         listeners: vec![Listener::Unix(
             tokio::net::UnixListener::bind(&path).unwrap(),
         )],
+        leases: LeaseThread::default(),
     };
     let (stop, shutdown) = watch::channel(false);
     let server = tokio::spawn(Server::build(&config, deps).0.run(shutdown));

@@ -1,6 +1,6 @@
 //! The waiting rule: from what the store says of a unit to lines of progress. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fleet_api::v2::{MachineRef, Progress};
@@ -9,6 +9,7 @@ use fleet_core::records::{
     DesiredState, MachineId, PlacementRecord, Reached, StateRecord, UnitRecord,
 };
 use fleet_core::requirements::Requirements;
+use fleet_core::small_map::SmallMap;
 use fleet_core::unit_file::UnitFile;
 
 use super::super::v2::{refusals, state_view};
@@ -25,7 +26,7 @@ pub(crate) struct Waited {
     /// What is wrong with its document.
     damage: Option<String>,
     placement: Option<PlacementRecord>,
-    states: BTreeMap<String, StateRecord>,
+    states: SmallMap<String, StateRecord>,
     /// The last refusal of a machine: its state is soon replaced, since the engine takes the
     /// unit away from there.
     refusal: Option<(String, StateRecord)>,
@@ -34,7 +35,7 @@ pub(crate) struct Waited {
     is_dirty: bool,
     is_final: bool,
     /// The last line about each machine, and about the unit as such.
-    said: BTreeMap<Option<String>, Progress>,
+    said: SmallMap<Option<String>, Progress>,
 }
 
 /// What counts of a wish.
@@ -55,18 +56,18 @@ impl Waited {
             wish: None,
             damage: None,
             placement: None,
-            states: BTreeMap::new(),
+            states: SmallMap::default(),
             refusal: None,
             is_known: false,
             is_dirty: false,
             is_final: false,
-            said: BTreeMap::new(),
+            said: SmallMap::default(),
         }
     }
 
     /// A machine was given up, or is back.
     pub(crate) fn machine_changed(&mut self, machine: &str) {
-        self.is_dirty |= self.states.contains_key(machine);
+        self.is_dirty |= self.states.get(machine).is_some();
     }
 
     /// Waits for this generation, or a later one.
@@ -113,12 +114,15 @@ impl Waited {
 
     /// The machines whose states are known.
     pub(crate) fn known_machines(&self) -> Vec<String> {
-        self.states.keys().cloned().collect()
+        self.states.iter().map(|(id, _)| id.clone()).collect()
     }
 
     /// Takes in what one of its keys holds; None: it was removed. A damaged placement or state
     /// counts as not there; listings name it.
     pub(crate) fn apply(&mut self, key: &str, entry: Option<&Entry>) {
+        if self.is_final {
+            return;
+        }
         self.is_dirty = true;
         match keys::parse(key) {
             Key::Unit(name) => {
@@ -154,6 +158,13 @@ impl Waited {
                 self.said.insert(about, line.clone());
                 lines.push(line);
             }
+        }
+        if self.is_final {
+            // A wait for a thousand units goes on until the last one; of the others it needs no more.
+            self.placement = None;
+            self.states = SmallMap::default();
+            self.refusal = None;
+            self.said = SmallMap::default();
         }
     }
 
@@ -390,7 +401,7 @@ impl Waited {
                 id: machine.to_owned(),
                 primary_ip: String::new(),
             }),
-            state: state.map(|state| state_view(machine, state, false)),
+            state: state.map(|state| state_view(machine.to_owned(), state.clone(), false)),
             ..self.line(phase, reason)
         }
     }
@@ -449,4 +460,25 @@ fn wish(name: &str, entry: &Entry) -> Result<Option<Wish>, store::Error> {
 
 fn decoded<T: Document>(entry: &Entry) -> Option<T> {
     T::decode(&entry.key, &entry.value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A wait for thousands of units goes on until the last one: the others must not be kept.
+    #[test]
+    fn of_what_is_final_nothing_is_kept_and_nothing_is_taken_in() {
+        let name = "a.service";
+        let mut waited = Waited::new(&name.into());
+        waited.is_known();
+        let mut lines = Vec::new();
+        waited.look(&BTreeSet::new(), &mut lines);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(waited.is_final() && lines[0].is_final);
+        assert!(waited.said.is_empty());
+
+        waited.apply(&keys::unit(name), None);
+        assert!(!waited.is_dirty);
+    }
 }

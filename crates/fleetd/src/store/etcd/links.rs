@@ -8,6 +8,8 @@
 //! half-open with data in flight comes back only when TCP tries again, after up to as long again as
 //! the cut has lasted, and an idle watch on it would wait for the pings.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use std::time::Duration;
 use etcd_client::{Channel, Client, ConnectOptions, KvClient, WatchClient};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Endpoint;
@@ -48,9 +51,16 @@ pub(super) struct Links {
     slots: [Slot; 2],
 }
 
+/// Where the connections' own tasks run; None: where the request is made that needs one first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Runtimes {
+    pub(super) main: Option<Handle>,
+    pub(super) lease: Option<Handle>,
+}
+
 /// One of the two connections.
-#[derive(Default)]
 struct Slot {
+    runtime: Option<Handle>,
     current: Mutex<Option<Arc<Link>>>,
     /// Held while connecting, so that many callers make one connection.
     connecting: tokio::sync::Mutex<()>,
@@ -84,7 +94,7 @@ pub(super) struct Line<'a> {
 }
 
 impl Links {
-    pub(super) fn new(config: EtcdConfig) -> Result<Arc<Links>, Error> {
+    pub(super) fn new(config: EtcdConfig, runtimes: Runtimes) -> Result<Arc<Links>, Error> {
         Ok(Arc::new(Links {
             endpoints: tls::endpoints(&config)?,
             has_certificate: config.tls.certificate.is_some(),
@@ -92,7 +102,7 @@ impl Links {
             timeout: config.request_timeout,
             preferred: AtomicUsize::new(0),
             abandoned: AtomicBool::new(false),
-            slots: Default::default(),
+            slots: [runtimes.main, runtimes.lease].map(Slot::new),
         }))
     }
 
@@ -304,7 +314,11 @@ impl Line<'_> {
             if let Some(link) = self.slot.lock().clone() {
                 return Ok(link);
             }
-            let link = self.links.connect().await?;
+            let connect = self.links.connect();
+            let link = match &self.slot.runtime {
+                Some(runtime) => inside(runtime, connect).await?,
+                None => connect.await?,
+            };
             *self.slot.lock() = Some(Arc::clone(&link));
             if self.links.abandoned.load(Ordering::SeqCst) {
                 link.cut.send_replace(true);
@@ -360,9 +374,27 @@ impl Line<'_> {
 }
 
 impl Slot {
+    fn new(runtime: Option<Handle>) -> Slot {
+        Slot {
+            runtime,
+            current: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Link>>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Polls a future here, and has it find that runtime as its own: what it spawns runs there.
+async fn inside<F: Future>(runtime: &Handle, future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        let _entered = runtime.enter();
+        future.as_mut().poll(context)
+    })
+    .await
 }
 
 impl Link {
