@@ -58,6 +58,7 @@ impl Planner<'_> {
         });
         let until = now_ms.saturating_add(settings.freeze_for_ms);
         self.cluster.freeze = match self.cluster.freeze {
+            Some(thawed) if thawed.until == 0 && planted!("a thaw lasts for ever") => Some(thawed),
             _ if !too_many => None,
             Some(freeze) => Some(freeze),
             None => Some(Freeze { until }),

@@ -123,7 +123,8 @@ impl Hold {
 
     /// Whether this machine's mark can be where it is in the store that it was left in.
     pub(crate) fn is_marked(&self, mark: Option<Revision>) -> bool {
-        mark.is_none_or(|mark| mark >= self.mark)
+        fleet_core::planted!("an older copy that was written on is believed")
+            || mark.is_none_or(|mark| mark >= self.mark)
     }
 
     /// Judges a snapshot of the store: its cluster's id, if it has one yet, its revision, and that of

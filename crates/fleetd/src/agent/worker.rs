@@ -460,6 +460,13 @@ impl Worker {
                     "the unit is left as it is until its assignment can be read: ask for the unit \
                      anew (fleetctl start), or put the key right"
                 );
+                #[cfg(fleet_sim)]
+                if fleet_core::planted!("garbage in an assignment is an order to leave")
+                    && let Some(known) = self.desired.get_mut(&unit)
+                {
+                    known.order = fleet_core::records::Order::Gone;
+                    return Some(unit);
+                }
                 self.damaged.insert(unit.clone());
             }
         }

@@ -163,6 +163,7 @@ fn pack(fence: &[Compare], changes: Vec<&Change>, burial: &mut Burial<'_>) -> Ve
 fn writes(change: &Change, burial: &mut Burial<'_>) -> (Vec<Compare>, Vec<Op>) {
     let absent = change.while_absent.iter();
     let mut compares: Vec<Compare> = absent
+        .filter(|_| !fleet_core::planted!("who is back is given up"))
         .map(|machine| Compare::Absent(keys::machine(machine.as_str())))
         .collect();
     let mut ops: Vec<Op> = change

@@ -180,7 +180,9 @@ impl<'a> Leader<'a> {
             // What was asked before this engine led was about another freeze.
             if let Event::Put(entry) = event
                 && entry.key == keys::THAW
-                && AskedRecord::decode(&entry.key, &entry.value).is_ok()
+                && (AskedRecord::decode(&entry.key, &entry.value).is_ok()
+                    || fleet_core::planted!("garbage ends a freeze"))
+                && !fleet_core::planted!("a thaw is not heard")
             {
                 info!("the machines that are away are given up: somebody said so");
                 self.cluster.thaw();

@@ -122,6 +122,8 @@ struct Seen {
     /// What was ordered before an old backup was restored.
     past: BTreeMap<(String, String), Vec<AssignmentRecord>>,
     restored: Option<Restored>,
+    /// Where each machine last left its mark.
+    marked: BTreeMap<String, Revision>,
     /// The newest decision at which each unit was active, by unit and machine.
     was_up: BTreeMap<(String, String), Decision>,
     failing: Failing,
@@ -271,6 +273,9 @@ impl Audit {
                         until.get_or_insert(now);
                     }
                 }
+                (Key::Mark(machine), Some(_)) => {
+                    seen.marked.insert(machine.to_owned(), revision);
+                }
                 (Key::AcceptStore, Some(_)) => {
                     if let Some(restored) = &mut seen.restored {
                         restored.accepted = true;
@@ -333,6 +338,13 @@ impl Audit {
         let standing = seen.standing.entry(unit.to_owned()).or_default();
         let Some(record) = record else {
             standing.remove(machine);
+            if seen.restored.is_some() {
+                // What an old backup did not know was told to leave by a number above its own; now
+                // that it has, the store's own numbers count again.
+                let key = (machine.to_owned(), unit.to_owned());
+                let over = seen.assigned.remove(&key).unwrap_or_default();
+                seen.past.entry(key).or_default().extend(over);
+            }
             return;
         };
         let versions = seen
@@ -488,7 +500,7 @@ impl Audit {
             // What the right store had ordered may have been on its way.
             let past = seen.past.get(&key).into_iter().flatten();
             let is_past = past.into_iter().any(|order| order.decision == decision);
-            if !is_past && restored.protects(&seen, unit, running) {
+            if !is_past && restored.protects(&seen, machine, unit, running) {
                 self.sim.fail(format!(
                     "{unit} was stopped on {at} at {decision} on the word of an old backup"
                 ));

@@ -8,34 +8,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// The seed's stream of numbers (SplitMix64).
-pub struct Rng(u64);
-
-impl Rng {
-    pub fn new(seed: u64) -> Rng {
-        Rng(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// From 0 up to and without `end`.
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-}
+use crate::stream::Chance;
 
 /// When more happens at one point in time, time will never go on.
 const MOST_AT_ONCE: u32 = 20_000;
 
 /// What all parts of one simulation share.
 pub struct Sim {
-    rng: Mutex<Rng>,
+    rng: Mutex<Chance>,
     log: Mutex<Log>,
     begun: Instant,
     /// Everything is printed as it happens.
@@ -64,7 +44,7 @@ impl Sim {
     pub fn new(seed: u64, keeps_story: bool) -> Arc<Sim> {
         Arc::new(Sim {
             keeps_story,
-            rng: Mutex::new(Rng::new(seed)),
+            rng: Mutex::new(Chance::new(seed)),
             log: Mutex::default(),
             begun: Instant::now(),
             loud: std::env::var_os("FLEET_SIM_SEED").is_some(),

@@ -72,10 +72,16 @@ pub enum Behaviour {
     Sick,
     /// Its process dies again and again; systemd restarts it some times, and then gives up.
     Dies,
+    /// Its process dies some times; systemd takes longer to restart it than fleet waits before it
+    /// moves what has failed. In the end it stays.
+    Flaps,
 }
 
 /// So often systemd restarts what dies.
 const RESTARTS: usize = 3;
+
+/// How long systemd waits before it restarts what flaps (its `RestartSec=`), in milliseconds.
+const FLAPS_RESTART_MS: (usize, usize) = (2_500, 6_000);
 
 impl Behaviour {
     pub fn of(text: &str) -> Behaviour {
@@ -89,6 +95,7 @@ impl Behaviour {
             Some("ends") => Behaviour::Ends,
             Some("sick") => Behaviour::Sick,
             Some("dies") => Behaviour::Dies,
+            Some("flaps") => Behaviour::Flaps,
             _ => Behaviour::Runs,
         }
     }
@@ -336,8 +343,10 @@ impl Host {
                 }
             });
             let _ = tell.send(if fails { "failed" } else { "done" });
-            if behaviour == Behaviour::Dies && !fails {
-                host.restart_some_times(&name, job.1).await;
+            match behaviour {
+                Behaviour::Dies if !fails => host.restart_some_times(&name, job.1, true).await,
+                Behaviour::Flaps if !fails => host.restart_some_times(&name, job.1, false).await,
+                _ => {}
             }
         });
         told
@@ -349,8 +358,12 @@ impl Host {
         format!("{:08x}{:024x}", self.number, state.next_invocation)
     }
 
-    /// Its process dies; systemd restarts it, and gives up in the end.
-    async fn restart_some_times(&self, name: &UnitName, boot: u64) {
+    /// Its process dies; systemd restarts it, and gives up in the end, unless it stays by then.
+    async fn restart_some_times(&self, name: &UnitName, boot: u64, gives_up: bool) {
+        let (least, most) = match gives_up {
+            true => (100, 1_500),
+            false => FLAPS_RESTART_MS,
+        };
         let mut invocation = self.unit(name).invocation;
         let is_still = |invocation: &str| {
             let unit = self.unit(name);
@@ -367,7 +380,7 @@ impl Host {
                 unit.active = "activating";
                 unit.sub = "auto-restart";
             });
-            tokio::time::sleep(self.sim.between(100, 1_500)).await;
+            tokio::time::sleep(self.sim.between(least, most)).await;
             if !is_still(&invocation) {
                 return;
             }
@@ -377,6 +390,9 @@ impl Host {
                 unit.sub = "running";
                 unit.invocation.clone_from(&invocation);
             });
+        }
+        if !gives_up {
+            return;
         }
         tokio::time::sleep(self.sim.between(20, 900)).await;
         if is_still(&invocation) {

@@ -13,6 +13,8 @@ mod operators;
 mod planted;
 mod scenario;
 mod store;
+#[path = "../common/chance.rs"]
+mod stream;
 mod users;
 mod world;
 
@@ -204,6 +206,47 @@ fn an_old_backup_stops_nothing() {
     let counters = fixed_seeds_of(Kind::OldBackup).must_hold();
     let restored = counters.get("restored").copied().unwrap_or(0);
     assert!(restored >= 10, "only {restored} were restored");
+}
+
+/// A copy that is written on while a machine does not see it is no right store for it.
+#[test]
+fn an_older_copy_that_was_written_on_stops_nothing() {
+    let counters = fixed_seeds_of(Kind::StaleCopy).must_hold();
+    let restored = counters.get("restored").copied().unwrap_or(0);
+    assert!(restored >= 20, "only {restored} were restored");
+}
+
+/// Who vanishes for a moment in which the leader stands still keeps its units.
+#[test]
+fn a_leader_that_stood_still_gives_nobody_up_who_is_back() {
+    let counters = fixed_seeds_of(Kind::Blink).must_hold();
+    let blinks = counters.get("blink").copied().unwrap_or(0);
+    assert!(blinks >= 40, "only {blinks} times");
+}
+
+/// While most machines are away nothing moves, until somebody says that they are gone; and that is
+/// said of these alone, and not by garbage.
+#[test]
+fn a_freeze_ends_when_somebody_says_so() {
+    let counters = fixed_seeds_of(Kind::Freeze).must_hold();
+    let thawed = counters.get("thawed").copied().unwrap_or(0);
+    assert!(thawed >= 20, "only {thawed} times");
+}
+
+/// What systemd restarts stays where it is, however long systemd takes for that.
+#[test]
+fn units_that_systemd_restarts_stay() {
+    let counters = fixed_seeds_of(Kind::Restarts).must_hold();
+    let restarted = counters.get("auto-restart").copied().unwrap_or(0);
+    assert!(restarted >= 50, "only {restarted} times");
+}
+
+/// Users who change their minds before a unit is down get what they asked for last.
+#[test]
+fn users_in_haste_get_what_they_asked_for() {
+    let counters = fixed_seeds_of(Kind::Haste).must_hold();
+    let asked = counters.get("acknowledged").copied().unwrap_or(0);
+    assert!(asked >= 1_000, "only {asked} times");
 }
 
 /// Twenty machines, about a thousand times faster than they would be. What other work on the

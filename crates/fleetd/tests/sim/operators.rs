@@ -73,6 +73,11 @@ impl Town {
         self.act("", Act::AcceptStore).await;
     }
 
+    /// The machines that are away are really gone.
+    pub async fn thaw(&self) {
+        self.act("", Act::Thaw).await;
+    }
+
     /// Asks until there is an answer. All of it may be asked twice.
     async fn act(&self, machine: &str, act: Act) {
         self.sim

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fleetd::config;
 
-use crate::chance::Rng;
+use crate::stream::Chance;
 
 /// Something that befalls the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,10 +38,18 @@ pub enum Fault {
     Damage,
     ForeignStore,
     OldBackup,
+    /// It takes the place of the store while a machine is cut off, which comes back when it has been
+    /// written on.
+    OldBackupUnseen,
+    /// A machine is away for a moment, and meanwhile the leader stands still.
+    Blink,
+    /// Most machines are cut off at once; somebody says that they are gone, or writes garbage where
+    /// that is said.
+    Outage,
 }
 
 impl Fault {
-    /// What a seed draws from. An old backup is for scenarios of its own ([`Kind::OldBackup`]).
+    /// What a seed draws from. The others are for scenarios of their own ([`Kind`]).
     pub const ALL: [Fault; 27] = [
         Fault::Crash,
         Fault::CrashAtPoint,
@@ -102,6 +110,9 @@ impl Fault {
             Fault::Damage => "damage",
             Fault::ForeignStore => "foreign-store",
             Fault::OldBackup => "old-backup",
+            Fault::OldBackupUnseen => "old-backup-unseen",
+            Fault::Blink => "blink",
+            Fault::Outage => "outage",
         }
     }
 }
@@ -138,19 +149,31 @@ pub enum Kind {
     Silence,
     /// An old backup takes the place of the store.
     OldBackup,
+    /// It does so while machines are cut off, and is written on before they see it.
+    StaleCopy,
+    /// The leader stands still while machines come and go.
+    Blink,
+    /// Most machines are out of reach at once.
+    Freeze,
+    /// Units die again and again, and systemd takes its time to restart them.
+    Restarts,
     /// Exclusive units, which stop slowly, are to leave machines that are then open to them again.
     TurnBack,
-    /// Users change their minds before a unit is down.
+    /// Users change their minds before a unit is down, while fleetd loses sight of what it does.
     Haste,
     /// Twenty machines.
     Crowd,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Any,
         Kind::Silence,
         Kind::OldBackup,
+        Kind::StaleCopy,
+        Kind::Blink,
+        Kind::Freeze,
+        Kind::Restarts,
         Kind::TurnBack,
         Kind::Haste,
         Kind::Crowd,
@@ -161,6 +184,10 @@ impl Kind {
             Kind::Any => "any",
             Kind::Silence => "silence",
             Kind::OldBackup => "old-backup",
+            Kind::StaleCopy => "stale-copy",
+            Kind::Blink => "blink",
+            Kind::Freeze => "freeze",
+            Kind::Restarts => "restarts",
             Kind::TurnBack => "turn-back",
             Kind::Haste => "haste",
             Kind::Crowd => "crowd",
@@ -174,10 +201,11 @@ impl Kind {
     /// The seeds that everybody runs, and that are to find the bugs planted for this kind.
     pub fn fixed(self) -> RangeInclusive<u64> {
         match self {
-            Kind::Any | Kind::Haste => 1..=250,
-            Kind::Silence => 1..=60,
-            Kind::OldBackup => 1..=20,
-            Kind::TurnBack => 1..=30,
+            Kind::Any => 1..=250,
+            Kind::Haste | Kind::Silence => 1..=60,
+            Kind::StaleCopy => 1..=40,
+            Kind::TurnBack | Kind::Freeze => 1..=30,
+            Kind::OldBackup | Kind::Blink | Kind::Restarts => 1..=20,
             Kind::Crowd => 20..=20,
         }
     }
@@ -200,7 +228,50 @@ impl Kind {
             },
             Kind::OldBackup => Scenario {
                 kind: self,
-                faults: vec![Fault::OldBackup],
+                faults: vec![Fault::OldBackup, Fault::Cut],
+                operated: false,
+                ..any
+            },
+            Kind::StaleCopy => Scenario {
+                kind: self,
+                machines: 3,
+                busy_ms: 2_000,
+                time: Duration::from_secs(90),
+                fault_every_ms: 4_000,
+                faults: vec![Fault::OldBackupUnseen, Fault::Cut, Fault::Crash],
+                operated: false,
+                ..any
+            },
+            Kind::Blink => Scenario {
+                kind: self,
+                machines: 4,
+                units: 9,
+                time: Duration::from_secs(60),
+                fault_every_ms: 6_000,
+                faults: vec![Fault::Blink, Fault::Cut],
+                operated: false,
+                ..any
+            },
+            Kind::Freeze => Scenario {
+                kind: self,
+                machines: 5,
+                units: 7,
+                busy_ms: 6_000,
+                time: Duration::from_secs(150),
+                fault_every_ms: 12_000,
+                faults: vec![Fault::Outage],
+                graces: Graces::DEFAULT,
+                operated: false,
+                ..any
+            },
+            Kind::Restarts => Scenario {
+                kind: self,
+                machines: 3,
+                units: 7,
+                busy_ms: 20_000,
+                time: Duration::from_secs(60),
+                fault_every_ms: 12_000,
+                faults: vec![Fault::UnitDies, Fault::Crash, Fault::CrashLeader],
                 operated: false,
                 ..any
             },
@@ -226,6 +297,11 @@ impl Kind {
                 machines: 3,
                 units: 9,
                 busy_ms: 2_000,
+                time: Duration::from_secs(40),
+                fault_every_ms: 1_000,
+                // What was being done is forgotten by whoever did it.
+                faults: vec![Fault::SystemdAway, Fault::Crash, Fault::Upgrade],
+                operated: false,
                 ..any
             },
             Kind::Crowd => Scenario {
@@ -276,10 +352,15 @@ impl Scenario {
 
     /// What a fresh seed stands for: now and then another kind.
     pub fn drawn(seed: u64) -> Scenario {
-        let kind = match seed % 16 {
-            0 => Kind::Silence,
-            5 => Kind::TurnBack,
-            10 => Kind::OldBackup,
+        let kind = match seed % 32 {
+            0 | 16 => Kind::Silence,
+            1 => Kind::Restarts,
+            3 => Kind::Freeze,
+            5 | 21 => Kind::TurnBack,
+            7 => Kind::StaleCopy,
+            9 => Kind::Blink,
+            10 | 26 => Kind::OldBackup,
+            13 => Kind::Haste,
             _ => Kind::Any,
         };
         kind.scenario(seed)
@@ -288,7 +369,7 @@ impl Scenario {
     /// What a seed stands for.
     pub fn of(seed: u64) -> Scenario {
         // Another stream than the one of the simulation itself.
-        let mut rng = Rng::new(seed ^ 0x5ce0_a710);
+        let mut rng = Chance::new(seed ^ 0x5ce0_a710);
         let n_faults = 1 + rng.below(6);
         Scenario {
             kind: Kind::Any,

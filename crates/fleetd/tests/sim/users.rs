@@ -104,8 +104,10 @@ pub fn specs(sim: &Sim, scenario: &Scenario) -> Vec<Spec> {
     let mut specs = Vec::new();
     for n in 0..scenario.units {
         let kind = match scenario.kind {
+            Kind::Restarts => 21,
             _ if n < 3 => 0,
             Kind::TurnBack => 17,
+            Kind::Haste if sim.percent(70) => sim.pick(&[5, 12, 17]),
             Kind::Silence if sim.percent(50) => sim.pick(&[4, 17]),
             _ => sim.below(21),
         };
@@ -144,6 +146,7 @@ pub fn specs(sim: &Sim, scenario: &Scenario) -> Vec<Spec> {
                 let programs = match kind {
                     18 => ["sick", "fails"],
                     19 => ["dies", "sick"],
+                    21 => ["flaps", "runs"],
                     _ => ["runs", "dies"],
                 };
                 let fleet = format!("RescheduleOnFailure={MOST_MOVES}");

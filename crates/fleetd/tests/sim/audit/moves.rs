@@ -56,14 +56,10 @@ impl Audit {
     pub(super) fn check_loss(&self, seen: &Seen, machine: &str, writer: &Writer) {
         let now = Instant::now();
         let at = short(machine);
+        // The news may have been on its way: the store compares.
         let Some(Some(since)) = seen.absent_since.get(machine).copied() else {
-            // The news may have been on its way.
-            let back = seen.back_since.get(machine);
-            if back.is_none_or(|back| now - *back >= NEWS) {
-                let why = format!("{at} was given up while it was present");
-                self.sim.fail(why);
-            }
-            return;
+            let why = format!("{at} was given up while it was present");
+            return self.sim.fail(why);
         };
         let grace = self.grace(seen, machine);
         if now - since < grace {
@@ -100,6 +96,34 @@ impl Audit {
             self.sim.fail(format!(
                 "{at} was given up although {n_with_it} of {n_members} vanished with it"
             ));
+        }
+    }
+
+    /// Who has been away for so long and has not been given up, nor has left in order.
+    pub fn waited_for(&self, time: Duration) -> Absences {
+        let seen = lock(&self.seen);
+        let is_patient = |machine: &String, since: &Instant| {
+            let member = seen.members.get(machine);
+            member.is_some_and(|member| member.status == MemberStatus::Suspect)
+                && since.elapsed() >= self.graces.lost_after + time
+                && !has_left(&seen, machine)
+        };
+        let absent = seen.absent_since.iter();
+        let absent = absent.filter_map(|(machine, since)| Some((machine.clone(), (*since)?)));
+        absent.filter(|(id, since)| is_patient(id, since)).collect()
+    }
+
+    /// Somebody has said that these are gone, and they have not come back.
+    pub fn must_be_given_up(&self, waited_for: &Absences) {
+        let seen = lock(&self.seen);
+        for (machine, since) in waited_for {
+            let is_still_away = seen.absent_since.get(machine) == Some(&Some(*since));
+            let status = seen.members.get(machine).map(|member| member.status);
+            if is_still_away && status == Some(MemberStatus::Suspect) {
+                let at = short(machine);
+                let why = format!("{at} is waited for though somebody said that it is gone");
+                self.sim.fail(why);
+            }
         }
     }
 
@@ -146,6 +170,13 @@ impl Audit {
         let copies = standing.values().filter(|other| has_it(other)).count();
         for (other, _) in others {
             if is_left(seen, other) || copies > 1 && seen.failing.has_failed(unit, other) {
+                continue;
+            }
+            // Its loss was judged when it was written down. It was back since, but no leader has
+            // seen it, and it is away again.
+            let member = seen.members.get(other);
+            let is_lost = member.is_some_and(|member| member.status == MemberStatus::Lost);
+            if is_lost && seen.absent_since.get(other).copied().flatten().is_some() {
                 continue;
             }
             let at = short(other);

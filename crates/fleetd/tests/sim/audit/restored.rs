@@ -1,5 +1,7 @@
 //! What must hold when an old backup has taken the place of the store.
 
+use std::collections::BTreeSet;
+
 use fleet_core::records::{
     AssignmentRecord, MachineWish, MemberRecord, PlacementRecord, UnitRecord,
 };
@@ -17,12 +19,24 @@ pub(super) struct Restored {
     pub(super) revision: Revision,
     /// Somebody has said that it is to be believed.
     pub(super) accepted: bool,
+    /// Machines that have said nothing since it was made: nothing that they know is missing in it,
+    /// and when it has been written on it is the right store to them.
+    knows_all_of: BTreeSet<String>,
 }
 
 impl Restored {
     /// Whether a unit that runs is not to be stopped: what it says of it is older than the unit,
     /// and nobody has said that it is to be believed.
-    pub(super) fn protects(&self, seen: &Seen, unit: &str, running: &Running) -> bool {
+    pub(super) fn protects(
+        &self,
+        seen: &Seen,
+        machine: &str,
+        unit: &str,
+        running: &Running,
+    ) -> bool {
+        if self.knows_all_of.contains(machine) {
+            return false;
+        }
         let wishes = seen.wishes.get(unit).map(Vec::as_slice).unwrap_or_default();
         let is_new = wishes.iter().any(|(at, _)| *at > self.revision);
         is_plain(unit) && running.since < self.at && !self.accepted && !is_new
@@ -84,7 +98,14 @@ impl Audit {
                 _ => {}
             }
         }
+        let is_behind = |machine: &&String| {
+            let mark = seen.marked.get(*machine);
+            mark.is_none_or(|mark| *mark <= revision)
+        };
+        let knows_all_of = seen.absent_since.keys().filter(is_behind).cloned();
+        let knows_all_of = knows_all_of.collect();
         seen.restored = Some(Restored {
+            knows_all_of,
             at: now,
             revision,
             accepted: false,

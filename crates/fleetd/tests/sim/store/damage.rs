@@ -31,6 +31,20 @@ impl Center {
             return None;
         }
         let right = entries[self.sim.below(entries.len())].clone();
+        self.overwrite(right).await
+    }
+
+    /// Overwrites this document with garbage, if it is there; returns its key.
+    pub async fn damage_key(&self, key: &str) -> Option<String> {
+        if self.is_exchanged() || lock(&self.state).damages.contains_key(key) {
+            return None;
+        }
+        let read = self.data().read_keys(&[key.to_owned()]).await;
+        let right = read.ok()?.entries.pop()?;
+        self.overwrite(right).await
+    }
+
+    async fn overwrite(&self, right: Entry) -> Option<String> {
         let half = right.value[..right.value.len() / 2].to_vec();
         let garbage = match self.sim.below(5) {
             0 => Vec::new(),

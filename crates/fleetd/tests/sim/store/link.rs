@@ -37,6 +37,13 @@ pub struct Cut {
     pub answers: bool,
 }
 
+impl Cut {
+    pub const ALL: Cut = Cut {
+        requests: true,
+        answers: true,
+    };
+}
+
 impl Cable {
     pub fn set(&self, cut: Cut) {
         *lock(&self.state) = cut;

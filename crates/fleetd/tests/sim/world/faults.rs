@@ -6,7 +6,7 @@ use std::time::Duration;
 use fleetd::store::codec::{Document, LeaderRecord};
 use fleetd::store::keys;
 use fleetd::store::memory::MemoryStore;
-use fleetd::store::{Range, Store};
+use fleetd::store::{Entry, Range, Store};
 use tokio::time::Instant;
 
 use super::World;
@@ -14,7 +14,7 @@ use crate::chance::lock;
 use crate::host::Host;
 use crate::life::Life;
 use crate::scenario::{Fault, Scenario};
-use crate::store::{Cut, Weather};
+use crate::store::{Center, Cut, Weather};
 
 /// What ends a fault.
 pub(super) enum Undo {
@@ -27,8 +27,18 @@ pub(super) enum Undo {
     StoreBack,
     Repair(String),
     Restore(Arc<MemoryStore>),
+    /// While a machine does not see it.
+    RestoreUnseen(Arc<MemoryStore>, usize),
     AcceptStore,
+    Thaw,
+    GarbageInThaw,
 }
+
+/// By then a leader that has heard that machines are gone has given them up.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(3);
+
+/// Who has been away for so long, and is not given up, is waited for because too many are.
+const FROZEN_AFTER: Duration = Duration::from_secs(2);
 
 impl World {
     fn later(&mut self, after: Duration, undo: Undo) {
@@ -66,6 +76,20 @@ impl World {
             Undo::Restore(backup) => {
                 self.center.restore(&backup).await;
                 self.later(self.sim.between(3_000, 15_000), Undo::AcceptStore);
+            }
+            Undo::RestoreUnseen(backup, machine) => {
+                self.cables[machine].set(Cut::ALL);
+                self.later(self.sim.between(4_000, 14_000), Undo::Heal(machine));
+                tokio::time::sleep(self.sim.between(50, 500)).await;
+                self.center.restore(&backup).await;
+                self.later(self.sim.between(16_000, 30_000), Undo::AcceptStore);
+            }
+            Undo::Thaw => self.thaw(),
+            Undo::GarbageInThaw => {
+                if let Some(key) = self.center.damage_key(keys::THAW).await {
+                    self.sim.note("damaged", format_args!("{key}"));
+                    self.later(self.sim.between(3_000, 8_000), Undo::Repair(key));
+                }
             }
             Undo::AcceptStore => {
                 let town = Arc::clone(&self.town);
@@ -123,14 +147,28 @@ impl World {
         }
     }
 
+    /// Somebody says that the machines that are away are gone. Who is waited for because too many are
+    /// away is given up then, if nobody else comes to lead meanwhile.
+    fn thaw(&self) {
+        let (town, center, sim) = (&self.town, &self.center, &self.sim);
+        let (town, center, sim) = (Arc::clone(town), Arc::clone(center), Arc::clone(sim));
+        tokio::spawn(async move {
+            let leader = lead(&center).await.map(|leader| leader.create_revision);
+            let waited_for = center.audit.waited_for(FROZEN_AFTER);
+            town.thaw().await;
+            tokio::time::sleep(GIVEN_UP_WITHIN).await;
+            let now = lead(&center).await.map(|leader| leader.create_revision);
+            if leader.is_none() || now != leader || waited_for.is_empty() {
+                return;
+            }
+            sim.note("thawed", format_args!("{}", waited_for.len()));
+            center.audit.must_be_given_up(&waited_for);
+        });
+    }
+
     /// The machine that leads; else some other.
     async fn leader(&self, otherwise: usize) -> usize {
-        let read = self
-            .center
-            .data()
-            .read_keys(&[keys::LEADER.to_owned()])
-            .await;
-        let entry = read.ok().and_then(|mut read| read.entries.pop());
+        let entry = lead(&self.center).await;
         let leader = entry.and_then(|e| LeaderRecord::decode(&e.key, &e.value).ok());
         leader
             .and_then(|leader| {
@@ -321,6 +359,53 @@ impl World {
                     self.later(sim.between(500, 20_000), Undo::Restore(backup));
                 }
             }
+            Fault::OldBackupUnseen => {
+                let is_first = !self
+                    .undo
+                    .values()
+                    .any(|undo| matches!(undo, Undo::RestoreUnseen(..)))
+                    && self.center.n_restores() == 0;
+                if is_first {
+                    let restore = Undo::RestoreUnseen(self.center.copy(), machine);
+                    self.later(sim.between(2_000, 12_000), restore);
+                }
+            }
+            Fault::Blink => {
+                let leader = self.leader(machine).await;
+                let machine = (leader + 1 + machine) % self.hosts.len();
+                let key = keys::machine(&self.hosts[machine].id);
+                let data = self.center.data();
+                let entry = data.read_keys(&[key]).await;
+                let lease = entry.ok().and_then(|mut e| e.entries.pop()?.lease);
+                if let (Some(lease), Some(process)) = (lease, &self.processes[leader])
+                    && machine != leader
+                {
+                    self.center.audit.deceives(&self.hosts[machine].id);
+                    let _ = data.revoke(lease).await;
+                    // It has heard that, and what comes next it hears too late.
+                    let life = Arc::clone(&process.life);
+                    tokio::time::sleep(sim.between(4, 30)).await;
+                    life.stand_still();
+                    self.later(sim.between(800, 2_400), Undo::GoOn(leader, life));
+                }
+            }
+            Fault::Outage => {
+                let is_over = !self.undo.values().any(|u| matches!(u, Undo::Heal(_)));
+                let leader = self.leader(machine).await;
+                let n_machines = self.hosts.len();
+                if is_over {
+                    for n in 1..=n_machines * 3 / 5 {
+                        let machine = (leader + n) % n_machines;
+                        self.cables[machine].set(Cut::ALL);
+                        self.later(sim.between(18_000, 40_000), Undo::Heal(machine));
+                    }
+                    let word = match sim.percent(60) {
+                        true => Undo::Thaw,
+                        false => Undo::GarbageInThaw,
+                    };
+                    self.later(sim.between(7_000, 14_000), word);
+                }
+            }
             Fault::WipedStore => {
                 self.center.exchange();
                 self.later(sim.between(200, 8_000), Undo::StoreBack);
@@ -346,10 +431,7 @@ impl World {
 
     fn some_cut(&self) -> Cut {
         self.sim.pick(&[
-            Cut {
-                requests: true,
-                answers: true,
-            },
+            Cut::ALL,
             Cut {
                 requests: true,
                 answers: false,
@@ -385,4 +467,10 @@ impl World {
             self.start(machine);
         }
     }
+}
+
+/// The key of who leads.
+async fn lead(center: &Center) -> Option<Entry> {
+    let read = center.data().read_keys(&[keys::LEADER.to_owned()]).await;
+    read.ok()?.entries.pop()
 }
