@@ -74,11 +74,16 @@ rc=1
 #[test]
 fn what_is_meant_is_a_note() {
     let mut session = Session::with_engine();
-    session.run("fleetctl cordon 6a97").seen();
+    // Somebody leads by then.
+    session.file("a.service", HELLO);
+    session
+        .run("fleetctl start a")
+        .run("fleetctl cordon 6a97")
+        .seen();
     session.run("fleetctl doctor").shows(
         "
 $ fleetctl doctor
-All is well: 2 of 2 machines present, 0 of 0 launched units active, 63d22e36.../172.30.1.2 leads.
+All is well: 2 of 2 machines present, 1 of 1 launched units active, 63d22e36.../172.30.1.2 leads.
 
 note: Machine 6a97c281.../172.30.1.3 is cordoned
   cure      fleetctl uncordon 6a97c281d654404fb1ef271dfcd36920
