@@ -84,6 +84,8 @@ pub(super) struct Worker {
     remarks: BTreeMap<UnitName, String>,
     /// The one transaction in flight.
     sending: Option<BoxFuture<'static, (Batch, Result<Revision, Error>)>>,
+    /// The fence behind which it was sent.
+    sent_behind: Option<Fence>,
 }
 
 /// Why the inner loop was left.
@@ -128,6 +130,7 @@ impl Worker {
             dirty: BTreeSet::new(),
             remarks: BTreeMap::new(),
             sending: None,
+            sent_behind: None,
         }
     }
 
@@ -176,15 +179,20 @@ impl Worker {
         };
         // What was read behind another fence may have moved since, and the watch would tell of it
         // only after the first plan.
-        let read = match *resume {
+        let resumed = match *resume {
             Some(revision) if self.read_behind == Some(fence) => {
-                match self.resume(revision).await {
-                    Ok(Some(watch)) => Ok((revision, watch)),
-                    Ok(None) => self.read_all(fence).await,
-                    Err(error) => Err(error),
-                }
+                let watch = self.resume(revision).await;
+                watch.map(|watch| watch.map(|watch| (revision, watch)))
             }
-            _ => self.read_all(fence).await,
+            _ => Ok(None),
+        };
+        let read = match resumed {
+            Ok(Some(resumed)) => Ok(resumed),
+            Ok(None) if !self.ends_sending(fence).await => {
+                return self.wait_for_fence(fence).await;
+            }
+            Ok(None) => self.read_all(fence).await,
+            Err(error) => Err(error),
         };
         match read {
             Ok((revision, watch)) => {
@@ -256,6 +264,22 @@ impl Worker {
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
         }
+    }
+
+    /// Sees off what is on its way before everything is read: it may be on its way to another store
+    /// than the one that is read, and its answer must not be taken for that one's. False: it may
+    /// still arrive behind this fence.
+    async fn ends_sending(&mut self, fence: Fence) -> bool {
+        let is_kept_out = self.sent_behind != Some(fence);
+        let outcome = match &mut self.sending {
+            Some(sending) if !is_kept_out => Some(sending.await.1),
+            _ => None,
+        };
+        self.sending = None;
+        !matches!(
+            outcome,
+            Some(Err(Error::Conflict | Error::OutcomeUnknown(_)))
+        )
     }
 
     /// Nothing can be said until there is another fence, by which everything older is kept out.
@@ -340,6 +364,7 @@ impl Worker {
         {
             self.metrics.sent(batch.len());
             self.sending = Some(Box::pin(batch.send(Arc::clone(&self.store))));
+            self.sent_behind = Some(fence);
         }
     }
 
