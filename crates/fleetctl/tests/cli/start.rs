@@ -23,6 +23,33 @@ Unit hello.service launched on 63d22e36.../172.30.1.2
     );
 }
 
+/// What is too much for one request is not sent of units that fleet has.
+#[test]
+fn units_that_fleet_has_are_started_though_their_files_are_too_much_for_one_request() {
+    let mut session = Session::new();
+    let text = format!("{HELLO}{}", "Environment=STORY=long\n".repeat(10_000));
+    let names: Vec<String> = (0..6).map(|n| format!("big{n}.service")).collect();
+    for name in &names {
+        session.file(name, &text).unit(name, &text, "inactive");
+    }
+    session.run(&format!("fleetctl start {}", names.join(" ")));
+    let seen = session.seen();
+    for name in &names {
+        let line = format!("Unit {name} launched on 63d22e36.../172.30.1.2");
+        assert!(seen.contains(&line), "{seen}");
+    }
+    assert!(!seen.contains("rc="), "{seen}");
+    let requests = session.requests();
+    let wishes = requests
+        .iter()
+        .filter(|request| *request == "POST /fleet/v2/units");
+    assert_eq!(
+        wishes.count(),
+        2,
+        "refused, and without the files: {requests:?}"
+    );
+}
+
 #[test]
 fn a_unit_that_fails_says_why() {
     let mut session = Session::new();

@@ -177,7 +177,13 @@ pub(super) async fn unit(
     }
 }
 
+/// More is too much for one request.
+const MOST_BYTES: usize = 1024 * 1024;
+
 pub(super) async fn batch(State(cluster): State<Shared>, body: Bytes) -> Response {
+    if body.len() > MOST_BYTES {
+        return error(413, "the request is too large");
+    }
     let request: BatchRequest = serde_json::from_slice(&body).unwrap();
     if request
         .units

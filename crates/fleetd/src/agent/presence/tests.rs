@@ -218,6 +218,31 @@ async fn another_agent_ttl_takes_another_lease_without_a_blink() {
     assert_eq!(entry(&*store).await, None);
 }
 
+/// Exclusive units are bound to the lease of the fleetd before for as long as that was.
+#[tokio::test(start_paused = true)]
+async fn how_long_the_lease_of_the_fleetd_before_was_is_remembered() {
+    let (store, dir) = (MemoryStore::new(), tempfile::tempdir().unwrap());
+    assert_eq!(remembered_ttl(dir.path()), None, "there was none");
+    let long = Duration::from_secs(30);
+    let mut before = start(&store, dir.path(), long, record("b1", "10.0.0.1"));
+    before.registered().await;
+    before.die().await;
+    assert_eq!(remembered_ttl(dir.path()), Some(long));
+    // Until the one after has a lease of its own.
+    let mut after = start(&store, dir.path(), TTL, record("b1", "10.0.0.1"));
+    after.registered().await;
+    let is_shorter = async {
+        while remembered_ttl(dir.path()) != Some(TTL) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let shorter = tokio::time::timeout(BOUND, is_shorter).await;
+    shorter.expect("its own time is remembered");
+    after.die().await;
+    std::fs::write(dir.path().join("lease"), "ttl_ms=").unwrap();
+    assert_eq!(remembered_ttl(dir.path()), None, "it cannot be read");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_changed_record_is_published_at_once_under_the_same_epoch() {
     let (store, dir) = (MemoryStore::new(), tempfile::tempdir().unwrap());

@@ -132,6 +132,8 @@ struct Breaking {
     breaks: broadcast::Sender<store::Error>,
     /// How many watches have begun, and the last one's place.
     watches: watch::Sender<(usize, Revision)>,
+    /// How many of them were begun from now on.
+    from_now: watch::Sender<usize>,
 }
 
 #[async_trait]
@@ -167,6 +169,11 @@ impl Store for Breaking {
         );
         Ok(watch.boxed())
     }
+    async fn watch_from_now(&self, prefix: &str) -> Result<(Revision, Watch), store::Error> {
+        self.from_now.send_modify(|n| *n += 1);
+        let now = self.read_keys(&[]).await?.revision;
+        Ok((now, self.watch(prefix, now).await?))
+    }
     async fn commit(&self, txn: Txn) -> Result<Revision, store::Error> {
         self.store.commit(txn).await
     }
@@ -193,6 +200,7 @@ async fn a_wait_goes_on_when_the_watch_breaks_or_history_is_compacted() {
         store: MemoryStore::new(),
         breaks: broadcast::channel(4).0,
         watches: watch::channel((0, 0)).0,
+        from_now: watch::channel(0).0,
     });
     let cluster = Cluster::over(Arc::clone(&store) as _, 100);
     for unit in ["a.service", "b.service"] {
@@ -203,6 +211,8 @@ async fn a_wait_goes_on_when_the_watch_breaks_or_history_is_compacted() {
     assert_eq!(first.brief().await, "submitted");
     assert_eq!(second.brief().await, "submitted");
     assert_eq!(store.watches.borrow().0, 1, "two waits share one watch");
+    // etcd looks after a watch that begins in the past only every 100 ms.
+    assert_eq!(*store.from_now.borrow(), 1, "it begins from now on");
 
     // Broken: it goes on where it was, and what happened in between comes.
     let place = store.watches.borrow().1;
@@ -212,6 +222,7 @@ async fn a_wait_goes_on_when_the_watch_breaks_or_history_is_compacted() {
     assert_eq!(first.brief().await, "placed m1");
     assert_eq!(store.watches.borrow().0, 2);
     assert!(store.watches.borrow().1 >= place);
+    assert_eq!(*store.from_now.borrow(), 1, "nothing is passed over");
 
     // Compacted: everything is read anew, what was removed included.
     let gap = store::Error::Compacted(1);
@@ -223,4 +234,9 @@ async fn a_wait_goes_on_when_the_watch_breaks_or_history_is_compacted() {
     assert_eq!(first.brief().await, "placed m2");
     assert_eq!(second.brief().await, "destroyed!");
     assert_eq!(second.brief().await, "end");
+    assert_eq!(
+        *store.from_now.borrow(),
+        2,
+        "there is no place to go on from"
+    );
 }
