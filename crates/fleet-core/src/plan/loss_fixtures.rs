@@ -96,6 +96,44 @@ fn a_machine_that_is_back_before_the_replacement_has_started_keeps_its_unit() {
 }
 
 #[test]
+fn a_replacement_that_is_out_of_sight_is_not_called_off_for_an_original_that_has_failed() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit a.service launched
+        plan
+        agents
+        cut m1
+        plan
+        wait 6s
+        well a.service m2
+        machine m1
+        fail a.service m1 exit code 1
+        cut m2
+        plan
+        machine m2
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      machine m1 suspect: its lease has ended
+    wait 6s:
+      machine m1 lost: no sign of life for 6 s
+      a.service on m2, leaving m1: m1 is lost; fewest units (0) of the machines that may run it [launched@m2]
+    plan:
+      machine m1 present: it is back, after it was lost
+      machine m2 suspect: its lease has ended
+    plan:
+      machine m2 present: it is back, after it was suspect
+      a.service m2 has started it [gone@m1]
+    ");
+}
+
+#[test]
 fn a_unit_may_have_its_own_grace() {
     assert_snapshot!(run("
         machine m1

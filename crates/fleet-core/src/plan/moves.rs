@@ -345,7 +345,8 @@ impl Planner<'_> {
             && !failed(other)
     }
 
-    /// The original, away for a while, is back and has lost nothing.
+    /// The original, away for a while, is back and has lost nothing. What has failed meanwhile is no
+    /// reason to call off the newer copy, which may well run.
     fn still_runs(
         &self,
         name: &UnitName,
@@ -355,7 +356,9 @@ impl Planner<'_> {
         order: Order,
     ) -> bool {
         let unit = self.cluster.units.get(name);
-        unit.is_some_and(|unit| unit.has_reached(id, decision, order)) && self.suits(name, wish, id)
+        let runs =
+            |unit: &Unit| unit.has_reached(id, decision, order) && !unit.has_failed(id, decision);
+        unit.is_some_and(runs) && self.suits(name, wish, id)
     }
 
     /// The older machine is there and has not yet said what became of its copy: it may be starting
