@@ -6,7 +6,8 @@
 //!
 //! An old copy that is written on passes that revision one day. So the machine leaves a mark in each
 //! transaction of its own (`marks/<machine>`), and remembers its revision, too: in an older copy the mark
-//! stands at a lower one, whatever the copy's own. That there is no mark proves nothing.
+//! stands at a lower one, whatever the copy's own. Marks are never removed: a store that has
+//! none is a copy of before the first one.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -124,7 +125,7 @@ impl Hold {
     /// Whether this machine's mark can be where it is in the store that it was left in.
     pub(crate) fn is_marked(&self, mark: Option<Revision>) -> bool {
         fleet_core::planted!("an older copy that was written on is believed")
-            || mark.is_none_or(|mark| mark >= self.mark)
+            || mark.unwrap_or(0) >= self.mark
     }
 
     /// Judges a snapshot of the store: its cluster's id, if it has one yet, its revision, and that of
@@ -424,9 +425,10 @@ mod tests {
         for (revision, mark, holding) in [
             (100, Some(18), true),
             (100, Some(55), false),
-            // The answer to the last write was lost; nothing proves nothing.
+            // The answer to the last write was lost.
             (100, Some(60), false),
-            (100, None, false),
+            // It was copied before the first mark was left.
+            (100, None, true),
             (54, Some(55), true),
             (54, None, true),
         ] {
@@ -444,7 +446,7 @@ mod tests {
         hold.marked(121);
         hold.judge(Some("a"), 122, Some(18), nothing());
         assert!(hold.is_holding(), "no mark is left in it");
-        // Whoever accepted it did so after it was copied.
+        // Whoever accepted it did so after it was copied, as far as its mark tells when that was.
         assert!(!hold.is_meant(18) && hold.is_meant(30));
         assert!(hold.accept(30, Some("a"), false));
         let mut hold = Hold::open(file);
