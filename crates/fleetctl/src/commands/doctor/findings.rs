@@ -170,7 +170,9 @@ fn wrong_with(known: &Known<'_>, unit: &UnitView) -> Option<String> {
         let at = on(&state.machine_id);
         return Some(format!("Unit {name} failed on {at}{}", why(&state.why)));
     }
-    let active = unit.states.iter().filter(|state| state.active == "active");
+    // What a machine said before it vanished is no second copy.
+    let fresh = unit.states.iter().filter(|state| !state.stale);
+    let active = fresh.filter(|state| state.active == "active");
     if !unit.global && active.clone().count() > 1 {
         let at: Vec<String> = active.map(|state| on(&state.machine_id)).collect();
         let moves = match unit.leaving_id.is_some() {
@@ -332,6 +334,8 @@ mod tests {
         refused.states[0].why = Some("it is the machine's own".to_owned());
         let mut moving = unit("moving.service", Some("m1"), &["active", "active"]);
         moving.leaving_id = Some("m2".to_owned());
+        let mut moved = unit("moved.service", Some("m1"), &["active", "active"]);
+        moved.states[1].stale = true;
         let mut undecided = unit("new.service", None, &[]);
         undecided.reason.clear();
         let units = [
@@ -341,6 +345,7 @@ mod tests {
             moving,
             unit("pending.service", None, &[]),
             undecided,
+            moved,
         ];
         let machines = [lost, trouble, avoided, drained];
         assert_eq!(
