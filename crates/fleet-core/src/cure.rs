@@ -70,6 +70,12 @@ pub fn cure(unit: &str, refusal: &str) -> Option<String> {
     if refusal.starts_with("systemd cannot be reached") {
         return Some("see systemctl status and the journal of fleet.service there".to_owned());
     }
+    if refusal.ends_with("has not surely stopped yet") {
+        return Some(
+            "have that machine come back, or wait: its lease ends what may run there, and              fleetctl list-machines --all names it"
+                .to_owned(),
+        );
+    }
     if let Some(follower) = refusal.strip_suffix(", which follows it, cannot come along") {
         return Some(format!("see fleetctl why {follower}"));
     }
@@ -97,6 +103,7 @@ mod tests {
     use super::*;
     use crate::glob::Glob;
     use crate::name::UnitName;
+    use crate::records::MachineId;
     use crate::schedule::{No, Stopping};
 
     #[test]
@@ -123,6 +130,10 @@ mod tests {
             (
                 No::Closed("a record of the machine cannot be read (Presence)".into()),
                 "fleetctl doctor",
+            ),
+            (
+                No::MayStillRun(MachineId::new("63d22e369175433883a37d92cc53f36c")),
+                "have that machine come back, or wait",
             ),
             (No::MachineId("abc".into()), "have machine abc join"),
             (
@@ -165,15 +176,37 @@ mod tests {
                 "see fleetctl why b.service",
             ),
         ] {
+            assert!(can_be_ended(&no), "{no:?}");
             let words = no.to_string();
             let cure = cure("a.service", &words).unwrap_or_default();
             assert!(cure.starts_with(expected), "{words}: {cure:?}");
         }
     }
 
+    /// Whoever adds a refusal says here whether somebody can end it, and its cure above.
+    fn can_be_ended(no: &No) -> bool {
+        match no {
+            // Its words say what to do.
+            No::NotLoadable(_) | No::InDoubt(_) => false,
+            No::Closed(_)
+            | No::MayStillRun(_)
+            | No::MachineId(_)
+            | No::Metadata(_)
+            | No::PeerNowhere(_)
+            | No::PeerElsewhere(_)
+            | No::Conflicts(..)
+            | No::ConflictOf(..)
+            | No::ReplacesFixed(_)
+            | No::ReplacedBy(_)
+            | No::RefusedByAgent(_)
+            | No::FailedThere(_)
+            | No::Follower(_) => true,
+        }
+    }
+
     #[test]
     fn what_says_its_cure_itself_or_is_not_known_has_none() {
-        let id = crate::records::MachineId::new("63d22e369175433883a37d92cc53f36c");
+        let id = MachineId::new("63d22e369175433883a37d92cc53f36c");
         let doubt = No::InDoubt(id).to_string();
         assert!(doubt.contains("fleetctl accept-store"), "{doubt}");
         for words in [&doubt, "", "something that a later fleetd says"] {
