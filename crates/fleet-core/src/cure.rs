@@ -3,6 +3,8 @@
 //! Reasons are stored as words, and a fleetctl may be newer than the fleetd that wrote them: what is
 //! not known has no cure here, and stands for itself.
 
+use crate::schedule::STRAY_THERE;
+
 /// What somebody can do about a refusal of `unit`, as `PlacementRecord` holds it; None: its words
 /// say it themselves, or nothing can be done but wait.
 #[must_use]
@@ -59,6 +61,13 @@ pub fn cure(unit: &str, refusal: &str) -> Option<String> {
             "mend what the machine says, then fleetctl start {unit} has it tried again at once"
         ));
     }
+    if refusal == STRAY_THERE {
+        return Some(
+            "wait until that machine has stopped it; if it does not believe this store, \
+             fleetctl doctor names it and the cure"
+                .to_owned(),
+        );
+    }
     if refusal.starts_with("it failed there: ") {
         return Some(format!(
             "see fleetctl journal {unit}; fleetctl start {unit} has it tried again at once"
@@ -72,7 +81,8 @@ pub fn cure(unit: &str, refusal: &str) -> Option<String> {
     }
     if refusal.ends_with("has not surely stopped yet") {
         return Some(
-            "have that machine come back, or wait: its lease ends what may run there, and              fleetctl list-machines --all names it"
+            "have that machine come back, or wait: its lease ends what may run there, and \
+             fleetctl list-machines --all names it"
                 .to_owned(),
         );
     }
@@ -163,6 +173,7 @@ mod tests {
             (No::ConflictOf(unit("b.service"), stops), "wait until"),
             (No::ReplacedBy(unit("b.service")), "stop b.service, or"),
             (No::ReplacesFixed(unit("b.service")), "stop b.service, or"),
+            (No::StrayThere, "wait until that machine has stopped it"),
             (
                 No::RefusedByAgent(Arc::from("no")),
                 "mend what the machine says",
@@ -198,6 +209,7 @@ mod tests {
             | No::ConflictOf(..)
             | No::ReplacesFixed(_)
             | No::ReplacedBy(_)
+            | No::StrayThere
             | No::RefusedByAgent(_)
             | No::FailedThere(_)
             | No::Follower(_) => true,

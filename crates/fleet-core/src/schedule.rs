@@ -47,6 +47,8 @@ pub(crate) enum No {
     ReplacesFixed(UnitName),
     /// Another unit replaces it there.
     ReplacedBy(UnitName),
+    /// A copy there, by a wish that this store has never had, is to stop first.
+    StrayThere,
     RefusedByAgent(Arc<str>),
     FailedThere(Arc<str>),
     /// It suits the unit, but not one that follows it.
@@ -89,12 +91,17 @@ impl fmt::Display for No {
                 write!(f, "Replaces {unit}, which has nowhere else to go")
             }
             No::ReplacedBy(unit) => write!(f, "{unit} replaces it there"),
+            No::StrayThere => f.write_str(STRAY_THERE),
             No::RefusedByAgent(why) => write!(f, "the machine refused it: {why}"),
             No::FailedThere(why) => write!(f, "it failed there: {why}"),
             No::Follower(unit) => write!(f, "{unit}, which follows it, cannot come along"),
         }
     }
 }
+
+/// What [`No::StrayThere`] says.
+pub(crate) const STRAY_THERE: &str =
+    "a copy there, which this store has not ordered, has not stopped yet";
 
 /// A unit in search of a machine.
 #[derive(Clone, Copy)]
@@ -518,6 +525,7 @@ impl Cluster {
             if others.iter().any(|other| !along.contains(other))
                 || self.replacer(follower, needs, machine).is_some()
                 || unit.back_off(id, search.now_ms).is_some()
+                || unit.goes_by_a_higher_number(id)
             {
                 return Err(no());
             }

@@ -152,6 +152,18 @@ impl Unit {
         })
     }
 
+    /// The machine is to stop a copy that a wish had started which this store has never had, and has
+    /// not confirmed it. Its order is numbered above that wish, and so above all that this store can
+    /// say of the unit: another order would count as an older one there.
+    pub(crate) fn goes_by_a_higher_number(&self, machine: &MachineId) -> bool {
+        let Some(wish) = &self.wish else {
+            return false;
+        };
+        self.assignments.get(machine).is_some_and(|assigned| {
+            assigned.order == Order::Gone && assigned.decision.generation > wish.generation
+        })
+    }
+
     pub(crate) fn has_no_wish(&self) -> bool {
         self.wish.is_none()
     }

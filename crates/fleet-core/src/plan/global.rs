@@ -137,6 +137,9 @@ impl Planner<'_> {
 
     fn agent_refusal(&self, name: &UnitName, id: &MachineId) -> Option<No> {
         let unit = self.cluster.units.get(name)?;
+        if unit.goes_by_a_higher_number(id) {
+            return Some(No::StrayThere);
+        }
         let back_off = unit.back_off(id, self.now.monotonic_ms)?;
         Some(No::RefusedByAgent(back_off.why.clone()))
     }

@@ -12,7 +12,7 @@ use crate::requirements::{Requirements, not_loadable};
 pub(super) type Filter = fn(&Cluster, &Search<'_>, &MachineId, &Machine) -> Result<(), No>;
 
 /// In the order in which reasons are given: the first that refuses names it.
-pub(super) const FILTERS: [Filter; 10] = [
+pub(super) const FILTERS: [Filter; 11] = [
     is_loadable,
     not_in_doubt,
     takes_new_units,
@@ -22,12 +22,19 @@ pub(super) const FILTERS: [Filter; 10] = [
     no_conflict,
     not_replaced,
     not_backed_off,
+    no_stray_stops,
     makes_way,
 ];
 
 /// Those that count for a unit whose stop a machine has not yet confirmed.
-pub(super) const FOR_A_RETURN: [Filter; 5] =
-    [has_id, has_metadata, has_peers, no_conflict, not_replaced];
+pub(super) const FOR_A_RETURN: [Filter; 6] = [
+    has_id,
+    has_metadata,
+    has_peers,
+    no_conflict,
+    not_replaced,
+    no_stray_stops,
+];
 
 fn is_loadable(_: &Cluster, search: &Search<'_>, _: &MachineId, _: &Machine) -> Result<(), No> {
     loadable(search.unit)
@@ -186,6 +193,19 @@ fn not_backed_off(
         Some(back_off) if back_off.failed => Err(No::FailedThere(back_off.why.clone())),
         Some(back_off) => Err(No::RefusedByAgent(back_off.why.clone())),
         None => Ok(()),
+    }
+}
+
+fn no_stray_stops(
+    cluster: &Cluster,
+    search: &Search<'_>,
+    id: &MachineId,
+    _: &Machine,
+) -> Result<(), No> {
+    let unit = cluster.units.get(search.unit);
+    match unit.is_some_and(|unit| unit.goes_by_a_higher_number(id)) {
+        true => Err(No::StrayThere),
+        false => Ok(()),
     }
 }
 
