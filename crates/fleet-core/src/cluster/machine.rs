@@ -36,7 +36,9 @@ pub(crate) struct Machine {
     pub(crate) vanished_at: Option<u64>,
     /// This planner has given it up since then, for want of a sign of life.
     pub(crate) given_up: bool,
-    /// The same for people, in milliseconds since the Unix epoch.
+    /// Somebody has said that it is really gone, though too many others had vanished with it.
+    pub(crate) thawed: bool,
+    /// When it vanished, for people, in milliseconds since the Unix epoch.
     pub(crate) vanished_unix_ms: u64,
 
     /// Its rank in the index of open machines: whether it was avoided when it was last reviewed.
@@ -92,6 +94,7 @@ impl Default for Machine {
             open: false,
             vanished_at: None,
             given_up: false,
+            thawed: false,
             comes_last: false,
             outcomes: Vec::new(),
             on_trial: BTreeMap::new(),

@@ -165,8 +165,20 @@ impl Cluster {
         self.mark_all();
     }
 
-    /// Somebody says that the machines that are away are really gone: a freeze ends.
+    /// Somebody says that the machines that are away are really gone: a freeze ends, also one that
+    /// another leader has recorded and that has not begun for this one yet.
     pub fn thaw(&mut self) {
+        let is_frozen = |member: &MemberRecord| member.is_frozen();
+        let frozen: Vec<MachineId> = self
+            .machines
+            .iter()
+            .filter(|(_, machine)| machine.is_absent())
+            .filter(|(_, machine)| machine.member.as_ref().is_some_and(is_frozen))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in &frozen {
+            self.thaw_machine(id);
+        }
         if let Some(freeze) = &mut self.freeze {
             freeze.until = 0;
             let absent = self
@@ -174,6 +186,14 @@ impl Cluster {
                 .iter()
                 .filter(|(_, machine)| machine.is_absent());
             self.marks.machines.extend(absent.map(|(id, _)| id.clone()));
+        }
+    }
+
+    /// Somebody has said that this machine is really gone, since it was recorded as frozen.
+    pub fn thaw_machine(&mut self, id: &MachineId) {
+        if let Some(machine) = self.machines.get_mut(id) {
+            machine.thawed = true;
+            self.marks.machines.insert(id.clone());
         }
     }
 

@@ -496,3 +496,59 @@ fn a_machine_is_given_up_and_its_units_are_moved_only_while_it_is_away() {
         assert_eq!(relied_on, std::slice::from_ref(&m1), "{}", change.reason);
     }
 }
+
+#[test]
+fn machines_that_were_frozen_are_given_up_when_somebody_says_so_also_under_another_leader() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        machine m3
+        unit a.service launched
+        unit b.service launched
+        plan
+        agents
+        cut m2
+        cut m3
+        plan
+        wait 10s
+        leader
+        plan
+        thaw
+        wait 10s
+        agents
+        machine m2
+        plan
+        cut m2
+        cut m3
+        plan
+        wait 10s
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      machine m3 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+      b.service on m2: fewest units (0) of the machines that may run it [launched@m2]
+    agents:
+    plan:
+      machine m2 suspect: its lease has ended
+      machine m3 suspect: its lease has ended
+    wait 10s:
+      machine m2 suspect: too many machines vanished at once: nothing is moved until they are back, for at most 300 s
+      machine m3 suspect: too many machines vanished at once: nothing is moved until they are back, for at most 300 s
+    leader:
+    plan:
+    wait 10s:
+      machine m2 lost: no sign of life for 10 s
+      machine m3 lost: no sign of life for 10 s
+      b.service on m1, leaving m2: m2 is lost; fewest units (1) of the machines that may run it [launched@m1]
+    agents:
+      b.service m1 has started it [gone@m2]
+    plan:
+      machine m2 present: it is back, after it was lost
+    plan:
+      machine m2 suspect: its lease has ended
+    wait 10s:
+      machine m2 lost: no sign of life for 10 s
+    ");
+}

@@ -123,6 +123,7 @@ impl Planner<'_> {
         if !machine.is_absent() {
             machine.vanished_at = None;
             machine.given_up = false;
+            machine.thawed = false;
         }
         if was_open && (!is_open || metadata_changed || rank_changed) {
             self.cluster.open.remove(&old_score, &old_metadata);
@@ -273,7 +274,8 @@ impl Planner<'_> {
         if machine.shut_down {
             return (MemberStatus::Lost, SHUT_DOWN.to_owned());
         }
-        if let Some(until) = self.frozen_until(vanished_at) {
+        let thawed = machine.thawed;
+        if let Some(until) = self.frozen_until(vanished_at).filter(|_| !thawed) {
             self.cluster
                 .timers
                 .insert((until, Timer::Machine(id.clone())));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fleet_core::cluster::{Cluster, Settings};
 use fleet_core::plan::{Change, Now, Write};
+use fleet_core::records::{MachineId, MemberRecord};
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -21,8 +22,9 @@ use crate::backoff::Backoff;
 use crate::clock;
 use crate::reload;
 use crate::store::codec::{AskedRecord, ClusterRecord, Document, FORMAT};
+use crate::store::keys::Key;
 use crate::store::{
-    Compare, Error, Event, Op, Range, Revision, Store, Txn, Watch, WatchBatch, keys,
+    Compare, Entry, Error, Event, Op, Range, Revision, Store, Txn, Watch, WatchBatch, keys,
 };
 
 /// Batches that are waiting are taken in together, up to so many, before planning: one plan for
@@ -101,6 +103,10 @@ impl<'a> Leader<'a> {
                 cluster.apply(fact);
             }
         }
+        for id in thawed(&snapshot.entries) {
+            info!(machine = %id, "it is given up: somebody said so before this machine led");
+            cluster.thaw_machine(&id);
+        }
         let watch = store.watch("", snapshot.revision).await?;
         info!(
             revision = snapshot.revision,
@@ -177,12 +183,8 @@ impl<'a> Leader<'a> {
         self.cluster.observe(batch.revision);
         self.compactor.note(batch.revision);
         for event in &batch.events {
-            // What was asked before this engine led was about another freeze.
             if let Event::Put(entry) = event
-                && entry.key == keys::THAW
-                && (AskedRecord::decode(&entry.key, &entry.value).is_ok()
-                    || fleet_core::planted!("garbage ends a freeze"))
-                && !fleet_core::planted!("a thaw is not heard")
+                && is_thaw(entry)
             {
                 info!("the machines that are away are given up: somebody said so");
                 self.cluster.thaw();
@@ -282,6 +284,31 @@ fn n_burials(change: &Change) -> usize {
     writes
         .filter(|write| matches!(write, Write::DeleteUnit(..)))
         .count()
+}
+
+/// The machines that somebody has said are really gone, since they were recorded as frozen: whoever
+/// led then may not have lived to give them up.
+fn thawed(entries: &[Entry]) -> Vec<MachineId> {
+    let asked = entries.iter().find(|entry| entry.key == keys::THAW);
+    let Some(asked) = asked.filter(|asked| is_thaw(asked)) else {
+        return Vec::new();
+    };
+    let frozen = |entry: &Entry| {
+        let Key::Member(id) = keys::parse(&entry.key) else {
+            return None;
+        };
+        let member = MemberRecord::decode(&entry.key, &entry.value).ok()?;
+        (member.is_frozen() && entry.mod_revision < asked.mod_revision).then(|| MachineId::new(id))
+    };
+    entries.iter().filter_map(frozen).collect()
+}
+
+/// Whether an entry says that somebody has asked for an end of a freeze.
+fn is_thaw(entry: &Entry) -> bool {
+    entry.key == keys::THAW
+        && (AskedRecord::decode(&entry.key, &entry.value).is_ok()
+            || fleet_core::planted!("garbage ends a freeze"))
+        && !fleet_core::planted!("a thaw is not heard")
 }
 
 fn settings(config: &EngineConfig) -> Settings {

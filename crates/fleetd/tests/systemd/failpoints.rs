@@ -3,6 +3,8 @@
 //! nothing is left over. Then everything fails once, everything loses an answer once, everything
 //! is late once.
 
+mod frozen;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -31,10 +33,13 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// Where fleetd has no reason to be in this story, and where it is walked instead.
 const ELSEWHERE: [(&str, &str); 3] = [
-    ("store.compact", "after five minutes only: fleetd::engine"),
+    (
+        "store.compact",
+        "after five minutes only: sim, fleetd::engine",
+    ),
     (
         "store.commit.thaw",
-        "while machines are frozen only, as accept-store",
+        "while machines are frozen only: frozen",
     ),
     ("systemd.Subscribe", "on a bus only: hosts::machine"),
 ];
