@@ -108,6 +108,12 @@ impl Default for Machine {
 }
 
 impl Machine {
+    /// It is there, and has not got hold of its systemd, or is going.
+    pub(crate) fn is_in_trouble(&self) -> bool {
+        let presence = self.presence.as_ref();
+        presence.is_some_and(|presence| presence.trouble.is_some())
+    }
+
     pub(crate) fn score(&self, id: &MachineId) -> Score {
         Score {
             avoided: self.comes_last && !planted!("a machine that breaks units is not avoided"),

@@ -249,6 +249,12 @@ impl Cluster {
         self.explain.all = true;
     }
 
+    /// A machine that is away and not given up yet, as it is recorded.
+    pub fn away(&self) -> Option<(&MachineId, &MemberRecord)> {
+        let mut waiting = self.roll.waiting();
+        waiting.find_map(|id| Some((id, self.machines.get(id)?.member.as_ref()?)))
+    }
+
     /// How many units are known.
     pub fn unit_count(&self) -> usize {
         self.units.len()
@@ -396,8 +402,18 @@ impl Cluster {
             // A sign of life, also if it vanishes again before anybody has looked.
             machine.vanished_at = None;
             machine.given_up = false;
+            machine.thawed = false;
         }
+        let was_in_trouble = machine.is_in_trouble();
         machine.presence = record;
+        if was_in_trouble && !machine.is_in_trouble() {
+            // What it says of its units is what they are now.
+            let handed_over = machine.units.keys().filter(|name| {
+                let unit = self.units.get(*name);
+                unit.is_some_and(Unit::is_handing_over)
+            });
+            self.marks.units.extend(handed_over.cloned());
+        }
         let is_there = machine.presence.is_some();
         match (self.doubters.contains(&id), machine.doubts_store()) {
             (false, true) => {

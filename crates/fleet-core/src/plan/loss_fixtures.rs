@@ -552,3 +552,38 @@ fn machines_that_were_frozen_are_given_up_when_somebody_says_so_also_under_anoth
       machine m2 lost: no sign of life for 10 s
     ");
 }
+
+#[test]
+fn what_stands_of_a_machine_that_has_not_reached_its_systemd_calls_no_replacement_off() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        machine m3
+        unit a.service launched
+        plan
+        agents
+        cut m1
+        plan
+        wait 10s
+        trouble m1 systemd has not been reached yet
+        plan
+        machine m1
+        plan
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      machine m3 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      machine m1 suspect: its lease has ended
+    wait 10s:
+      machine m1 lost: no sign of life for 10 s
+      a.service on m2, leaving m1: m1 is lost; fewest units (0) of the machines that may run it [launched@m2]
+    plan:
+      machine m1 present: it is back, after it was lost
+    plan:
+      a.service on m1, leaving m2: m1 is back and still has it [launched@m1, gone@m2]
+    ");
+}

@@ -346,7 +346,8 @@ impl Planner<'_> {
     }
 
     /// The original, away for a while, is back and has lost nothing. What has failed meanwhile is no
-    /// reason to call off the newer copy, which may well run.
+    /// reason to call off the newer copy, which may well run. What stands there of it may be of before
+    /// a reboot, as long as the machine has not reached its systemd.
     fn still_runs(
         &self,
         name: &UnitName,
@@ -358,7 +359,9 @@ impl Planner<'_> {
         let unit = self.cluster.units.get(name);
         let runs =
             |unit: &Unit| unit.has_reached(id, decision, order) && !unit.has_failed(id, decision);
-        unit.is_some_and(runs) && self.suits(name, wish, id)
+        let machine = self.cluster.machines.get(id);
+        let has_looked = machine.is_some_and(|machine| !machine.is_in_trouble());
+        unit.is_some_and(runs) && has_looked && self.suits(name, wish, id)
     }
 
     /// The older machine is there and has not yet said what became of its copy: it may be starting

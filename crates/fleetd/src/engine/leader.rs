@@ -68,6 +68,16 @@ pub(crate) async fn lead(
     }
 }
 
+/// A leader that comes so much later than it wanted to has stood still: it was paused, had no processor,
+/// or waited for the store. Timers are seldom late by a tenth of that.
+const STOOD_STILL: Duration = Duration::from_millis(100);
+
+/// What a leader has written comes back over its watch within this time, or the watch is no good.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// What the watch tells at once.
+type Told = Vec<Result<WatchBatch, Error>>;
+
 struct Leader<'a> {
     store: &'a Arc<dyn Store>,
     config: watch::Receiver<EngineConfig>,
@@ -144,23 +154,8 @@ impl<'a> Leader<'a> {
             tokio::select! {
                 batches = watch.next() => {
                     self.metrics.woken();
-                    let Some(batches) = batches else {
-                        return Error::Unavailable("the watch ended".to_owned());
-                    };
-                    for batch in batches {
-                        match batch {
-                            Ok(batch) => {
-                                let ours = self.leadership;
-                                if batch.events.iter().any(|event| ours.is_ended_by(event)) {
-                                    return Error::Conflict;
-                                }
-                                self.take_in(&batch);
-                                if let Err(problem) = self.keep_name(&batch).await {
-                                    return problem;
-                                }
-                            }
-                            Err(problem) => return problem,
-                        }
+                    if let Err(problem) = self.hear(batches).await {
+                        return problem;
                     }
                 }
                 () = until(revisit) => {}
@@ -176,7 +171,57 @@ impl<'a> Leader<'a> {
                     }
                 }
             }
+            if revisit.is_some_and(|due| due.elapsed() > STOOD_STILL)
+                && !fleet_core::planted!("who is back is given up")
+                && let Err(problem) = self.catch_up(&mut watch).await
+            {
+                return problem;
+            }
         }
+    }
+
+    /// Takes in what the watch tells; returns the revision up to which it has told everything.
+    async fn hear(&mut self, told: Option<Told>) -> Result<Revision, Error> {
+        let told = told.ok_or_else(|| Error::Unavailable("the watch ended".to_owned()))?;
+        let mut revision = 0;
+        for batch in told {
+            let batch = batch?;
+            let ours = self.leadership;
+            if batch.events.iter().any(|event| ours.is_ended_by(event)) {
+                return Err(Error::Conflict);
+            }
+            self.take_in(&batch);
+            self.keep_name(&batch).await?;
+            revision = batch.revision;
+        }
+        Ok(revision)
+    }
+
+    /// Whoever stood still hears first what has happened meanwhile: a machine that was there for a
+    /// moment, and is away again, is not to be given up by the time of its first absence. What this
+    /// leader writes now comes over the watch behind all that.
+    async fn catch_up(
+        &mut self,
+        watch: &mut (impl futures_util::Stream<Item = Told> + Unpin),
+    ) -> Result<(), Error> {
+        let Some((machine, member)) = self.cluster.away() else {
+            return Ok(());
+        };
+        let txn = Txn {
+            compares: self.leadership.compares(),
+            ops: vec![Op::Put {
+                key: keys::member(machine.as_str()),
+                value: member.encode(),
+                lease: None,
+            }],
+        };
+        let written = self.store.commit(txn).await?;
+        let heard = async {
+            while self.hear(watch.next().await).await? < written {}
+            Ok(())
+        };
+        let late = |_| Error::Unavailable("the watch is late".to_owned());
+        tokio::time::timeout(CATCH_UP, heard).await.map_err(late)?
     }
 
     fn take_in(&mut self, batch: &WatchBatch) {
@@ -289,16 +334,22 @@ fn n_burials(change: &Change) -> usize {
 /// The machines that somebody has said are really gone, since they were recorded as frozen: whoever
 /// led then may not have lived to give them up.
 fn thawed(entries: &[Entry]) -> Vec<MachineId> {
-    let asked = entries.iter().find(|entry| entry.key == keys::THAW);
-    let Some(asked) = asked.filter(|asked| is_thaw(asked)) else {
+    let asked = entries.iter().find(|entry| is_thaw(entry));
+    let said = asked.and_then(|asked| {
+        let record = AskedRecord::decode(&asked.key, &asked.value).ok()?;
+        Some((record.machines, asked.mod_revision))
+    });
+    let Some((machines, said_at)) = said else {
         return Vec::new();
     };
     let frozen = |entry: &Entry| {
         let Key::Member(id) = keys::parse(&entry.key) else {
             return None;
         };
+        let id = MachineId::new(id);
         let member = MemberRecord::decode(&entry.key, &entry.value).ok()?;
-        (member.is_frozen() && entry.mod_revision < asked.mod_revision).then(|| MachineId::new(id))
+        let was_meant = entry.mod_revision < said_at && machines.contains(&id);
+        (member.is_frozen() && was_meant).then_some(id)
     };
     entries.iter().filter_map(frozen).collect()
 }

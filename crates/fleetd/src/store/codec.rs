@@ -61,6 +61,8 @@ pub struct AskedRecord {
     pub by: String,
     /// When.
     pub at_ms: u64,
+    /// Of `thaw`: the frozen machines that were away then.
+    pub machines: Vec<MachineId>,
 }
 
 /// `cluster`, written once by whoever comes first, and again by an engine that raises its version:

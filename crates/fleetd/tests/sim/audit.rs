@@ -16,7 +16,7 @@ use fleet_core::records::{
     AssignmentRecord, Decision, DesiredState, MachineId, MachineRecord, MachineWish, MemberRecord,
     MemberStatus, Order, PlacementRecord, Reached, StateRecord, UnitRecord,
 };
-use fleetd::store::codec::{Document, LeaderRecord};
+use fleetd::store::codec::{AskedRecord, Document, LeaderRecord};
 use fleetd::store::keys::{self, Key};
 use fleetd::store::{Entry, Event, Op, Revision, Txn};
 use tokio::time::Instant;
@@ -119,6 +119,8 @@ struct Seen {
     drained: BTreeMap<String, Option<Instant>>,
     /// When somebody ended a freeze.
     thawed: Option<Instant>,
+    /// The machines that somebody has given up since they were recorded as frozen.
+    thawed_machines: BTreeSet<String>,
     /// Where each unit is active now.
     up: BTreeMap<String, BTreeSet<String>>,
     /// What was ordered before an old backup was restored.
@@ -225,7 +227,7 @@ impl Audit {
                         let place = (unit.to_owned(), machine.to_owned());
                         left.extend(seen.arrived.take(&place));
                     }
-                    self.assigned(&mut seen, machine, unit, record);
+                    self.assigned(&mut seen, machine, unit, record, revision);
                 }
                 (Key::Placement(unit), Some(value)) => {
                     touched.push(unit.to_owned());
@@ -289,7 +291,13 @@ impl Audit {
                         restored.accepted = true;
                     }
                 }
-                (Key::Thaw, _) => seen.thawed = Some(Instant::now()),
+                (Key::Thaw, value) => {
+                    seen.thawed = Some(Instant::now());
+                    let asked = value.and_then(|value| AskedRecord::decode(key, value).ok());
+                    let machines = asked.map(|asked| asked.machines).unwrap_or_default();
+                    let ids = machines.iter().map(|id| id.as_str().to_owned());
+                    seen.thawed_machines = ids.collect();
+                }
                 _ => {}
             }
         }
@@ -343,6 +351,7 @@ impl Audit {
         machine: &str,
         unit: &str,
         record: Option<AssignmentRecord>,
+        revision: Revision,
     ) {
         if let Some(record) = &record {
             self.check_new_home(seen, machine, unit, record);
@@ -363,7 +372,13 @@ impl Audit {
             .assigned
             .entry((machine.to_owned(), unit.to_owned()))
             .or_default();
-        if let Some(newest) = versions.iter().map(|version| version.decision).max()
+        // What was on its way to the store before it was restored carries that one's numbers: whoever
+        // is told by them knows the copy for what it is.
+        let is_foreign = |version: &&AssignmentRecord| {
+            seen.restored.is_some() && version.decision.generation > revision
+        };
+        let ours = versions.iter().filter(|version| !is_foreign(version));
+        if let Some(newest) = ours.map(|version| version.decision).max()
             && record.decision < newest
         {
             self.sim.fail(format!(
@@ -411,6 +426,9 @@ impl Audit {
                 .note("machine-lost", format_args!("{}", short(machine)));
             seen.upset.insert(machine.to_owned(), Instant::now());
             self.check_loss(seen, machine, writer);
+        }
+        if record.status == MemberStatus::Present {
+            seen.thawed_machines.remove(machine);
         }
         if record.avoided.is_some() {
             self.sim.note("avoided", format_args!("{}", short(machine)));
@@ -461,7 +479,8 @@ impl Audit {
         }
     }
 
-    /// A systemd is asked to start a unit. Returns whether it is wanted elsewhere, too.
+    /// A systemd is asked to start a unit. Returns whether it is wanted elsewhere, too, or was told
+    /// to go before it ran.
     pub fn starts(&self, machine: &str, unit: &str, decision: Decision) -> bool {
         let seen = lock(&self.seen);
         let gone = seen.absent_since.get(machine).copied().flatten();
@@ -484,10 +503,11 @@ impl Audit {
                 short(machine)
             ));
         }
-        let standing = seen.standing.get(unit).into_iter().flatten();
-        standing
-            .filter(|(at, _)| *at != machine)
-            .any(|(_, record)| record.order != Order::Gone || record.decision > decision)
+        let mut standing = seen.standing.get(unit).into_iter().flatten();
+        standing.any(|(at, record)| {
+            record.decision > decision && (at != machine || record.order == Order::Gone)
+                || at != machine && record.order != Order::Gone
+        })
     }
 
     /// A systemd is asked to stop or restart what runs.

@@ -1,7 +1,7 @@
 //! `/fleet/v2/machines/{id}`: cordon, drain, and what becomes of the units.
 
 use fleet_api::v2::{MachineListing, MachineUnitListing, MachineView};
-use fleet_core::records::{AssignmentRecord, Order};
+use fleet_core::records::{AssignmentRecord, MachineId, Order};
 
 use super::*;
 use crate::store::AskedRecord;
@@ -225,12 +225,8 @@ async fn a_thaw_is_asked_for_only_when_something_is_frozen() {
         "{body}"
     );
     assert_eq!(thaw().await, ["frozen"]);
-    assert!(
-        cluster
-            .read::<AskedRecord>(keys::THAW.to_owned())
-            .await
-            .is_some()
-    );
+    let asked = cluster.read::<AskedRecord>(keys::THAW.to_owned()).await;
+    assert_eq!(asked.unwrap().machines, [MachineId::new("frozen")]);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use fleet_api::v2::{
     BASE, MachineChange, MachineListing, MachineUnit, MachineUnitListing, MachineView,
 };
 use fleet_core::records::{
-    AssignmentRecord, Avoided, MachineRecord, MachineWish, MemberRecord, MemberStatus,
+    AssignmentRecord, Avoided, MachineId, MachineRecord, MachineWish, MemberRecord, MemberStatus,
 };
 
 use hyper::StatusCode;
@@ -173,25 +173,27 @@ pub(super) async fn thaw(state: &Api, call: &Call) -> Answer {
     let frozen = members
         .known
         .iter()
-        .filter(|(_, member)| member.is_frozen());
+        .filter(|(id, member)| member.is_frozen() && !members.present.contains_key(*id));
     let machines: Vec<MachineView> = frozen.map(|(id, _)| members.view(id, None)).collect();
     if !machines.is_empty() {
-        ask(state, call, keys::THAW).await?;
+        let ids = machines.iter().map(|machine| MachineId::new(&machine.id));
+        ask(state, call, keys::THAW, ids.collect()).await?;
     }
     Ok(Reply::json(&MachineListing { machines }).with_warnings(reading.into_warnings()))
 }
 
 /// Machines that do not believe this store are told to.
 pub(super) async fn accept_store(state: &Api, call: &Call) -> Answer {
-    ask(state, call, keys::ACCEPT_STORE).await?;
+    ask(state, call, keys::ACCEPT_STORE, Vec::new()).await?;
     Ok(Reply::empty(StatusCode::NO_CONTENT))
 }
 
 /// Writes down that somebody asks for something, who, and when.
-async fn ask(state: &Api, call: &Call, key: &str) -> Result<(), Failure> {
+async fn ask(state: &Api, call: &Call, key: &str, machines: Vec<MachineId>) -> Result<(), Failure> {
     let record = AskedRecord {
         by: call.changed_by.clone(),
         at_ms: clock::unix_ms(),
+        machines,
     };
     let txn = Txn {
         ops: vec![Op::Put {

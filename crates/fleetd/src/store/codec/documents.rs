@@ -445,16 +445,20 @@ shape! {
         by: Cow<'a, str>,
         #[serde(default, skip_serializing_if = "is_zero")]
         at: u64,
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        machines: Vec<Word<'a>>,
     }
     of(record) {
         by: (&*record.by).into(),
-        at: record.at_ms
+        at: record.at_ms,
+        machines: record.machines.iter().map(machine_word).collect()
     }
-    text { record.by.len() }
+    text { record.by.len() + record.machines.len() * 40 }
     record(doc) {
         Ok(AskedRecord {
             by: doc.by.into_owned(),
             at_ms: doc.at,
+            machines: doc.machines.iter().map(|id| MachineId::new(&id.0)).collect(),
         })
     }
 }

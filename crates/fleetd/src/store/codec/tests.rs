@@ -149,6 +149,7 @@ fn thaw() -> AskedRecord {
     AskedRecord {
         by: "uid 0".to_owned(),
         at_ms: 9,
+        machines: vec![MachineId::new(ID)],
     }
 }
 
@@ -252,7 +253,7 @@ fn the_format_is_as_it_was_first_written() {
         r#"{"v":1,"load":"bad-setting","is":"failed/failed","hash":"Ny6gjKsz5xwCxlHbyDpHTTLGduo","at":[999999998,999999999],"did":"refused","id":"FIoY_26VTNiS2snem7kNWg","desc":"Hello \"World\"","why":"exit status 1","log":["a\tline",""]}"#,
         r#"{"v":1,"machine":"148a18ff6e954cd892dac9de9bb90d5a","version":"1.0.0","engine":1,"since":7}"#,
         r#"{"v":1,"id":"c","format":1,"engine":1}"#,
-        r#"{"v":1,"by":"uid 0","at":9}"#,
+        r#"{"v":1,"by":"uid 0","at":9,"machines":["148a18ff6e954cd892dac9de9bb90d5a"]}"#,
     ];
     assert_eq!(written, expected);
 }
@@ -393,6 +394,7 @@ fn a_new_reader_takes_what_an_older_writer_left_out() {
         AskedRecord {
             by: empty(),
             at_ms: 0,
+            machines: Vec::new(),
         },
     );
 }

@@ -74,7 +74,9 @@ impl Audit {
         if has_left(seen, machine) || now - since >= self.graces.freeze_for {
             return;
         }
-        if seen.thawed.is_some_and(|thawed| thawed >= since) {
+        // Nobody may have seen it come back since.
+        let is_thawed = seen.thawed_machines.contains(machine);
+        if is_thawed || seen.thawed.is_some_and(|thawed| thawed >= since) {
             return;
         }
         // Who vanished about the same time for whoever decides, and has not been given up before.
@@ -168,6 +170,12 @@ impl Audit {
         });
         // The newer copy of two, given up where it came to, leaves again.
         let copies = standing.values().filter(|other| has_it(other)).count();
+        // On its way already, it goes on from where it was to come to.
+        let newest = standing.iter().filter(|(_, other)| has_it(other));
+        let newest = newest.max_by_key(|(_, other)| other.decision);
+        if copies > 1 && newest.is_some_and(|(at, _)| is_left(seen, at)) {
+            return;
+        }
         for (other, _) in others {
             if is_left(seen, other) || copies > 1 && seen.failing.has_failed(unit, other) {
                 continue;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use fleet_core::hash::UnitHash;
 use fleet_core::records::{
-    AssignmentRecord, DesiredState, MachineWish, MemberStatus, Order, PlacementRecord, UnitRecord,
+    AssignmentRecord, DesiredState, MachineWish, MemberStatus, Order, PlacementRecord, Reached,
+    StateRecord, UnitRecord,
 };
 use fleetd::store::codec::Document;
 use fleetd::store::keys::{self, Key};
@@ -159,9 +160,14 @@ impl World {
             }
             if let Key::State(unit, machine) = keys::parse(&entry.key)
                 && self.center.n_restores() == 0
-                && !assigned.contains_key(&(machine.to_owned(), unit.to_owned()))
             {
-                return Err(format!("{} is left over", entry.key));
+                if !assigned.contains_key(&(machine.to_owned(), unit.to_owned())) {
+                    return Err(format!("{} is left over", entry.key));
+                }
+                let state = StateRecord::decode(&entry.key, &entry.value);
+                if state.is_ok_and(|state| state.reached == Reached::Working) {
+                    return Err(format!("{}: its machine is still at it", entry.key));
+                }
             }
         }
         for (unit, want) in &wants {

@@ -236,6 +236,7 @@ impl Rig {
         let asked = AskedRecord {
             by: "uid 0".to_owned(),
             at_ms: 1,
+            machines: Vec::new(),
         };
         self.put(keys::ACCEPT_STORE.to_owned(), asked.encode())
             .await;
