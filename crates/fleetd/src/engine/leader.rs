@@ -356,10 +356,11 @@ fn thawed(entries: &[Entry]) -> Vec<MachineId> {
 
 /// Whether an entry says that somebody has asked for an end of a freeze.
 fn is_thaw(entry: &Entry) -> bool {
-    entry.key == keys::THAW
-        && (AskedRecord::decode(&entry.key, &entry.value).is_ok()
-            || fleet_core::planted!("garbage ends a freeze"))
-        && !fleet_core::planted!("a thaw is not heard")
+    if entry.key != keys::THAW || fleet_core::planted!("a thaw is not heard") {
+        return false;
+    }
+    AskedRecord::decode(&entry.key, &entry.value).is_ok()
+        || fleet_core::planted!("garbage ends a freeze")
 }
 
 fn settings(config: &EngineConfig) -> Settings {
