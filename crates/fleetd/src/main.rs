@@ -50,10 +50,10 @@ fn run(loaded: Loaded) -> ExitCode {
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    // Two workers: the API answers also while the other one plans or parses. (Leases have a thread of
-    // their own.)
+    // One worker: two would wake each other for every message. What takes long hands over to another
+    // thread (`task::maybe_long`), and leases have a thread of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .enable_all()
         .thread_name("fleetd")
         .build();

@@ -255,6 +255,26 @@ impl Cluster {
         waiting.find_map(|id| Some((id, self.machines.get(id)?.member.as_ref()?)))
     }
 
+    /// About how many units the next plan will look at: those that are marked, and all of the machines
+    /// that are marked or whose time has come.
+    pub fn work_ahead(&self, monotonic_ms: u64) -> usize {
+        let due = self.timers.iter();
+        let due = due.take_while(|(at, _)| *at <= monotonic_ms);
+        let due = due.filter_map(|(_, timer)| match timer {
+            Timer::Machine(id) => Some(id),
+            Timer::Unit(_) | Timer::BackOff(..) => None,
+        });
+        let machines: BTreeSet<&MachineId> = self.marks.machines.iter().chain(due).collect();
+        let on_machines = machines.into_iter().filter_map(|id| self.machines.get(id));
+        on_machines
+            .map(|machine| machine.units.len())
+            .sum::<usize>()
+            + self.marks.units.len()
+            + self.marks.peeks.len()
+            + self.marks.releases.len()
+            + self.marks.globals.len()
+    }
+
     /// How many units are known.
     pub fn unit_count(&self) -> usize {
         self.units.len()

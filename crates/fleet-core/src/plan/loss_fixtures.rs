@@ -587,3 +587,26 @@ fn what_stands_of_a_machine_that_has_not_reached_its_systemd_calls_no_replacemen
       a.service on m1, leaving m2: m1 is back and still has it [launched@m1, gone@m2]
     ");
 }
+
+/// Whoever plans has something else done meanwhile when it takes long, so that must be known before.
+#[test]
+fn how_much_there_is_to_plan_is_known_beforehand() {
+    let m1 = MachineId::new("m1");
+    let mut model = Model::default();
+    assert_eq!(model.cluster.work_ahead(0), 0);
+    model.set_presence(&m1, Some(MachineRecord::default()));
+    for unit in ["a.service", "b.service", "c.service"] {
+        model.set_unit(&name(unit), unit_record(DesiredState::Launched, &[]));
+    }
+    assert_eq!(model.cluster.work_ahead(model.now_ms), 3);
+    model.plan();
+    model.run_agent(&m1);
+    model.plan();
+    assert_eq!(model.cluster.work_ahead(model.now_ms), 0);
+    // All that it has, when it vanishes and when its time has come.
+    model.set_presence(&m1, None);
+    assert_eq!(model.cluster.work_ahead(model.now_ms), 3);
+    model.plan();
+    assert_eq!(model.cluster.work_ahead(model.now_ms), 0);
+    assert_eq!(model.cluster.work_ahead(model.now_ms + 60_000), 3);
+}

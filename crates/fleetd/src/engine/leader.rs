@@ -26,6 +26,7 @@ use crate::store::keys::Key;
 use crate::store::{
     Compare, Entry, Error, Event, Op, Range, Revision, Store, Txn, Watch, WatchBatch, keys,
 };
+use crate::task;
 
 /// Batches that are waiting are taken in together, up to so many, before planning: one plan for
 /// a storm instead of many.
@@ -108,11 +109,13 @@ impl<'a> Leader<'a> {
         let mut cluster = Cluster::new(settings(&now));
         let mut intake = Intake::default();
         cluster.observe(snapshot.revision);
-        for entry in &snapshot.entries {
-            if let Some(fact) = intake.entry(entry) {
-                cluster.apply(fact);
+        task::maybe_long(snapshot.entries.len(), || {
+            for entry in &snapshot.entries {
+                if let Some(fact) = intake.entry(entry) {
+                    cluster.apply(fact);
+                }
             }
-        }
+        });
         for id in thawed(&snapshot.entries) {
             info!(machine = %id, "it is given up: somebody said so before this machine led");
             cluster.thaw_machine(&id);
@@ -190,7 +193,7 @@ impl<'a> Leader<'a> {
             if batch.events.iter().any(|event| ours.is_ended_by(event)) {
                 return Err(Error::Conflict);
             }
-            self.take_in(&batch);
+            task::maybe_long(batch.events.len(), || self.take_in(&batch));
             self.keep_name(&batch).await?;
             revision = batch.revision;
         }
@@ -291,7 +294,8 @@ impl<'a> Leader<'a> {
             unix_ms: clock::unix_ms(),
         };
         let began = Instant::now();
-        let plan = self.cluster.plan(now);
+        let n_units = self.cluster.work_ahead(now.monotonic_ms);
+        let plan = task::maybe_long(n_units, || self.cluster.plan(now));
         self.metrics.damaged(self.intake.n_damaged());
         #[cfg(fleet_sim)]
         crate::sim::planned(&self.cluster);
