@@ -30,4 +30,5 @@ pub mod sim;
 mod stall;
 pub mod store;
 pub(crate) mod task;
+pub(crate) mod ticks;
 pub mod units;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::agent::{Agent, AgentConfig, AgentMetrics, Duplicate};
+use crate::agent::{Agent, AgentConfig, AgentMetrics, Duplicate, KEEPALIVES_PER_TTL};
 use crate::api::{self, ApiState};
 use crate::config::Config;
 use crate::config::load::{self, Loaded};
@@ -211,7 +211,7 @@ pub async fn run(config: Config, surroundings: Surroundings) -> Result<(), Error
     machine::systemd_runs(runtime.as_deref().map(Path::new))?;
     let machine = machine::id(Path::new(machine::ID_FILE))?;
     let (stop, shutdown) = watch::channel(false);
-    let leases = LeaseThread::start()?;
+    let leases = LeaseThread::start(config.agent_ttl / KEEPALIVES_PER_TTL)?;
     let (store, etcd) = open_store(&config, &leases)?;
     let listeners = listen::listeners(&config)?;
     info!(%machine, store = store.describe(), "fleetd is this machine's part of the cluster");

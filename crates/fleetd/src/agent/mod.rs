@@ -181,6 +181,7 @@ impl Agent {
             renew: Arc::clone(&renew),
             registered: None,
             manager: Arc::clone(&self.manager),
+            beat: self.leases.beat(),
         };
         // It stays until the last word is said, which its fence lets in.
         let (leave, left) = watch::channel(false);

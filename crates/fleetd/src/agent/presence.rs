@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use super::{AgentConfig, runfile};
 use crate::backoff::Backoff;
 use crate::clock;
+use crate::lease_thread::Beat;
 use crate::reload;
 use crate::shutdown::{Shutdown, stopped};
 use crate::store::codec::Document;
@@ -127,6 +128,8 @@ pub(crate) struct Presence {
     pub(crate) registered: Option<Registered>,
     /// Who knows whether the machine itself goes down.
     pub(crate) manager: Arc<dyn UnitManager>,
+    /// On whose beat the lease is renewed.
+    pub(crate) beat: Beat,
 }
 
 #[derive(Clone, Debug)]
@@ -442,7 +445,7 @@ impl Presence {
                     return;
                 }
                 () = self.renew.notified() => renew = true,
-                () = tokio::time::sleep(next) => {}
+                () = self.beat.pause(next) => {}
                 () = reload::changed(&mut self.record) => {}
                 () = reload::changed(&mut self.config) => {}
             }

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use super::{EngineStatus, Role};
 use crate::backoff::Backoff;
 use crate::clock;
-use crate::lease_thread::LeaseThread;
+use crate::lease_thread::{Beat, LeaseThread};
 use crate::store::codec::{ClusterRecord, Document, LeaderRecord};
 use crate::store::{Compare, Entry, Error, Event, LeaseId, Op, Revision, Store, Txn, keys};
 
@@ -211,6 +211,7 @@ impl Campaign<'_> {
             lease,
             ttl: granted,
             certain_until: sent + granted,
+            beat: self.leases.beat(),
         };
         let keeper = self.leases.spawn(async move {
             keeper.keep().await;
@@ -291,6 +292,7 @@ struct Keeper {
     lease: LeaseId,
     ttl: Duration,
     certain_until: Instant,
+    beat: Beat,
 }
 
 impl Keeper {
@@ -298,7 +300,7 @@ impl Keeper {
     async fn keep(mut self) {
         let mut pause = self.ttl / KEEPALIVES_PER_TTL;
         loop {
-            tokio::time::sleep(pause).await;
+            self.beat.pause(pause).await;
             let sent = Instant::now();
             let renewal = self.store.keep_alive(self.lease);
             match tokio::time::timeout_at(self.certain_until, renewal).await {

@@ -2,12 +2,13 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use zbus::MessageStream;
 use zbus::connection::Builder;
 
 use super::dbus::{CallError, Manager};
-use super::noise::IsOwn;
+use super::noise::Listener;
 use super::private_socket;
 
 /// How systemd is reached.
@@ -37,11 +38,14 @@ pub(crate) struct Connected {
 
 /// Connects; the error says what was tried. Over the socket, what is said of units that are not our
 /// own (by their object paths) is not heard.
-pub(crate) async fn connect(transport: &Transport, is_own: IsOwn) -> Result<Connected, CallError> {
+pub(crate) async fn connect(
+    transport: &Transport,
+    listener: Arc<dyn Listener>,
+) -> Result<Connected, CallError> {
     match transport {
-        Transport::Private(path) => private(path, is_own).await,
+        Transport::Private(path) => private(path, listener).await,
         Transport::Bus => bus().await,
-        Transport::System(path) => match private(path, is_own).await {
+        Transport::System(path) => match private(path, listener).await {
             Ok(connected) => Ok(connected),
             Err(private_error) => bus().await.map_err(|bus_error| {
                 CallError::Lost(format!("{private_error}; the system bus: {bus_error}"))
@@ -50,9 +54,9 @@ pub(crate) async fn connect(transport: &Transport, is_own: IsOwn) -> Result<Conn
     }
 }
 
-async fn private(path: &Path, is_own: IsOwn) -> Result<Connected, CallError> {
+async fn private(path: &Path, listener: Arc<dyn Listener>) -> Result<Connected, CallError> {
     let lost = |error: String| CallError::Lost(format!("{}: {error}", path.display()));
-    let socket = private_socket::connect(path, is_own)
+    let socket = private_socket::connect(path, listener)
         .await
         .map_err(|error| lost(error.to_string()))?;
     let guid = socket.guid.clone();

@@ -10,6 +10,7 @@ use zbus::DBusError as _;
 use zbus::message::{Message, Sequence};
 use zbus::{ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
 
+use super::properties;
 use crate::failpoint::{self, Failed};
 
 pub(crate) const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
@@ -18,6 +19,8 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// The interface that all types of units have.
 pub(crate) const UNIT: &str = "org.freedesktop.systemd1.Unit";
+/// That of services.
+pub(crate) const SERVICE: &str = "org.freedesktop.systemd1.Service";
 
 /// systemd answers within milliseconds unless it reloads; a reload of 5,000 units took 4 s.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -464,26 +467,12 @@ pub(crate) fn signal(message: &Message, is_own: impl Fn(&str) -> bool) -> Option
     if member != "PropertiesChanged" || !is_own(path) {
         return None;
     }
-    let (interface, changed, _): (&str, HashMap<&str, Variant<'_>>, Vec<&str>) =
-        body.deserialize().ok()?;
-    if interface != UNIT {
-        return None;
-    }
-    let text = |name: &str| match changed.get(name) {
-        Some(Variant::Str(text)) => Some(text.as_str().to_owned()),
-        _ => None,
-    };
+    let changed = properties::changed(message.data(), UNIT)?;
     Some(Signal::State {
         path: path.to_owned(),
-        active: text("ActiveState"),
-        sub: text("SubState"),
-        invocation_id: changed.get("InvocationID").and_then(|value| match value {
-            Variant::Array(bytes) => Some(hex(bytes.iter().filter_map(|byte| match byte {
-                Variant::U8(byte) => Some(*byte),
-                _ => None,
-            }))),
-            _ => None,
-        }),
+        active: changed.active,
+        sub: changed.sub,
+        invocation_id: changed.invocation_id.map(hex),
     })
 }
 

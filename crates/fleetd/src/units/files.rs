@@ -18,6 +18,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use crate::failpoint;
@@ -220,6 +221,12 @@ impl UnitFiles {
 
     fn remove_binding(&self, name: &UnitName) -> io::Result<()> {
         let directory = self.binding_directory(name);
+        // Most units have none, and are asked about once.
+        match fs::remove_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => return Ok(()),
+        }
         remove(BOUND, &directory.join(BINDING))?;
         match fs::remove_dir(&directory) {
             // Others have drop-ins there, too.
@@ -455,8 +462,21 @@ fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
         .truncate(true)
         .mode(0o644)
         .open(path)?;
-    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    if umask_takes_away() {
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    }
     file.write_all(contents)
+}
+
+/// Whether this process's umask takes away something of 0644. It is asked once: nobody here changes it.
+fn umask_takes_away() -> bool {
+    static TAKES_AWAY: OnceLock<bool> = OnceLock::new();
+    *TAKES_AWAY.get_or_init(|| {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        let umask = umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok());
+        umask.is_none_or(|umask| umask & 0o644 != 0)
+    })
 }
 
 /// Makes a directory and its parents, 0755 whatever the umask. One that is there stays as it is.

@@ -402,16 +402,16 @@ impl Driver {
     ) -> Result<String, CallError> {
         let wait = self.shared.wait_for_job(unit, None);
         match ask.await {
-            Ok(job) => self.shared.job_is(wait.id, job.as_str().to_owned()),
+            Ok(job) => self.shared.job_is(unit, wait.id, job.as_str().to_owned()),
             Err(error) => {
-                self.shared.forget_job(wait.id);
+                self.shared.forget_job(unit, wait.id);
                 return Err(error);
             }
         }
         match tokio::time::timeout(JOB_TIMEOUT, wait.told).await {
             Ok(told) => told.map_err(|_| CallError::Lost("a job was under way".to_owned())),
             Err(_) => {
-                self.shared.forget_job(wait.id);
+                self.shared.forget_job(unit, wait.id);
                 Err(CallError::Transient(format!(
                     "systemd did not start {unit} within {} s",
                     JOB_TIMEOUT.as_secs()

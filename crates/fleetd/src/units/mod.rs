@@ -23,6 +23,7 @@ mod load;
 mod logind;
 mod noise;
 mod private_socket;
+mod properties;
 mod signals;
 mod start;
 mod state;

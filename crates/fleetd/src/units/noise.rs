@@ -4,13 +4,19 @@
 //! change of every unit, once for each of its interfaces. Only what is certainly of no use is noise:
 //! what cannot be read, answers, and signals that are not known are left for zbus to judge.
 
-use std::sync::Arc;
-
-use super::dbus::{MANAGER_PATH, UNIT};
+use super::dbus::{MANAGER_PATH, SERVICE, UNIT};
 use super::private_socket::{FIXED_HEADER_BYTES, header_length, number};
+use super::properties;
 
-/// Whether an object path is that of a unit of ours.
-pub(crate) type IsOwn = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+/// For whom the messages are sorted.
+pub(crate) trait Listener: std::fmt::Debug + Send + Sync {
+    /// Whether an object path is that of a unit of ours.
+    fn is_own(&self, path: &str) -> bool;
+
+    /// The main process of a unit of ours, as told by a message that is dropped for all else; 0: it has
+    /// none any more.
+    fn main_pid_is(&self, path: &str, pid: u32);
+}
 
 /// A message's type.
 const SIGNAL: u8 = 4;
@@ -20,8 +26,8 @@ const MEMBER: u8 = 3;
 /// What the manager says that is acted on.
 const OF_MANAGER: [&str; 3] = ["JobRemoved", "UnitRemoved", "Reloading"];
 
-/// Whether nobody here wants this message. It is whole.
-pub(super) fn is_noise(message: &[u8], is_own: impl Fn(&str) -> bool) -> bool {
+/// Whether nobody here wants this message any more. It is whole.
+pub(super) fn is_noise(message: &[u8], listener: &dyn Listener) -> bool {
     if message[1] != SIGNAL {
         return false;
     }
@@ -33,7 +39,19 @@ pub(super) fn is_noise(message: &[u8], is_own: impl Fn(&str) -> bool) -> bool {
     }
     // The first thing in the body is the name of the interface.
     let body = header_length(number(message, 12));
-    member != "PropertiesChanged" || text(message, body) != Some(UNIT) || !is_own(path)
+    if member != "PropertiesChanged" || !listener.is_own(path) {
+        return true;
+    }
+    match text(message, body) {
+        Some(UNIT) => false,
+        Some(SERVICE) => {
+            if let Some(pid) = properties::main_pid(message, SERVICE) {
+                listener.main_pid_is(path, pid);
+            }
+            true
+        }
+        _ => true,
+    }
 }
 
 fn path_and_member(message: &[u8]) -> Option<(&str, &str)> {
@@ -75,6 +93,10 @@ fn text(message: &[u8], at: usize) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use zbus::Variant;
     use zbus::message::Message;
 
     use super::*;
@@ -83,6 +105,35 @@ mod tests {
     const OTHER: &str = "/org/freedesktop/systemd1/unit/system_2eslice";
     const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
     const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+
+    /// Our own unit is one, and what it has heard.
+    #[derive(Debug, Default)]
+    struct One(Mutex<Vec<(String, u32)>>);
+
+    impl Listener for One {
+        fn is_own(&self, path: &str) -> bool {
+            path == OWN
+        }
+
+        fn main_pid_is(&self, path: &str, pid: u32) {
+            self.0.lock().unwrap().push((path.to_owned(), pid));
+        }
+    }
+
+    /// That is the one thing of it which is of use, and it is asked for at each start otherwise.
+    #[test]
+    fn the_main_process_is_heard_of_before_its_message_is_dropped() {
+        let one = One::default();
+        for (path, pid) in [(OWN, 7_u32), (OTHER, 8), (OWN, 0)] {
+            let properties = BTreeMap::from([("MainPID", Variant::from(pid))]);
+            let body = (SERVICE, properties, Vec::<&str>::new());
+            let message = Message::signal(path, PROPERTIES, "PropertiesChanged");
+            let message = message.build(&body).unwrap();
+            assert!(is_noise(message.data(), &one));
+        }
+        let heard = one.0.into_inner().unwrap();
+        assert_eq!(heard, [(OWN.to_owned(), 7), (OWN.to_owned(), 0)]);
+    }
 
     fn signal(path: &str, interface: &str, member: &str, first: &str) -> Vec<u8> {
         let message = Message::signal(path, interface, member)
@@ -93,11 +144,10 @@ mod tests {
 
     #[test]
     fn only_what_nobody_acts_on_is_noise() {
-        let service = "org.freedesktop.systemd1.Service";
         let changed = "PropertiesChanged";
         for (message, noise) in [
             (signal(OWN, PROPERTIES, changed, UNIT), false),
-            (signal(OWN, PROPERTIES, changed, service), true),
+            (signal(OWN, PROPERTIES, changed, SERVICE), true),
             (signal(OTHER, PROPERTIES, changed, UNIT), true),
             (signal(MANAGER_PATH, MANAGER, "JobNew", "a"), true),
             (signal(MANAGER_PATH, MANAGER, "UnitNew", "a"), true),
@@ -105,7 +155,7 @@ mod tests {
             (signal(MANAGER_PATH, MANAGER, "UnitRemoved", "a"), false),
             (signal(MANAGER_PATH, MANAGER, "Reloading", "a"), false),
         ] {
-            let is = is_noise(&message, |path| path == OWN);
+            let is = is_noise(&message, &One::default());
             assert_eq!(is, noise, "{:?}", path_and_member(&message));
         }
     }
@@ -115,15 +165,15 @@ mod tests {
         let call = Message::method_call(MANAGER_PATH, "JobNew")
             .build(&("a",))
             .unwrap();
-        assert!(!is_noise(call.data(), |_| false));
+        assert!(!is_noise(call.data(), &One::default()));
         let whole = signal(MANAGER_PATH, MANAGER, "JobNew", "a");
         // Wherever a byte of its fields is another one, it is read without a panic; and where they
         // end too early nothing is known of it.
         for at in FIXED_HEADER_BYTES..whole.len() {
             let mut broken = whole.clone();
             broken[at] = 0xff;
-            let _ = is_noise(&broken, |_| false);
-            assert!(!is_noise(&whole[..at.min(40)], |_| false), "{at}");
+            let _ = is_noise(&broken, &One::default());
+            assert!(!is_noise(&whole[..at.min(40)], &One::default()), "{at}");
         }
     }
 }

@@ -13,6 +13,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,7 +23,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::Instant;
 use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
 
-use super::noise::{self, IsOwn};
+use super::noise::{self, Listener};
 
 /// systemd answers within a millisecond; one that does not in this time is hung or reloading.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,10 +40,14 @@ pub(super) const FIXED_HEADER_BYTES: usize = 16;
 /// So many reads one after the other are a storm: one start makes about thirty.
 const STORM_READS: u32 = 48;
 /// After a pause of this there is no storm any more.
-const CALM: Duration = Duration::from_millis(10);
-/// In a storm it is read this often. systemd starts a unit in two milliseconds at best, so nobody
+const CALM: Duration = Duration::from_millis(25);
+/// In a storm it is read this often at first. systemd starts a unit in two milliseconds at best, so nobody
 /// waits longer for it, and it is not interrupted at each of its words where processors are few.
-const GATHER: Duration = Duration::from_millis(1);
+const GATHER_FROM: Duration = Duration::from_millis(1);
+/// The longer it lasts the less often: what is told late by this share of it is not noticed.
+const GATHER_SHARE: u32 = 32;
+/// So long at most: with a hundred jobs under way systemd has work meanwhile.
+const GATHER_TO: Duration = Duration::from_millis(8);
 
 /// The SENDER field as systemd writes it: code 7, signature `s`, and the name with its length.
 const NAME: &[u8] = b"org.freedesktop.systemd1";
@@ -66,13 +71,13 @@ impl Socket for PrivateSocket {
 }
 
 /// Connects and shakes hands. Of units that are not our own nothing is heard.
-pub(crate) async fn connect(path: &Path, is_own: IsOwn) -> io::Result<PrivateSocket> {
-    tokio::time::timeout(HANDSHAKE_TIMEOUT, connect_unbounded(path, is_own))
+pub(crate) async fn connect(path: &Path, listener: Arc<dyn Listener>) -> io::Result<PrivateSocket> {
+    tokio::time::timeout(HANDSHAKE_TIMEOUT, connect_unbounded(path, listener))
         .await
         .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
 }
 
-async fn connect_unbounded(path: &Path, is_own: IsOwn) -> io::Result<PrivateSocket> {
+async fn connect_unbounded(path: &Path, listener: Arc<dyn Listener>) -> io::Result<PrivateSocket> {
     let mut stream = UnixStream::connect(path).await?;
     let uid = rustix::process::geteuid().as_raw().to_string();
     let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -95,14 +100,14 @@ async fn connect_unbounded(path: &Path, is_own: IsOwn) -> io::Result<PrivateSock
             format!("systemd refused the handshake: {answer}"),
         ));
     };
-    Ok(over(stream, guid.to_owned(), is_own))
+    Ok(over(stream, guid.to_owned(), listener))
 }
 
 /// The socket once hands are shaken.
-pub(crate) fn over(stream: UnixStream, guid: String, is_own: IsOwn) -> PrivateSocket {
+pub(crate) fn over(stream: UnixStream, guid: String, listener: Arc<dyn Listener>) -> PrivateSocket {
     let (read, write) = stream.into_split();
     PrivateSocket {
-        read: Reader::new(read, is_own),
+        read: Reader::new(read, listener),
         write: Writer(write),
         guid,
     }
@@ -122,10 +127,10 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
-    fn new(stream: OwnedReadHalf, is_own: IsOwn) -> Self {
+    fn new(stream: OwnedReadHalf, listener: Arc<dyn Listener>) -> Self {
         Reader {
             stream,
-            frames: Frames::new(is_own),
+            frames: Frames::new(listener),
             storm: Storm::default(),
         }
     }
@@ -139,8 +144,8 @@ impl ReadHalf for Reader {
             if n_bytes > 0 {
                 return Ok((n_bytes, Vec::new()));
             }
-            if self.storm.rages() {
-                tokio::time::sleep(GATHER).await;
+            if let Some(pause) = self.storm.gather() {
+                tokio::time::sleep(pause).await;
             }
             let n_bytes = self.stream.read_buf(self.frames.space()).await?;
             if n_bytes == 0 {
@@ -156,6 +161,8 @@ impl ReadHalf for Reader {
 struct Storm {
     /// Reads without a pause between them.
     n_reads: u32,
+    /// The first and the last of them.
+    began: Option<Instant>,
     last: Option<Instant>,
     /// The last read has taken less than it could: nothing was left behind it.
     was_all: bool,
@@ -165,14 +172,20 @@ impl Storm {
     fn read(&mut self, n_bytes: usize, now: Instant) {
         if self.last.is_none_or(|last| now - last >= CALM) {
             self.n_reads = 0;
+            self.began = Some(now);
         }
         self.n_reads = self.n_reads.saturating_add(1);
         self.last = Some(now);
         self.was_all = n_bytes < READ_BYTES;
     }
 
-    fn rages(&self) -> bool {
-        self.was_all && self.n_reads > STORM_READS
+    /// How long what systemd says is left to gather before the next read.
+    fn gather(&self) -> Option<Duration> {
+        if !self.was_all || self.n_reads <= STORM_READS {
+            return None;
+        }
+        let lasts = self.last? - self.began?;
+        Some((lasts / GATHER_SHARE).clamp(GATHER_FROM, GATHER_TO))
     }
 }
 
@@ -193,7 +206,7 @@ impl WriteHalf for Writer {
 
 /// Cuts the byte stream into messages, drops those that are of no use, and mends the others.
 struct Frames {
-    is_own: IsOwn,
+    listener: Arc<dyn Listener>,
     /// What was read.
     bytes: Vec<u8>,
     /// Handed out up to here.
@@ -203,9 +216,9 @@ struct Frames {
 }
 
 impl Frames {
-    fn new(is_own: IsOwn) -> Frames {
+    fn new(listener: Arc<dyn Listener>) -> Frames {
         Frames {
-            is_own,
+            listener,
             bytes: Vec::new(),
             taken: 0,
             mended: 0,
@@ -239,7 +252,7 @@ impl Frames {
             let Some(frame) = self.bytes[at..].get_mut(..length) else {
                 break;
             };
-            if !noise::is_noise(frame, &*self.is_own) {
+            if !noise::is_noise(frame, &*self.listener) {
                 mend(frame);
                 self.bytes.copy_within(at..at + length, self.mended);
                 self.mended += length;
@@ -309,9 +322,19 @@ fn invalid(why: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
+
+    /// All units are its own.
+    #[derive(Debug)]
+    struct All;
+
+    impl Listener for All {
+        fn is_own(&self, _: &str) -> bool {
+            true
+        }
+
+        fn main_pid_is(&self, _: &str, _: u32) {}
+    }
 
     /// A signal of path `/` with the given sender, in little or big endian.
     fn message(sender: &str, body: usize, big: bool) -> Vec<u8> {
@@ -342,7 +365,7 @@ mod tests {
     }
 
     fn read_all(stream: &[u8], piece: usize, out: usize) -> Vec<u8> {
-        let mut frames = Frames::new(Arc::new(|_: &str| true));
+        let mut frames = Frames::new(Arc::new(All));
         let mut got = Vec::new();
         let mut buffer = vec![0; out];
         for part in stream.chunks(piece) {
@@ -397,30 +420,37 @@ mod tests {
         for _ in 0..10 {
             for _ in 0..STORM_READS {
                 storm.read(100, Instant::now());
-                assert!(!storm.rages());
+                assert_eq!(storm.gather(), None);
             }
             tokio::time::sleep(CALM).await;
         }
         for _ in 0..=STORM_READS {
             storm.read(100, Instant::now());
-            tokio::time::sleep(CALM / 2).await;
         }
-        assert!(storm.rages());
+        assert_eq!(storm.gather(), Some(GATHER_FROM));
         // What could not be read at once is not left lying.
         storm.read(READ_BYTES, Instant::now());
-        assert!(!storm.rages());
-        storm.read(100, Instant::now());
-        assert!(storm.rages());
+        assert_eq!(storm.gather(), None);
+        // The longer it lasts the more is gathered, within bounds; to gather is no pause of systemd's.
+        let mut before = GATHER_FROM;
+        for _ in 0..100 {
+            storm.read(100, Instant::now());
+            let gather = storm.gather().unwrap();
+            assert!((before..=GATHER_TO).contains(&gather), "{gather:?}");
+            before = gather;
+            tokio::time::sleep(gather + CALM / 2).await;
+        }
+        assert_eq!(before, GATHER_TO);
         tokio::time::sleep(CALM).await;
         storm.read(100, Instant::now());
-        assert!(!storm.rages());
+        assert_eq!(storm.gather(), None);
     }
 
     #[test]
     fn a_message_that_is_too_long_is_an_error() {
         let mut message = message(":1.5", 0, false);
         message[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-        let mut frames = Frames::new(Arc::new(|_: &str| true));
+        let mut frames = Frames::new(Arc::new(All));
         frames.space().extend_from_slice(&message);
         assert!(frames.take(&mut [0; 16]).is_err());
     }

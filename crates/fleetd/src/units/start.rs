@@ -3,24 +3,19 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_core::agent::{Failure, LaunchRecord, Phase, Working};
 use fleet_core::name::UnitName;
 use futures_util::future::{BoxFuture, OptionFuture, join};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::dbus::{CallError, Manager, unit_object};
+use super::dbus::{CallError, Manager, SERVICE, unit_object};
 use super::failure;
 use super::systemd::Driver;
+use super::work::Start;
+use crate::ticks::Ticks;
 
 /// The pauses between looks at a program that has not yet shown that it runs; the last one is
 /// repeated. One start costs a look or two; what takes long is not looked at all the time.
@@ -58,11 +53,15 @@ impl Driver {
     pub(crate) async fn start(
         self: Arc<Self>,
         manager: Manager,
-        unit: UnitName,
-        id: u64,
-        record: LaunchRecord,
-        restart: bool,
+        start: Start,
+        slot: OwnedSemaphorePermit,
     ) {
+        let Start {
+            unit,
+            id,
+            record,
+            restart,
+        } = start;
         // Who was overtaken while it waited for its turn writes over what is remembered since.
         if !self.shared.is_current(&unit, id) {
             return;
@@ -82,7 +81,8 @@ impl Driver {
         let exclusive = self
             .shared
             .update(&unit, |entry| entry.observed.is_exclusive);
-        if exclusive && let Err(error) = self.enter_lease(&manager, &unit).await {
+        // What is rare has memory of its own: each start would have room for it.
+        if exclusive && let Err(error) = Box::pin(self.enter_lease(&manager, &unit)).await {
             if !matches!(error, CallError::Lost(_)) {
                 self.attempt_failed(&unit, id, &record, &error.to_string());
             }
@@ -103,11 +103,14 @@ impl Driver {
             let start = manager.start_unit(unit.as_str());
             join(start, self.describe(&manager, &unit)).await.0
         };
-        let mut result = self.job(&unit, ask()).await;
+        let mut result = self.job(&unit, slot, ask()).await;
         if let Err(CallError::NoSuchUnit(_)) = result {
             // It has not noticed the file: then everything is read anew, once.
-            match self.reload_since(&manager, n_reloads).await {
-                Ok(()) => result = self.job(&unit, ask()).await,
+            match Box::pin(self.reload_since(&manager, n_reloads)).await {
+                Ok(()) => match self.slot().await {
+                    Ok(slot) => result = Box::pin(self.job(&unit, slot, ask())).await,
+                    Err(error) => result = Err(error),
+                },
                 Err(error) => result = Err(error),
             }
         }
@@ -117,14 +120,16 @@ impl Driver {
             }
             Err(CallError::Lost(_) | CallError::Overtaken) => {}
             Err(CallError::NoSuchUnit(why)) => {
-                self.is_missing_something(&manager, &unit, id, &record, why)
-                    .await;
+                let missing = self.is_missing_something(&manager, &unit, id, &record, why);
+                Box::pin(missing).await;
             }
             Err(CallError::BadUnit(answer)) => {
-                let why = failure::not_loaded(&unit, &answer, self.user).await;
-                self.refuse(&manager, &unit, id, &record, why).await;
+                let why = Box::pin(failure::not_loaded(&unit, &answer, self.user)).await;
+                Box::pin(self.refuse(&manager, &unit, id, &record, why)).await;
             }
-            Err(CallError::Permanent(why)) => self.refuse(&manager, &unit, id, &record, why).await,
+            Err(CallError::Permanent(why)) => {
+                Box::pin(self.refuse(&manager, &unit, id, &record, why)).await;
+            }
             Err(CallError::Transient(why)) => self.attempt_failed(&unit, id, &record, &why),
         }
     }
@@ -151,22 +156,22 @@ impl Driver {
         let look = async {
             match is_told {
                 true => Ok(()),
-                false => self.look_at_started(manager, unit).await,
+                false => Box::pin(self.look_at_started(manager, unit)).await,
             }
         };
-        let (looked, pid) = tokio::join!(look, main_pid(manager, unit, settling.is_some()));
+        let pid = self.main_pid(manager, unit, settling.is_some());
+        let (looked, pid) = tokio::join!(look, pid);
         if let Err(error) = looked {
             tracing::debug!(%unit, %error, "state after a start is not known yet");
         }
         if result == "unsupported" {
             let why = failure::job_result(result);
-            return self.refuse(manager, unit, id, &record, why).await;
+            return Box::pin(self.refuse(manager, unit, id, &record, why)).await;
         }
         if result == "failed" && self.nothing_ran(unit, &record) {
-            let why = failure::not_begun(manager, unit).await;
-            return self
-                .is_missing_something(manager, unit, id, &record, why)
-                .await;
+            let why = Box::pin(failure::not_begun(manager, unit)).await;
+            let missing = self.is_missing_something(manager, unit, id, &record, why);
+            return Box::pin(missing).await;
         }
         if let (Some(told), Some(pid)) = (settling, pid)
             && self.shared.update(unit, |entry| entry.is_running())
@@ -239,12 +244,33 @@ impl Driver {
         {
             Ok(_) => wait.told.await,
             Err(_) => {
-                self.shared.forget_job(wait.id);
+                self.shared.forget_job(&unit, wait.id);
                 Ok("done".to_owned())
             }
         };
         if let (Ok(result), Some(record)) = (told, record) {
             self.started(&manager, &unit, id, record, &result).await;
+        }
+    }
+
+    /// The main process of a unit that was started, if it `matters`; 0: it has none any more. systemd has
+    /// told it as it has told how the unit is, but on a bus, and where nothing was changed by the start.
+    async fn main_pid(&self, manager: &Manager, unit: &UnitName, matters: bool) -> Option<u32> {
+        if !matters {
+            return None;
+        }
+        let told = {
+            let state = self.shared.lock();
+            state.units.get(unit).and_then(|entry| entry.main_pid)
+        };
+        match told {
+            Some(pid) => Some(pid),
+            None => {
+                let path = unit_object(unit.as_str());
+                Box::pin(manager.property(&path, SERVICE, "MainPID"))
+                    .await
+                    .ok()
+            }
         }
     }
 
@@ -274,16 +300,6 @@ impl Driver {
         } else {
             self.refuse(manager, unit, id, record, why).await;
         }
-    }
-}
-
-/// The main process of a unit that was started, if it `matters`; 0: it has none any more.
-async fn main_pid(manager: &Manager, unit: &UnitName, matters: bool) -> Option<u32> {
-    let path = unit_object(unit.as_str());
-    let interface = "org.freedesktop.systemd1.Service";
-    match matters {
-        true => manager.property(&path, interface, "MainPID").await.ok(),
-        false => None,
     }
 }
 
@@ -323,7 +339,7 @@ async fn settle(pid: u32, mut told: oneshot::Receiver<()>, n_fine: usize) {
             let ticked = OptionFuture::from(fine.as_mut().map(Ticks::next));
             tokio::select! {
                 _ = &mut told => return,
-                ticked = ticked => if !matches!(ticked, Some(Ok(()))) { n_fine = 0 },
+                ticked = ticked => if !matches!(ticked, Some(Ok(_))) { n_fine = 0 },
             }
             continue;
         }
@@ -335,43 +351,6 @@ async fn settle(pid: u32, mut told: oneshot::Receiver<()>, n_fine: usize) {
             return;
         }
         waited += pause;
-    }
-}
-
-/// A clock of the kernel's that ticks more often than the runtime's can.
-struct Ticks(AsyncFd<OwnedFd>);
-
-impl Ticks {
-    /// None where there is no such clock: then the runtime's has to do.
-    fn every(interval: Duration) -> Option<Ticks> {
-        let clock = timerfd_create(
-            TimerfdClockId::Monotonic,
-            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-        );
-        let clock = clock.ok()?;
-        let interval = Timespec::try_from(interval).ok()?;
-        let every = Itimerspec {
-            it_interval: interval,
-            it_value: interval,
-        };
-        timerfd_settime(&clock, TimerfdTimerFlags::empty(), &every).ok()?;
-        #[expect(
-            deprecated,
-            reason = "sound for a descriptor that is owned; the other one is unsafe"
-        )]
-        let clock = AsyncFd::with_interest(clock, Interest::READABLE);
-        clock.ok().map(Ticks)
-    }
-
-    async fn next(&mut self) -> std::io::Result<()> {
-        loop {
-            let mut ready = self.0.readable().await?;
-            let mut n_ticks = [0; 8];
-            let read = ready.try_io(|clock| Ok(rustix::io::read(clock, &mut n_ticks)?));
-            if let Ok(read) = read {
-                return read.map(drop);
-            }
-        }
     }
 }
 

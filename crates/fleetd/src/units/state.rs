@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use zbus::message::Sequence;
 
 use super::dbus::{CallError, Manager, Row, Signal, unit_object};
+use super::noise::Listener;
 use crate::clock;
 
 /// A unit that systemd restarts again and again is looked into this often.
@@ -61,7 +62,8 @@ pub(crate) struct State {
     /// The agent knows of the present trouble.
     trouble_told: bool,
     reloading: bool,
-    waiters: Vec<Waiter>,
+    /// By unit; one of them as a rule.
+    waiters: HashMap<UnitName, Vec<Waiter>>,
     next_id: u64,
 }
 
@@ -92,7 +94,7 @@ impl State {
             trouble_told: false,
             trouble: Some("systemd has not been reached yet".to_owned()),
             reloading: false,
-            waiters: Vec::new(),
+            waiters: HashMap::new(),
             next_id: 0,
         }
     }
@@ -119,6 +121,9 @@ pub(crate) struct Entry {
     /// Held by whoever asks systemd to start or stop it: an overtaken start that looks whether it
     /// still counts, and then asks, must not ask behind the stop.
     pub(crate) asking: Arc<tokio::sync::Mutex<()>>,
+    /// Its main process, if systemd's signals have told it since the last start began; 0: it has none any
+    /// more.
+    pub(crate) main_pid: Option<u32>,
     /// Told when the unit runs no more, by whoever waits for it to settle.
     pub(crate) settling: Option<oneshot::Sender<()>>,
     /// The invocation whose failure is known or being looked up.
@@ -136,7 +141,6 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 struct Waiter {
     id: u64,
-    unit: String,
     /// Not known until systemd has answered; the end may be told before that is read.
     job: Option<String>,
     ended: Vec<(String, String)>,
@@ -264,9 +268,8 @@ impl Shared {
         let (tell, told) = oneshot::channel();
         let mut state = self.lock();
         let id = state.new_id();
-        state.waiters.push(Waiter {
+        state.waiters.entry(unit.clone()).or_default().push(Waiter {
             id,
-            unit: unit.as_str().to_owned(),
             job,
             ended: Vec::new(),
             tell,
@@ -275,30 +278,38 @@ impl Shared {
     }
 
     /// The job of a place has become known.
-    pub(crate) fn job_is(&self, id: u64, job: String) {
+    pub(crate) fn job_is(&self, unit: &UnitName, id: u64, job: String) {
         let mut state = self.lock();
-        let Some(index) = state.waiters.iter().position(|waiter| waiter.id == id) else {
+        let Some(waiters) = state.waiters.get_mut(unit) else {
             return;
         };
-        let ended = &state.waiters[index].ended;
+        let Some(index) = waiters.iter().position(|waiter| waiter.id == id) else {
+            return;
+        };
+        let ended = &waiters[index].ended;
         match ended.iter().find(|(ended, _)| *ended == job).cloned() {
             Some((_, result)) => {
-                let waiter = state.waiters.swap_remove(index);
+                let waiter = waiters.swap_remove(index);
                 // A receiver that has gone no longer wants to know.
                 let _ = waiter.tell.send(result);
             }
-            None => state.waiters[index].job = Some(job),
+            None => waiters[index].job = Some(job),
         }
+        state.waits_no_more(unit);
     }
 
-    /// How many jobs are waited for.
+    /// For jobs of how many units somebody waits.
     pub(crate) fn n_jobs(&self) -> usize {
         self.lock().waiters.len()
     }
 
     /// Gives a place up.
-    pub(crate) fn forget_job(&self, id: u64) {
-        self.lock().waiters.retain(|waiter| waiter.id != id);
+    pub(crate) fn forget_job(&self, unit: &UnitName, id: u64) {
+        let mut state = self.lock();
+        if let Some(waiters) = state.waiters.get_mut(unit) {
+            waiters.retain(|waiter| waiter.id != id);
+        }
+        state.waits_no_more(unit);
     }
 
     /// Ends a task: runs `change` on the unit, unless the task was overtaken.
@@ -382,6 +393,20 @@ impl Shared {
     }
 }
 
+impl Listener for Shared {
+    fn is_own(&self, path: &str) -> bool {
+        self.is_own_path(path)
+    }
+
+    fn main_pid_is(&self, path: &str, pid: u32) {
+        let mut state = self.lock();
+        let State { paths, units, .. } = &mut *state;
+        if let Some(entry) = paths.get(path).and_then(|unit| units.get_mut(unit)) {
+            entry.main_pid = Some(pid);
+        }
+    }
+}
+
 impl State {
     /// Runs `change` on a unit and marks it if what is observed is different afterwards.
     pub(crate) fn update<T>(&mut self, unit: &UnitName, change: impl FnOnce(&mut Entry) -> T) -> T {
@@ -458,20 +483,30 @@ impl State {
     }
 
     fn job_removed(&mut self, job: String, unit: &str, result: String) {
-        let mut kept = Vec::with_capacity(self.waiters.len());
-        for mut waiter in std::mem::take(&mut self.waiters) {
-            if waiter.unit != unit {
-                kept.push(waiter);
-            } else if waiter.job.as_ref() == Some(&job) {
+        let Some((unit, waiters)) = self.waiters.remove_entry(unit) else {
+            return;
+        };
+        let mut kept = Vec::new();
+        for mut waiter in waiters {
+            if waiter.job.as_ref() == Some(&job) {
                 let _ = waiter.tell.send(result.clone());
-            } else {
-                if waiter.job.is_none() {
-                    waiter.ended.push((job.clone(), result.clone()));
-                }
-                kept.push(waiter);
+                continue;
             }
+            if waiter.job.is_none() {
+                waiter.ended.push((job.clone(), result.clone()));
+            }
+            kept.push(waiter);
         }
-        self.waiters = kept;
+        if !kept.is_empty() {
+            self.waiters.insert(unit, kept);
+        }
+    }
+
+    /// Keeps no empty list of a unit for which nobody waits any more.
+    fn waits_no_more(&mut self, unit: &UnitName) {
+        if self.waiters.get(unit).is_some_and(Vec::is_empty) {
+            self.waiters.remove(unit);
+        }
     }
 }
 
@@ -516,6 +551,7 @@ impl Entry {
         self.observed.failure = None;
         self.observed.failure_pending = false;
         self.is_described = false;
+        self.main_pid = None;
         self.look_up_id += 1;
         self.looked_up =
             (self.observed.active == "failed").then(|| self.observed.invocation_id.clone());

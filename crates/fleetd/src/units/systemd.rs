@@ -13,11 +13,13 @@ use async_trait::async_trait;
 use fleet_core::agent::{Observed, Phase, Task};
 use fleet_core::body::BodyHash;
 use fleet_core::name::UnitName;
+use futures_util::future::OptionFuture;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::ticks::Ticks;
 
 use super::connection::{self, Transport};
 use super::dbus::{CallError, Manager};
@@ -285,8 +287,14 @@ impl Driver {
     /// Notices unit files and links that were removed by hand.
     async fn watch_files(self: Arc<Self>) {
         let mut seen = self.files.changed_at();
+        let mut ticks = Ticks::every(LOOK_AT_FILES_EVERY);
         loop {
-            tokio::time::sleep(LOOK_AT_FILES_EVERY).await;
+            // The runtime's clock would wake us twice for each look.
+            let ticked = OptionFuture::from(ticks.as_mut().map(Ticks::next)).await;
+            if !matches!(ticked, Some(Ok(_))) {
+                ticks = None;
+                tokio::time::sleep(LOOK_AT_FILES_EVERY).await;
+            }
             let now = self.files.changed_at();
             if now != seen {
                 seen = now;
@@ -350,9 +358,8 @@ impl Driver {
 
     /// One connection, from its first to its last message; why it ended.
     async fn connection(self: &Arc<Self>, transport: &Transport, reached: &mut bool) -> CallError {
-        let shared = Arc::clone(&self.shared);
-        let is_own = Arc::new(move |path: &str| shared.is_own_path(path));
-        let connected = match connection::connect(transport, is_own).await {
+        let listener = Arc::clone(&self.shared) as _;
+        let connected = match connection::connect(transport, listener).await {
             Ok(connected) => connected,
             Err(error) => return error,
         };

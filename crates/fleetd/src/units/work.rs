@@ -12,11 +12,21 @@ use std::time::Duration;
 use fleet_core::agent::{LaunchRecord, Task, TaskKind, is_down};
 use fleet_core::name::UnitName;
 use fleet_core::records::Decision;
+use tokio::sync::OwnedSemaphorePermit;
 use zbus::OwnedObjectPath;
 
 use super::dbus::{CallError, LinkPath, Manager, UNIT};
 use super::state::Entry;
 use super::systemd::Driver;
+
+/// A unit to start or restart.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) unit: UnitName,
+    pub(crate) id: u64,
+    pub(crate) record: LaunchRecord,
+    pub(crate) restart: bool,
+}
 
 /// After this a job no longer counts as being run: it waits for something.
 const SLOW_JOB: Duration = Duration::from_secs(1);
@@ -64,19 +74,42 @@ impl Driver {
                 }),
                 TaskKind::Remember(record) => self.remember(&unit, id, record),
                 TaskKind::Forget => self.forget(&unit, id),
-                TaskKind::Start(record) => starts.push((unit, id, record, false)),
-                TaskKind::Restart(record) => starts.push((unit, id, record, true)),
+                TaskKind::Start(record) => starts.push(Start {
+                    unit,
+                    id,
+                    record,
+                    restart: false,
+                }),
+                TaskKind::Restart(record) => starts.push(Start {
+                    unit,
+                    id,
+                    record,
+                    restart: true,
+                }),
             }
         }
         self.unload(manager, unloads).await;
-        let starting: BTreeSet<UnitName> = starts.iter().map(|start| start.0.clone()).collect();
+        let starting = starts.iter().map(|start| start.unit.clone());
+        let starting: BTreeSet<UnitName> = starting.collect();
         self.load(manager, loads, &starting).await;
-        for (unit, id, record, restart) in starts {
+        if !starts.is_empty() {
+            tokio::spawn(Arc::clone(self).start_each(manager.clone(), starts));
+        }
+    }
+
+    /// Begins one start after the other as jobs may be asked for: thousands that wait for their turn would
+    /// need five kilobytes each.
+    async fn start_each(self: Arc<Self>, manager: Manager, starts: Vec<Start>) {
+        for start in starts {
             // A load that failed has ended the task.
-            if self.shared.is_current(&unit, id) {
-                let driver = Arc::clone(self);
-                tokio::spawn(driver.start(manager.clone(), unit, id, record, restart));
+            if !self.shared.is_current(&start.unit, start.id) {
+                continue;
             }
+            // Never closed.
+            let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
+                return;
+            };
+            tokio::spawn(Arc::clone(&self).start(manager.clone(), start, slot));
         }
     }
 
@@ -120,7 +153,10 @@ impl Driver {
             let _asking = asking.lock().await;
             manager.stop_unit(unit.as_str()).await
         };
-        let result = self.job(&unit, ask).await;
+        let result = match self.slot().await {
+            Ok(slot) => self.job(&unit, slot, ask).await,
+            Err(error) => Err(error),
+        };
         match result {
             Ok(result) => {
                 let is_down = self.shared.update(&unit, |entry| entry.observed.is_down());
@@ -306,19 +342,24 @@ impl Driver {
             .await
     }
 
+    /// The turn to ask for a job.
+    pub(crate) async fn slot(&self) -> Result<OwnedSemaphorePermit, CallError> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        slot.map_err(|_| lost())
+    }
+
     /// Asks for a job and waits for its end; its result in systemd's word.
     pub(crate) async fn job(
         &self,
         unit: &UnitName,
+        slot: OwnedSemaphorePermit,
         ask: impl Future<Output = Result<OwnedObjectPath, CallError>>,
     ) -> Result<String, CallError> {
-        let lost = || CallError::Lost("a job was under way".to_owned());
-        let slot = self.slots.acquire().await.map_err(|_| lost())?;
         let mut wait = self.shared.wait_for_job(unit, None);
         match ask.await {
-            Ok(job) => self.shared.job_is(wait.id, job.as_str().to_owned()),
+            Ok(job) => self.shared.job_is(unit, wait.id, job.as_str().to_owned()),
             Err(error) => {
-                self.shared.forget_job(wait.id);
+                self.shared.forget_job(unit, wait.id);
                 return Err(error);
             }
         }
@@ -479,4 +520,9 @@ async fn look_into(
             .and_then(|value| value.downcast_ref::<bool>().ok())
             .unwrap_or(false),
     }))
+}
+
+/// The connection was lost, and everybody who waited with it.
+fn lost() -> CallError {
+    CallError::Lost("a job was under way".to_owned())
 }

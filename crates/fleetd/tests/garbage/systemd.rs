@@ -451,8 +451,11 @@ impl Peer {
                     "StopUnit" => "inactive",
                     _ => "active",
                 };
-                let state = state_signal(&object_of(&unit), state, &[7; 16]);
-                [reply(body), state, job_removed(n, &job, &unit, "done")].concat()
+                let object = object_of(&unit);
+                let process = process_signal(&object);
+                let state = state_signal(&object, state, &[7; 16]);
+                let done = job_removed(n, &job, &unit, "done");
+                [reply(body), process, state, done].concat()
             }
             "ListUnitsByNames" => {
                 let mut rows = Body::default();
@@ -599,6 +602,14 @@ fn job_removed(n: u32, job: &str, unit: &str, result: &str) -> Vec<u8> {
     signal(MANAGER_PATH, MANAGER, "JobRemoved", "uoss", &body.0)
 }
 
+/// A service without a process, which systemd tells before how the unit is.
+fn process_signal(object: &str) -> Vec<u8> {
+    let mut entries = Body::default();
+    entries.text("MainPID");
+    entries.variant("u", |body| body.number(0));
+    changed(object, "org.freedesktop.systemd1.Service", &entries)
+}
+
 fn state_signal(object: &str, active: &str, invocation: &[u8]) -> Vec<u8> {
     let mut entries = Body::default();
     entries.text("ActiveState");
@@ -609,11 +620,16 @@ fn state_signal(object: &str, active: &str, invocation: &[u8]) -> Vec<u8> {
         body.number(u32::try_from(invocation.len()).unwrap());
         body.0.extend(invocation);
     });
+    changed(object, "org.freedesktop.systemd1.Unit", &entries)
+}
+
+/// The properties of an interface of an object have changed to these.
+fn changed(object: &str, interface: &str, entries: &Body) -> Vec<u8> {
     let mut body = Body::default();
-    body.text("org.freedesktop.systemd1.Unit");
+    body.text(interface);
     body.number(u32::try_from(entries.0.len()).unwrap());
     body.align(8);
-    body.0.extend(entries.0);
+    body.0.extend(&entries.0);
     body.number(0);
     let path = format!("{MANAGER_PATH}/unit/{object}");
     signal(&path, PROPERTIES, "PropertiesChanged", "sa{sv}as", &body.0)

@@ -104,6 +104,7 @@ fn start_over(
         renew: Arc::default(),
         registered: None,
         manager: Arc::new(manager),
+        beat: Default::default(),
     };
     let task = tokio::spawn(presence.run(shutdown));
     Running {

@@ -75,10 +75,11 @@ struct Wait {
     state: Api,
     shutdown: Option<Shutdown>,
     registration: Registration,
+    /// Those that are not final yet: of the others nothing is kept.
     units: BTreeMap<Arc<str>, Waited>,
-    /// How many of them are not final yet.
-    n_open: usize,
-    /// The newest revision seen of each key.
+    /// Those that may have something to say: nobody looks through thousands for the one that has.
+    dirty: BTreeSet<Arc<str>>,
+    /// The newest revision seen of each key of theirs.
     seen: BTreeMap<String, store::Revision>,
     /// Machines that are given up, as far as it has been told.
     lost: BTreeSet<String>,
@@ -98,7 +99,7 @@ impl Wait {
         }
         Wait {
             registration: state.waits.register(units.keys().cloned()),
-            n_open: units.len(),
+            dirty: BTreeSet::new(),
             units,
             seen: BTreeMap::new(),
             lost: BTreeSet::new(),
@@ -110,9 +111,9 @@ impl Wait {
 
     /// The next lines; None when all units are final, or fleetd stops.
     async fn next(&mut self) -> Option<Bytes> {
-        while self.n_open > 0 {
+        while !self.units.is_empty() {
             // Naming the machines of the last lines has told something new about them.
-            let has_news = self.units.values().any(Waited::is_dirty);
+            let has_news = !self.dirty.is_empty();
             // Only here may a wait be interrupted: what it has taken is then dealt with.
             let changes = tokio::select! {
                 biased;
@@ -134,9 +135,13 @@ impl Wait {
                 return Some(EMPTY_LINE);
             }
             let mut lines = Vec::new();
-            for unit in self.units.values_mut().filter(|unit| unit.is_dirty()) {
-                unit.look(&self.lost, &mut lines);
-                self.n_open -= usize::from(unit.is_final());
+            for name in std::mem::take(&mut self.dirty) {
+                if let Some(unit) = self.units.get_mut(&name).filter(|unit| unit.is_dirty()) {
+                    unit.look(&self.lost, &mut lines);
+                    if unit.is_final() {
+                        self.forget(&name);
+                    }
+                }
             }
             if !lines.is_empty() {
                 self.name_machines(&mut lines).await;
@@ -146,15 +151,24 @@ impl Wait {
         None
     }
 
+    /// A wait for a thousand units goes on until the last one.
+    fn forget(&mut self, name: &Arc<str>) {
+        self.units.remove(name);
+        self.seen.remove(&keys::unit(name));
+        self.seen.remove(&keys::placement(name));
+        let states = keys::states_of(name);
+        let seen = self.seen.range(states.clone()..);
+        let seen = seen.map(|(key, _)| key);
+        let seen = seen.take_while(|key| key.starts_with(&states));
+        for key in seen.cloned().collect::<Vec<_>>() {
+            self.seen.remove(&key);
+        }
+    }
+
     /// Reads all that is known of the units that are not final.
     async fn read(&mut self) -> Result<(), store::Error> {
         let store = Arc::clone(&self.state.store);
-        let open: Vec<Arc<str>> = self
-            .units
-            .iter()
-            .filter(|(_, unit)| !unit.is_final())
-            .map(|(name, _)| Arc::clone(name))
-            .collect();
+        let open: Vec<Arc<str>> = self.units.keys().cloned().collect();
         // A unit and its placement are read at one revision.
         let wanted: Vec<Vec<String>> = open
             .chunks(MAX_TXN_OPS / 2)
@@ -201,6 +215,7 @@ impl Wait {
         for name in &open {
             if let Some(unit) = self.units.get_mut(name) {
                 unit.is_known();
+                self.dirty.insert(Arc::clone(name));
             }
         }
         Ok(())
@@ -234,18 +249,29 @@ impl Wait {
 
     /// Takes in what a key holds at a revision, unless something newer is known.
     fn apply(&mut self, key: &str, revision: store::Revision, entry: Option<&Entry>) {
-        let seen = self.seen.entry(key.to_owned()).or_default();
-        if revision <= *seen && *seen > 0 {
+        let name = match keys::parse(key) {
+            Key::Unit(name) | Key::Placement(name) | Key::State(name, _) => Some(name),
+            Key::Member(_) => None,
+            _ => return,
+        };
+        if name.is_some_and(|name| !self.units.contains_key(name)) {
             return;
         }
-        *seen = revision;
-        let name = match keys::parse(key) {
-            Key::Unit(name) | Key::Placement(name) | Key::State(name, _) => name,
-            Key::Member(_) => return self.note_member(entry),
-            _ => return,
+        match self.seen.get_mut(key) {
+            Some(seen) if revision <= *seen && *seen > 0 => return,
+            Some(seen) => *seen = revision,
+            None => {
+                self.seen.insert(key.to_owned(), revision);
+            }
+        }
+        let Some(name) = name else {
+            return self.note_member(entry);
         };
         if let Some(unit) = self.units.get_mut(name) {
             unit.apply(key, entry);
+            if unit.is_dirty() {
+                self.dirty.insert(unit.name());
+            }
         }
     }
 
@@ -292,6 +318,9 @@ impl Wait {
             };
             for unit in self.units.values_mut().filter(|_| is_new) {
                 unit.machine_changed(id);
+                if unit.is_dirty() {
+                    self.dirty.insert(unit.name());
+                }
             }
         }
     }

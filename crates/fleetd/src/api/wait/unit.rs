@@ -65,6 +65,11 @@ impl Waited {
         }
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
     /// A machine was given up, or is back.
     pub(crate) fn machine_changed(&mut self, machine: &str) {
         self.is_dirty |= self.states.get(machine).is_some();

@@ -61,6 +61,8 @@ pub(super) struct Runtimes {
 /// One of the two connections.
 struct Slot {
     runtime: Option<Handle>,
+    /// On the other one a lease is renewed all the time: each renewal is such a question.
+    pings: bool,
     current: Mutex<Option<Arc<Link>>>,
     /// Held while connecting, so that many callers make one connection.
     connecting: tokio::sync::Mutex<()>,
@@ -102,7 +104,10 @@ impl Links {
             timeout: config.request_timeout,
             preferred: AtomicUsize::new(0),
             abandoned: AtomicBool::new(false),
-            slots: [runtimes.main, runtimes.lease].map(Slot::new),
+            slots: [
+                Slot::new(runtimes.main, true),
+                Slot::new(runtimes.lease, false),
+            ],
         }))
     }
 
@@ -172,7 +177,7 @@ impl Links {
     }
 
     /// Connects to the first endpoint that answers, the preferred one first.
-    async fn connect(&self) -> Result<Arc<Link>, Error> {
+    async fn connect(&self, pings: bool) -> Result<Arc<Link>, Error> {
         let count = self.endpoints.len();
         let first = self.preferred.load(Ordering::Relaxed);
         let mut order = (0..count).map(|n| (first + n) % count);
@@ -180,7 +185,7 @@ impl Links {
         let mut failures = Vec::new();
         loop {
             if let Some(endpoint) = order.next() {
-                running.push(self.connect_to(endpoint));
+                running.push(self.connect_to(endpoint, pings));
             }
             let untried = failures.len() + running.len() < count;
             let stagger = async move {
@@ -205,15 +210,16 @@ impl Links {
         }
     }
 
-    async fn connect_to(&self, endpoint: usize) -> Result<Link, String> {
+    async fn connect_to(&self, endpoint: usize, pings: bool) -> Result<Link, String> {
         let Some((url, target)) = self.endpoints.get(endpoint) else {
             return Err(String::new());
         };
         let failed = |why: String| format!("etcd {url}: {why}{}", self.certificate_hint(url));
-        let channel = target
-            .connect()
-            .await
-            .map_err(|error| failed(errors::chain(&error)))?;
+        let connected = match pings {
+            true => tls::with_pings(target).connect().await,
+            false => target.connect().await,
+        };
+        let channel = connected.map_err(|error| failed(errors::chain(&error)))?;
         let options = |user: &Option<(String, String)>| {
             let options = ConnectOptions::new()
                 .with_require_leader(true)
@@ -314,7 +320,7 @@ impl Line<'_> {
             if let Some(link) = self.slot.lock().clone() {
                 return Ok(link);
             }
-            let connect = self.links.connect();
+            let connect = self.links.connect(self.slot.pings);
             let link = match &self.slot.runtime {
                 Some(runtime) => inside(runtime, connect).await?,
                 None => connect.await?,
@@ -374,9 +380,10 @@ impl Line<'_> {
 }
 
 impl Slot {
-    fn new(runtime: Option<Handle>) -> Slot {
+    fn new(runtime: Option<Handle>, pings: bool) -> Slot {
         Slot {
             runtime,
+            pings,
             current: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
         }

@@ -23,7 +23,6 @@ const TCP_IDLE: Duration = Duration::from_secs(1);
 const TCP_PROBES: u32 = 2;
 
 /// etcd disconnects clients that ping more often than every 5 s (`--grpc-keepalive-min-time`).
-/// This finds an etcd whose kernel lives and who does not.
 const PING_EVERY: Duration = Duration::from_secs(6);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -70,9 +69,6 @@ pub(super) fn endpoints(config: &EtcdConfig) -> Result<Vec<(String, Endpoint)>, 
             .tcp_keepalive(Some(TCP_IDLE))
             .tcp_keepalive_interval(Some(TCP_IDLE))
             .tcp_keepalive_retries(Some(TCP_PROBES))
-            .http2_keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(false)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
         if secure {
@@ -89,6 +85,15 @@ pub(super) fn endpoints(config: &EtcdConfig) -> Result<Vec<(String, Endpoint)>, 
         Ok((url, endpoint))
     })
     .collect()
+}
+
+/// With questions whether etcd itself lives, while something is under way: for connections on which nobody
+/// may say anything for hours, but waits.
+pub(super) fn with_pings(endpoint: &Endpoint) -> Endpoint {
+    let endpoint = endpoint.clone().http2_keep_alive_interval(PING_EVERY);
+    endpoint
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(false)
 }
 
 /// The server's certificate is always verified.
