@@ -18,10 +18,6 @@ use tokio::time::sleep;
 use crate::task;
 use crate::ticks::Ticks;
 
-/// After a beat nothing is heard for so long. etcd says two things to each renewal, its answer and a ping
-/// with which it measures the line, and each would wake the thread: now they are heard together.
-const GATHER: Duration = Duration::from_millis(2);
-
 /// Where leases are kept alive. The default is among everything else: tests, and the simulator.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseThread(Option<Arc<Running>>);
@@ -126,13 +122,6 @@ async fn keep_time(every: Duration, beat: watch::Sender<u64>) {
     };
     while let Ok(n_ticks) = ticks.next().await {
         beat.send_modify(|beat| *beat += n_ticks);
-        // Until nobody has anything to do: what is to be sent has been sent.
-        tokio::task::yield_now().await;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "that nothing is heard meanwhile is what it is for"
-        )]
-        std::thread::sleep(GATHER);
     }
 }
 

@@ -44,6 +44,8 @@ impl Ticks {
             let mut n_ticks = [0; 8];
             let read = ready.try_io(|clock| Ok(rustix::io::read(clock, &mut n_ticks)?));
             if let Ok(read) = read {
+                // All ticks are taken: nobody need ask again before the next one.
+                ready.clear_ready();
                 return read.map(|_| u64::from_ne_bytes(n_ticks));
             }
         }
