@@ -28,6 +28,17 @@ const GATHER: Duration = Duration::from_millis(20);
 /// A transaction of so many keys is no sign of a storm.
 const FEW: usize = 4;
 
+/// Who has said nothing for so long has no storm.
+const CALM: Duration = Duration::from_millis(100);
+
+/// In a storm of small transactions a state waits for others for this share of the time that the storm has
+/// lasted, which nobody notices who waits for all of them; each transaction wakes the leader and all that
+/// wait…
+const GATHER_SHARE: u32 = 16;
+
+/// … and so long at most.
+const GATHER_TO: Duration = Duration::from_millis(60);
+
 /// A state that will pass (activating) is only said when it lasts longer than this.
 const PASSING: Duration = Duration::from_millis(250);
 
@@ -58,6 +69,8 @@ pub(crate) struct Publisher {
     /// Keys in the last transaction.
     last_batch: usize,
     last_sent: Option<Instant>,
+    /// When the first of the transactions was sent that have followed each other without a pause.
+    busy_since: Option<Instant>,
 }
 
 /// A transaction ready to be sent.
@@ -97,6 +110,7 @@ impl Publisher {
             in_flight: BTreeSet::new(),
             last_batch: 0,
             last_sent: None,
+            busy_since: None,
         }
     }
 
@@ -222,10 +236,14 @@ impl Publisher {
     /// When the next batch is to go out; None: nothing is to be said.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let due = self.pending.values().map(|pending| pending.due).min()?;
-        match self.last_sent {
-            Some(sent) if self.last_batch > FEW => Some(due.max(sent + GATHER)),
-            _ => Some(due),
+        let Some((sent, since)) = self.last_sent.zip(self.busy_since) else {
+            return Some(due);
+        };
+        let mut gather = ((sent - since) / GATHER_SHARE).min(GATHER_TO);
+        if self.last_batch > FEW {
+            gather = gather.max(GATHER);
         }
+        Some(due.max(sent + gather))
     }
 
     /// Everything that is due, as far as it fits one transaction. It is no longer pending; give
@@ -297,6 +315,9 @@ impl Publisher {
             });
         }
         self.last_batch = batch.units.len();
+        if self.last_sent.is_none_or(|sent| now - sent >= CALM) {
+            self.busy_since = Some(now);
+        }
         self.last_sent = Some(now);
         Some(batch)
     }
@@ -410,5 +431,42 @@ mod tests {
             assert_eq!(there.sub, meanwhile.unwrap_or(before));
             assert_eq!(n_writes, writes, "{before}, {meanwhile:?}");
         }
+    }
+
+    /// Hundreds of starts are told in few transactions; one alone waits for nobody.
+    #[tokio::test(start_paused = true)]
+    async fn the_longer_a_storm_lasts_the_more_is_said_at_once() {
+        let store = MemoryStore::new();
+        let mut publisher = Publisher::new(Arc::clone(&store) as _, MachineId::new("m1"));
+        let fence = Fence::default();
+        let mut sent = Vec::new();
+        // For two seconds, a unit every ten milliseconds.
+        for n in 0..200 {
+            let unit = UnitName::parse(&format!("u{n}.service")).unwrap();
+            publisher.say(&unit, state("running"), true, None);
+            let now = Instant::now();
+            if publisher.next_due().is_some_and(|due| due <= now) {
+                let batch = publisher.batch(fence).unwrap();
+                sent.push(batch.len());
+                publisher.done(batch, &Ok(1));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(sent.is_sorted(), "{sent:?}");
+        // One each ten milliseconds, for sixty.
+        assert_eq!((sent[0], sent[sent.len() - 1]), (1, 6), "{sent:?}");
+
+        tokio::time::sleep(CALM).await;
+        let unit = UnitName::parse("alone.service").unwrap();
+        publisher.say(&unit, state("running"), true, None);
+        assert!(
+            publisher
+                .next_due()
+                .is_some_and(|due| due <= Instant::now())
+        );
+        assert_eq!(
+            publisher.batch(fence).map(|batch| batch.len()),
+            Some(1 + 200 - sent.iter().sum::<usize>())
+        );
     }
 }
