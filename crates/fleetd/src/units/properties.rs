@@ -242,7 +242,10 @@ mod tests {
             ("SubState", Variant::from("running")),
             ("Texts", Variant::from(vec!["x", "yy", ""])),
             ("Timestamp", Variant::from(u64::MAX)),
-            ("Within", Variant::from(Variant::from((1_u8, 2_i64)))),
+            (
+                "Within",
+                Variant::Variant(Box::new(Variant::from((1_u8, 2_i64)))),
+            ),
         ]
     }
 
