@@ -52,10 +52,21 @@ mod tests {
     /// The schema has exactly the type's fields; in answers, `required` are those that are
     /// there even in an empty value.
     fn check<T: Serialize + DeserializeOwned + Default>(name: &str, is_answer: bool) {
+        check_read::<T>(name, is_answer, |text| serde_json::from_str(&text).unwrap());
+    }
+
+    /// As `check`, for an answer that borrows from its text.
+    fn check_row<T: Serialize + serde::Deserialize<'static> + Default>(name: &str) {
+        check_read::<T>(name, true, |text| {
+            serde_json::from_str(text.leak()).unwrap()
+        });
+    }
+
+    fn check_read<T: Serialize + Default>(name: &str, is_answer: bool, read: impl Fn(String) -> T) {
         let document = document();
         let schema = &document["components"]["schemas"][name];
         let sample = full(&document, schema);
-        let read: T = serde_json::from_value(sample.clone()).unwrap();
+        let read = read(sample.to_string());
         assert_eq!(serde_json::to_value(&read).unwrap(), sample, "{name}");
         if is_answer {
             let empty = serde_json::to_value(T::default()).unwrap();
@@ -83,6 +94,9 @@ mod tests {
         check::<v2::StateView>("StateView", true);
         check::<v2::UnitView>("UnitView", true);
         check::<v2::UnitListing>("UnitListing", true);
+        check_row::<v2::RowPage<'static>>("RowPage");
+        check_row::<v2::UnitRow<'static>>("UnitRow");
+        check_row::<v2::StateRow<'static>>("StateRow");
         check::<v2::MachineListing>("MachineListing", true);
         check::<v2::MachineView>("MachineView", true);
         check::<v2::MachineChange>("MachineChange", false);
@@ -95,7 +109,7 @@ mod tests {
             .as_object()
             .unwrap()
             .len();
-        assert_eq!(n_schemas, 20 + 1, "all of them, and the error");
+        assert_eq!(n_schemas, 23 + 1, "all of them, and the error");
     }
 
     #[test]

@@ -158,7 +158,12 @@ impl Serialize for MetadataOp {
 /// JSON as the original writes it: compact, no trailing newline, and with `<`, `>`, `&` and the
 /// line separators of Unicode escaped.
 pub fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    to_json_sized(value, 0)
+}
+
+/// As [`to_json`], of about so many bytes.
+pub fn to_json_sized<T: Serialize>(value: &T, size: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size);
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, HtmlSafe);
     value
         .serialize(&mut serializer)
@@ -168,12 +173,20 @@ pub fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
 
 struct HtmlSafe;
 
+/// The first byte of the line separators of Unicode, and of others.
+const LINE_SEPARATORS: u8 = 0xe2;
+
 impl Formatter for HtmlSafe {
     fn write_string_fragment<W: ?Sized + io::Write>(
         &mut self,
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
+        // Nearly all texts: byte by byte, for a listing has thousands of them.
+        let is_special = |byte: u8| matches!(byte, b'<' | b'>' | b'&' | LINE_SEPARATORS);
+        if !fragment.bytes().any(is_special) {
+            return writer.write_all(fragment.as_bytes());
+        }
         let mut rest = fragment;
         while let Some(at) = rest.find(['<', '>', '&', '\u{2028}', '\u{2029}']) {
             let (plain, special) = rest.split_at(at);

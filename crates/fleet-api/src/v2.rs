@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `POST /units` | [`BatchRequest`] | [`BatchAnswer`] |
 //! | `GET /units?after=NAME&revision=R&limit=N` | – | [`UnitListing`] |
+//! | the same with `&fields=A,B` | – | lines of [`RowPage`], until one says no `more` |
 //! | `GET /units/{name}` | – | [`UnitView`] |
 //! | `POST /wait` | [`WaitRequest`] | lines of [`Progress`] as they happen, until all are final |
 //! | `GET /machines` | – | [`MachineListing`] |
@@ -20,6 +21,10 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+mod rows;
+
+pub use rows::{ROW_FIELDS, RowPage, StateRow, UnitRow, Word};
 
 /// Base path of all v2 resources.
 pub const BASE: &str = "/fleet/v2";

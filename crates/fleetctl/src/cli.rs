@@ -99,7 +99,8 @@ pub(crate) fn man_pages() -> Vec<Page> {
 
 /// Reads a command line, the program's name included.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, UsageError> {
-    let command = clap_command();
+    // Without the texts that only help shows: all commands' would be put together at every start.
+    let command = Cli::command();
     let args = without_bool_values(args, &switches(&command))?;
     let matches = command
         .try_get_matches_from(&args)

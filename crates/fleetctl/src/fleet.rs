@@ -7,8 +7,8 @@ use std::task::Poll;
 
 use fleet_api::client::{Client, Error};
 use fleet_api::v2::{
-    BatchAnswer, BatchRequest, MAX_PAGE, MachineChange, MachineUnit, MachineView, UnitListing,
-    UnitView,
+    BatchAnswer, BatchRequest, MAX_PAGE, MachineChange, MachineUnit, MachineView, RowPage,
+    UnitListing, UnitRow, UnitView,
 };
 use fleet_core::glob::Glob;
 use fleet_core::unit_file::UnitFile;
@@ -79,6 +79,26 @@ impl<'a> Fleet<'a> {
         }
         let (units, states) = (self.client.units().await?, self.client.states().await?);
         Ok(from_v1::units(units, states))
+    }
+
+    /// All units with these fields alone, in byte order of their names, as they come. From a fleetd
+    /// that does not know what fields are, with all of them.
+    pub(crate) async fn rows(
+        &self,
+        fields: &[&str],
+        mut each: impl FnMut(&[UnitRow<'_>]),
+    ) -> Result<(), Error> {
+        let rows = self
+            .client
+            .unit_rows(fields, |page: &RowPage<'_>| each(&page.units));
+        if self.try_v2(rows).await?.is_some() {
+            return Ok(());
+        }
+        let (units, states) = (self.client.units().await?, self.client.states().await?);
+        let units = from_v1::units(units, states);
+        let rows: Vec<UnitRow<'_>> = units.iter().map(UnitRow::from).collect();
+        each(&rows);
+        Ok(())
     }
 
     /// All machines; from an original fleetd only those that are present.

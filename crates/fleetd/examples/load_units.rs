@@ -15,26 +15,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use fleet_core::hash::UnitHash;
-use fleet_core::records::{
-    AssignmentRecord, Decision, DesiredState, Failures, MachineId, Order, PlacementRecord, Reached,
-    StateRecord, UnitRecord,
-};
+use fleet_core::records::{AssignmentRecord, PlacementRecord, StateRecord, UnitRecord};
 use fleetd::store::etcd::EtcdStore;
 use fleetd::store::keys::{self, Key};
 use fleetd::store::{Document, MAX_TXN_OPS, Op, Range, Store, Txn};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+#[path = "../benches/million/documents.rs"]
+mod documents;
 #[path = "../benches/million/etcd.rs"]
 mod etcd;
 
+use documents::documents;
 use etcd::{OwnEtcd, resident_mb, store_at, wait_for};
 
 /// The promise is about a million units.
 const UNITS: usize = 1_000_000;
-/// As many machines as a large cluster has.
-const MACHINES: usize = 5000;
 /// More transactions in flight make etcd no faster.
 const IN_FLIGHT: usize = 16;
 
@@ -157,76 +154,6 @@ async fn load(store: &Arc<EtcdStore>, options: &Options) -> Result<(usize, usize
         done??;
     }
     Ok((count, bytes))
-}
-
-/// The keys and documents of one unit, about as a real one has them.
-fn documents(n: usize, all_keys: bool) -> Vec<(String, Vec<u8>)> {
-    let name = format!("web-frontend-{n:07}.service");
-    let text: Arc<str> = format!(
-        "[Unit]\nDescription=Web frontend {n}\nAfter=network-online.target\n\n[Service]\n\
-         ExecStart=/usr/bin/web --instance {n} --listen 0.0.0.0:8080 --config /etc/web/config.toml\n\
-         Restart=always\nRestartSec=2\n\n[X-Fleet]\nMachineMetadata=region=eu\n"
-    )
-    .into();
-    let hash = UnitHash::of(text.as_bytes());
-    let (generation, seq) = (n as u64 + 1, n as u64 + 2);
-    let decision = Decision { generation, seq };
-    let machine = MachineId::new(&format!("{:032x}", n % MACHINES));
-    let wish = UnitRecord {
-        text: Arc::clone(&text),
-        hash,
-        desired: DesiredState::Launched,
-        restarts: 0,
-        prefer: None,
-        request_id: format!("{n:016x}"),
-        earlier_requests: Vec::new(),
-        buried: false,
-        changed_by: "uid 0".to_owned(),
-        changed_ms: 1_700_000_000_000 + generation,
-    };
-    let mut documents = vec![(keys::unit(&name), wish.encode())];
-    if all_keys {
-        let placement = PlacementRecord {
-            failures: Failures::default(),
-            machine: Some(machine.clone()),
-            leaving: None,
-            decision,
-            reason: "fewest units".to_owned(),
-            refusals: vec![],
-            passed_over: Vec::new(),
-            considered: 0,
-            assigned: 0,
-            since_ms: 1_700_000_000_000 + generation,
-        };
-        let assignment = AssignmentRecord {
-            text,
-            hash,
-            decision,
-            order: Order::Launched,
-            restarts: 0,
-            reason: "fewest units".to_owned(),
-        };
-        let state = StateRecord {
-            load: "loaded".to_owned(),
-            active: "active".to_owned(),
-            sub: "running".to_owned(),
-            hash,
-            decision,
-            reached: Reached::Launched,
-            invocation_id: format!("{:032x}", n * 7 + 1),
-            description: format!("Web frontend {n}"),
-            why: None,
-            leased_ms: None,
-            log: vec![],
-        };
-        documents.push((keys::placement(&name), placement.encode()));
-        documents.push((
-            keys::assignment(machine.as_str(), &name),
-            assignment.encode(),
-        ));
-        documents.push((keys::state(&name, machine.as_str()), state.encode()));
-    }
-    documents
 }
 
 fn report(what: &str, keys: usize, bytes: usize, took: Duration) {

@@ -24,6 +24,7 @@ mod dial;
 mod endpoint;
 mod error;
 mod registry;
+mod rows;
 mod tls;
 mod v1;
 mod v2;

@@ -5,6 +5,8 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
+mod rows;
+
 use super::*;
 use crate::v1::MetadataOp;
 use crate::v2::{BatchRequest, UnitWish, WaitFor, WaitRequest};
@@ -16,6 +18,9 @@ struct Script {
 }
 
 const CLOSE: &str = "";
+
+/// At the end of an answer: there the connection is closed.
+const CUT: &str = "<cut>";
 
 impl Dial for Script {
     fn dial(&self) -> Dialing<'_> {
@@ -71,7 +76,9 @@ async fn serve(
         if answer == CLOSE {
             return;
         }
-        if stream.write_all(answer.as_bytes()).await.is_err() {
+        let is_cut = answer.ends_with(CUT);
+        let answer = answer.trim_end_matches(CUT);
+        if stream.write_all(answer.as_bytes()).await.is_err() || is_cut {
             return;
         }
     }

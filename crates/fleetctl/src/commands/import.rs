@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::import::old::{from_etcd, from_fleet};
 use crate::import::{Action, MachineStep, Old, Plan, Rules, UnitStep, plan};
 use crate::report::{short_id, visible};
-use crate::tabwriter::with_blanks;
+use crate::tabwriter::{Filling, Table};
 use crate::wishes::request_id;
 
 /// Unit files of one request are not longer than this together: far below what fleetd takes.
@@ -25,7 +25,7 @@ const MAX_REQUEST_BYTES: usize = 4 << 20;
 const MAX_ETCDS: usize = 16;
 
 /// Between columns.
-const GUTTERS: [usize; 1] = [2];
+const GUTTERS: &[usize] = &[2];
 
 /// Bring the units of another cluster here, with their desired states and machines' metadata
 ///
@@ -451,9 +451,10 @@ impl Told<'_> {
     }
 
     fn table(&self, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
-        let header = header.iter().map(|&name| name.to_owned()).collect();
-        let table: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
-        self.context.ui.data(&with_blanks(&table, &GUTTERS));
+        let mut table = Table::new(Filling::Blanks(GUTTERS));
+        table.row(header.iter().copied());
+        rows.for_each(|row| table.row(row.iter().map(String::as_str)));
+        self.context.ui.data(&table.finish());
     }
 
     fn unit(&self, step: &UnitStep, outcome: &str, why: &str) {

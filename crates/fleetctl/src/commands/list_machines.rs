@@ -3,14 +3,14 @@
 use fleet_api::client::Error;
 use fleet_api::v2::MachineView;
 
-use crate::commands::listing::{Field, ListFlags, PRESENT, print_original, print_ours, to_json};
+use crate::commands::listing::{Field, ListFlags, PRESENT, Printing, to_json};
 use crate::commands::{Context, Outcome};
 use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::report::short_id;
 
 /// Blanks behind the machine and behind its address.
-const GUTTERS: [usize; 2] = [5, 3];
+const GUTTERS: &[usize] = &[5, 3];
 
 /// The original's default.
 const DEFAULT_FIELDS: &str = "machine,ip,metadata";
@@ -70,21 +70,30 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Outcome {
     if !args.all {
         (machines, absent) = machines.into_iter().partition(|m| m.status == PRESENT);
     }
-    match original {
-        Some(fields) => print_original(context.ui, flags, &fields, &machines),
+    let table = match original {
+        Some(fields) => {
+            let mut table = Printing::original(context.ui, flags, &fields);
+            for machine in &machines {
+                table.fields(&fields, machine, flags.full);
+            }
+            table
+        }
         None => {
             let mut header = vec!["MACHINE", "IP"];
             header.extend(args.all.then_some("STATUS"));
             header.push("METADATA");
-            let rows = machines.iter().map(|machine| {
-                let mut row = vec![machine.id.clone(), machine.primary_ip.clone()];
-                row.extend(args.all.then(|| machine.status.clone()));
-                row.push(metadata(machine));
-                row
-            });
-            print_ours(context.ui, flags, &header, rows, &GUTTERS);
+            let mut table = Printing::ours(context.ui, flags, &header, GUTTERS);
+            for machine in &machines {
+                let metadata = metadata(machine);
+                let mut row = vec![machine.id.as_str(), &machine.primary_ip];
+                row.extend(args.all.then_some(machine.status.as_str()));
+                row.push(&metadata);
+                table.row(row);
+            }
+            table
         }
-    }
+    };
+    table.finish(Ok(()))?;
     for machine in machines.iter().filter(|machine| machine.trouble.is_some()) {
         let trouble = machine.trouble.as_deref().unwrap_or_default();
         context

@@ -1,19 +1,30 @@
 //! `fleetctl list-units`
 
-use fleet_api::v2::{StateView, UnitView};
+use std::borrow::Cow;
+
+use fleet_api::client::Error;
+use fleet_api::v2::{StateRow, UnitRow};
 use fleet_core::name::UnitName;
 use serde::Serialize;
 
-use crate::commands::listing::{Field, ListFlags, Machines, print_original, print_ours, to_json};
+use crate::commands::listing::{Field, JsonList, ListFlags, Machines, Printing, same};
 use crate::commands::{Context, Outcome};
 use crate::error::CommandError;
-use crate::exit::Exit;
 
 /// Blanks between columns.
-const GUTTERS: [usize; 1] = [2];
+const GUTTERS: &[usize] = &[2];
 
 /// The original's default.
 const DEFAULT_FIELDS: &str = "unit,machine,active,sub";
+
+/// What our table shows of a unit, and what tells which rows it has.
+const SHOWN: &[&str] = &["description", "global", "machineID", "states"];
+
+/// What JSON has of it.
+const IN_JSON: &[&str] = &["description", "global", "hash", "machineID", "states"];
+
+/// What the original's table may show of it.
+const IN_ORIGINAL: &[&str] = &["hash", "states"];
 
 /// Digits of a short hash.
 const SHORT_HASH: usize = 7;
@@ -24,9 +35,9 @@ const STALE: &str = "?";
 
 /// A unit on a machine, in the original's table.
 struct Row<'a> {
-    unit: &'a str,
-    legends: [String; 2],
-    state: &'a StateView,
+    unit: &'a UnitRow<'a>,
+    machines: &'a Machines,
+    state: &'a StateRow<'a>,
 }
 
 /// The columns of the original's table.
@@ -34,27 +45,30 @@ fn fields<'a>() -> [Field<Row<'a>>; 6] {
     [
         Field {
             name: "unit",
-            cell: |row, _| row.unit.to_owned(),
+            cell: |row, _| row.unit.name.to_string(),
         },
         Field {
             name: "machine",
-            cell: |row, full| row.legends[usize::from(full)].clone(),
+            cell: |row, full| match &*row.state.machine_id {
+                "" => String::new(),
+                id => row.machines.legend(id, full),
+            },
         },
         Field {
             name: "load",
-            cell: |row, _| row.state.load.clone(),
+            cell: |row, _| row.state.load.to_string(),
         },
         Field {
             name: "active",
-            cell: |row, _| row.state.active.clone(),
+            cell: |row, _| row.state.active.to_string(),
         },
         Field {
             name: "sub",
-            cell: |row, _| row.state.sub.clone(),
+            cell: |row, _| row.state.sub.to_string(),
         },
         Field {
             name: "hash",
-            cell: |row, full| short_hash(&row.state.hash, full),
+            cell: |row, full| short_hash(row.unit.hash_of(row.state), full),
         },
     ]
 }
@@ -90,149 +104,155 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Outcome {
     let flags = &args.list;
     let table = fields();
     let original = flags.original(&table, DEFAULT_FIELDS)?;
-    let units = context.fleet.units().await.map_err(|error| {
-        CommandError::api("Error retrieving list of units from repository", &error)
-    })?;
+    let (fleet, ui) = (context.fleet, context.ui);
     if flags.is_json() {
-        let rows: Vec<JsonRow<'_>> = rows(&units).map(json_row).collect();
-        context.ui.data(&to_json(&rows)?);
-        return Ok(Exit::Success);
+        let mut list = JsonList::new(ui);
+        let listed = fleet.rows(IN_JSON, |units| {
+            let mut items = Vec::new();
+            each_row(units, |unit, state| items.push(json_row(unit, state)));
+            list.items(&items);
+        });
+        let listed = listed.await.map_err(failed);
+        return list.finish(listed);
     }
     let Some(fields) = original else {
         let header = ["UNIT", "LOAD", "ACTIVE", "SUB", "DESC", "MACHINE"];
-        print_ours(
-            context.ui,
-            flags,
-            &header,
-            rows(&units).map(our_row),
-            &GUTTERS,
-        );
-        return Ok(Exit::Success);
+        let mut table = Printing::ours(ui, flags, &header, GUTTERS);
+        let listed = fleet.rows(SHOWN, |units| {
+            each_row(units, |unit, state| print_ours(&mut table, unit, state));
+            table.flush();
+        });
+        let listed = listed.await.map_err(failed);
+        return table.finish(listed);
     };
     // Without them addresses are missing, and that is all.
-    let machines = context.fleet.machines().await.unwrap_or_default();
-    let machines = Machines::new(machines);
-    let rows: Vec<Row<'_>> = units
-        .iter()
-        .flat_map(|unit| known_states(unit).map(move |state| (unit, state)))
-        .filter(|(_, state)| !machines.is_lost(&state.machine_id))
-        .map(|(unit, state)| Row {
-            unit: &unit.name,
-            legends: [false, true].map(|full| match state.machine_id.as_str() {
-                "" => String::new(),
-                id => machines.legend(id, full),
-            }),
-            state,
-        })
-        .collect();
-    print_original(context.ui, flags, &fields, &rows);
-    Ok(Exit::Success)
+    let machines = fleet.machines().await.unwrap_or_default();
+    let machines = &Machines::new(machines);
+    let mut table = Printing::original(ui, flags, &fields);
+    let listed = fleet.rows(IN_ORIGINAL, |units| {
+        let columns = self::fields();
+        let fields = same(&columns, &fields);
+        let states = units
+            .iter()
+            .flat_map(|unit| known_states(unit).map(move |state| (unit, state)));
+        for (unit, state) in states.filter(|(_, state)| !machines.is_lost(&state.machine_id)) {
+            let row = Row {
+                unit,
+                machines,
+                state,
+            };
+            table.fields(&fields, &row, flags.full);
+        }
+        table.flush();
+    });
+    let listed = listed.await.map_err(failed);
+    table.finish(listed)
+}
+
+fn failed(error: Error) -> CommandError {
+    CommandError::api("Error retrieving list of units from repository", &error)
 }
 
 /// Those that systemd has said something of.
-fn known_states(unit: &UnitView) -> impl Iterator<Item = &StateView> {
+fn known_states<'a>(unit: &'a UnitRow<'a>) -> impl Iterator<Item = &'a StateRow<'a>> {
     unit.states.iter().filter(|state| !state.load.is_empty())
 }
 
 /// The rows of our table: a unit and what is known of it on one machine.
-fn rows(units: &[UnitView]) -> impl Iterator<Item = (&UnitView, Option<&StateView>)> {
-    units
-        .iter()
-        .filter(|unit| !is_template(unit))
-        .flat_map(|unit| {
-            let mut states: Vec<Option<&StateView>> = if unit.global {
-                known_states(unit).map(Some).collect()
-            } else {
-                let placed = placed_state(unit);
-                let others = other_copies(unit, placed).map(Some);
-                std::iter::once(placed).chain(others).collect()
-            };
-            if states.is_empty() {
-                states.push(None);
-            }
-            states.into_iter().map(move |state| (unit, state))
-        })
+fn each_row<'a>(
+    units: &'a [UnitRow<'a>],
+    mut each: impl FnMut(&'a UnitRow<'a>, Option<&'a StateRow<'a>>),
+) {
+    for unit in units.iter().filter(|unit| !is_template(unit)) {
+        let placed = match unit.global {
+            true => None,
+            false => placed_state(unit),
+        };
+        if !unit.global || known_states(unit).next().is_none() {
+            each(unit, placed);
+        }
+        match unit.global {
+            true => known_states(unit).for_each(|state| each(unit, Some(state))),
+            false => other_copies(unit, placed).for_each(|state| each(unit, Some(state))),
+        }
+    }
 }
 
 /// How a unit is on its machine; while it has none, how it is where it is leaving.
-fn placed_state(unit: &UnitView) -> Option<&StateView> {
+fn placed_state<'a>(unit: &'a UnitRow<'a>) -> Option<&'a StateRow<'a>> {
     match &unit.machine_id {
-        Some(id) => known_states(unit).find(|state| state.machine_id == *id),
+        Some(id) => known_states(unit).find(|state| *state.machine_id == **id),
         None => known_states(unit).next(),
     }
 }
 
 /// Where else it runs: it is about to be stopped there, as after a cut that is over.
 fn other_copies<'a>(
-    unit: &'a UnitView,
-    placed: Option<&'a StateView>,
-) -> impl Iterator<Item = &'a StateView> {
+    unit: &'a UnitRow<'a>,
+    placed: Option<&'a StateRow<'a>>,
+) -> impl Iterator<Item = &'a StateRow<'a>> {
     let shown = machine_of(unit, placed);
     known_states(unit)
-        .filter(move |state| Some(state.machine_id.as_str()) != shown)
-        .filter(|state| !state.stale && !matches!(state.active.as_str(), "inactive" | "failed"))
+        .filter(move |state| Some(&*state.machine_id) != shown)
+        .filter(|state| !state.stale && !matches!(&*state.active, "inactive" | "failed"))
 }
 
-fn machine_of<'a>(unit: &'a UnitView, state: Option<&'a StateView>) -> Option<&'a str> {
+fn machine_of<'a>(unit: &'a UnitRow<'a>, state: Option<&'a StateRow<'a>>) -> Option<&'a str> {
     match state {
-        Some(state) => Some(state.machine_id.as_str()),
+        Some(state) => Some(&state.machine_id),
         None => unit.machine_id.as_deref(),
     }
 }
 
-fn our_row((unit, state): (&UnitView, Option<&StateView>)) -> Vec<String> {
-    let machine = machine_of(unit, state).unwrap_or_default().to_owned();
+fn print_ours(table: &mut Printing<'_>, unit: &UnitRow<'_>, state: Option<&StateRow<'_>>) {
+    let machine = machine_of(unit, state).unwrap_or_default();
     let Some(state) = state else {
-        let nothing = String::new;
-        return vec![
-            unit.name.clone(),
-            nothing(),
-            nothing(),
-            nothing(),
-            nothing(),
-            machine,
-        ];
+        return table.row([&*unit.name, "", "", "", "", machine]);
     };
-    let stale = if state.stale { STALE } else { "" };
-    vec![
-        unit.name.clone(),
-        state.load.clone(),
-        format!("{}{stale}", state.active),
-        state.sub.clone(),
-        on_one_line(description(unit, state)),
+    let stale;
+    let active = match state.stale {
+        false => &*state.active,
+        true => {
+            stale = format!("{}{STALE}", state.active);
+            &stale
+        }
+    };
+    let description = on_one_line(unit.description_of(state));
+    table.row([
+        &*unit.name,
+        &*state.load,
+        active,
+        &*state.sub,
+        &*description,
         machine,
-    ]
+    ]);
 }
 
-fn json_row<'a>((unit, state): (&'a UnitView, Option<&'a StateView>)) -> JsonRow<'a> {
+fn json_row<'a>(unit: &'a UnitRow<'a>, state: Option<&'a StateRow<'a>>) -> JsonRow<'a> {
     JsonRow {
         unit: &unit.name,
-        load: state.map(|state| state.load.as_str()),
-        active: state.map(|state| state.active.as_str()),
-        sub: state.map(|state| state.sub.as_str()),
+        load: state.map(|state| &*state.load),
+        active: state.map(|state| &*state.active),
+        sub: state.map(|state| &*state.sub),
         description: state
-            .map(|state| description(unit, state))
+            .map(|state| unit.description_of(state))
             .filter(|text| !text.is_empty()),
         machine_id: machine_of(unit, state),
-        hash: state.map(|state| state.hash.as_str()),
+        hash: state.map(|state| unit.hash_of(state)),
         stale: state.is_some_and(|state| state.stale),
     }
 }
 
-/// What systemd calls it; what its file says if systemd was not asked.
-fn description<'a>(unit: &'a UnitView, state: &'a StateView) -> &'a str {
-    match state.description.as_str() {
-        "" => unit.description.as_deref().unwrap_or_default(),
-        description => description,
+fn on_one_line(text: &str) -> Cow<'_, str> {
+    match text.contains(char::is_control) {
+        true => text.replace(char::is_control, " ").into(),
+        false => text.into(),
     }
 }
 
-fn on_one_line(text: &str) -> String {
-    text.replace(|c: char| c.is_control(), " ")
-}
-
-fn is_template(unit: &UnitView) -> bool {
-    UnitName::parse(&unit.name).is_ok_and(|name| name.is_template())
+fn is_template(unit: &UnitRow<'_>) -> bool {
+    // Most names need no closer look.
+    unit.name.contains('@') && UnitName::parse(&unit.name).is_ok_and(|name| name.is_template())
 }
 
 pub(crate) fn short_hash(hash: &str, full: bool) -> String {

@@ -9,10 +9,12 @@ use clap::Args;
 use fleet_api::v2::MachineView;
 use serde::Serialize;
 
+use crate::commands::Outcome;
 use crate::commands::flags::{Format, OutputFlags};
 use crate::error::CommandError;
+use crate::exit::Exit;
 use crate::report::legend;
-use crate::tabwriter::{with_blanks, with_tabs};
+use crate::tabwriter::{Filling, Table};
 use crate::ui::Ui;
 
 /// Status of a machine that answers.
@@ -62,6 +64,15 @@ impl ListFlags {
     }
 }
 
+/// The same columns of the same table, for rows that live shorter.
+pub(crate) fn same<'t, Row, Other>(
+    table: &'t [Field<Row>],
+    fields: &[&Field<Other>],
+) -> Vec<&'t Field<Row>> {
+    let of = |name: &str| table.iter().find(|field| field.name == name);
+    fields.iter().filter_map(|field| of(field.name)).collect()
+}
+
 /// A column of the original's table.
 pub(crate) struct Field<Row> {
     pub(crate) name: &'static str,
@@ -93,44 +104,124 @@ fn known_fields<Row>(table: &[Field<Row>]) -> String {
     format!("the fields are {}", names.join(","))
 }
 
-/// Prints the original's table.
-pub(crate) fn print_original<Row>(
-    ui: &Ui,
-    flags: &ListFlags,
-    fields: &[&Field<Row>],
-    rows: &[Row],
-) {
-    let mut table = Vec::with_capacity(rows.len() + 1);
-    if !flags.no_legend {
-        table.push(fields.iter().map(|f| f.name.to_uppercase()).collect());
-    }
-    table.extend(rows.iter().map(|row| {
-        let cells = fields.iter().map(|field| (field.cell)(row, flags.full));
-        cells.map(or_dash).collect()
-    }));
-    ui.data(&with_tabs(&table));
+/// A table that is printed as its rows come.
+pub(crate) struct Printing<'a> {
+    ui: &'a Ui,
+    table: Table,
+    has_begun: bool,
 }
 
-/// Prints our table.
-pub(crate) fn print_ours(
-    ui: &Ui,
-    flags: &ListFlags,
-    header: &[&str],
-    rows: impl Iterator<Item = Vec<String>>,
-    gutters: &[usize],
-) {
-    let mut table: Vec<Vec<String>> = Vec::new();
-    if !flags.no_legend {
-        table.push(header.iter().map(|&name| name.to_owned()).collect());
+impl<'a> Printing<'a> {
+    /// Ours.
+    pub(crate) fn ours(
+        ui: &'a Ui,
+        flags: &ListFlags,
+        header: &[&str],
+        gutters: &'static [usize],
+    ) -> Printing<'a> {
+        let header = header.iter().copied();
+        Printing::new(ui, flags, header, Filling::Blanks(gutters))
     }
-    table.extend(rows.map(|row| row.into_iter().map(or_dash).collect()));
-    ui.data(&with_blanks(&table, gutters));
+
+    /// The original's.
+    pub(crate) fn original<Row>(
+        ui: &'a Ui,
+        flags: &ListFlags,
+        fields: &[&Field<Row>],
+    ) -> Printing<'a> {
+        let header: Vec<String> = fields.iter().map(|f| f.name.to_uppercase()).collect();
+        let header = header.iter().map(String::as_str);
+        Printing::new(ui, flags, header, Filling::Tabs)
+    }
+
+    fn new<'h>(
+        ui: &'a Ui,
+        flags: &ListFlags,
+        header: impl Iterator<Item = &'h str>,
+        filling: Filling,
+    ) -> Printing<'a> {
+        let mut table = Table::new(filling);
+        if !flags.no_legend {
+            table.row(header);
+        }
+        Printing {
+            ui,
+            table,
+            has_begun: false,
+        }
+    }
+
+    /// A row; an empty cell shows a dash.
+    pub(crate) fn row<'c>(&mut self, cells: impl IntoIterator<Item = &'c str>) {
+        let or_dash = |cell: &'c str| if cell.is_empty() { NOTHING } else { cell };
+        self.table.row(cells.into_iter().map(or_dash));
+    }
+
+    /// A row of the original's table.
+    pub(crate) fn fields<Row>(&mut self, fields: &[&Field<Row>], row: &Row, full: bool) {
+        let cells: Vec<String> = fields.iter().map(|f| (f.cell)(row, full)).collect();
+        self.row(cells.iter().map(String::as_str));
+    }
+
+    /// Prints what can be printed by now.
+    pub(crate) fn flush(&mut self) {
+        let text = self.table.take();
+        if !text.is_empty() {
+            self.has_begun = true;
+            self.ui.data(&text);
+        }
+    }
+
+    /// Prints the rest. After a failure only of what has begun already: nothing is no table.
+    pub(crate) fn finish(self, outcome: Result<(), CommandError>) -> Outcome {
+        if outcome.is_ok() || self.has_begun {
+            self.ui.data(&self.table.finish());
+        }
+        outcome.map(|()| Exit::Success)
+    }
 }
 
-fn or_dash(cell: String) -> String {
-    match cell.is_empty() {
-        true => NOTHING.to_owned(),
-        false => cell,
+/// A list in JSON that is printed as its items come, as [`to_json`] would print it.
+pub(crate) struct JsonList<'a> {
+    ui: &'a Ui,
+    is_empty: bool,
+    failure: Option<CommandError>,
+}
+
+impl<'a> JsonList<'a> {
+    pub(crate) fn new(ui: &'a Ui) -> JsonList<'a> {
+        JsonList {
+            ui,
+            is_empty: true,
+            failure: None,
+        }
+    }
+
+    /// Some more items.
+    pub(crate) fn items<T: Serialize>(&mut self, items: &[T]) {
+        if items.is_empty() {
+            return;
+        }
+        match to_json(&items) {
+            Ok(text) => {
+                let text = text.strip_prefix('[').unwrap_or(&text);
+                let text = text.strip_suffix("\n]\n").unwrap_or(text);
+                let before = if self.is_empty { "[" } else { "," };
+                self.ui.data(&format!("{before}{text}"));
+                self.is_empty = false;
+            }
+            Err(error) => self.failure = Some(error),
+        }
+    }
+
+    /// Ends it. After a failure it stays open, so that nobody takes it for whole.
+    pub(crate) fn finish(self, outcome: Result<(), CommandError>) -> Outcome {
+        outcome?;
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        self.ui.data(if self.is_empty { "[]\n" } else { "\n]\n" });
+        Ok(Exit::Success)
     }
 }
 

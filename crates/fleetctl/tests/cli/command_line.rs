@@ -140,12 +140,12 @@ $ fleetctl --endpoint=unix://var/run/fleet.sock list-units
 2> hint: write it as unix:///run/fleet.sock, http://host:port or https://host:port
 rc=1
 $ fleetctl --endpoint=unix:///nothing/here list-units
-2> Error retrieving list of units from repository: Get \"http://domain-sock/fleet/v2/units?limit=5000&alt=json\": dial unix /nothing/here: connect: no such file or directory
+2> Error retrieving list of units from repository: Get \"http://domain-sock/fleet/v2/units?fields=description,global,machineID,states&alt=json\": dial unix /nothing/here: connect: no such file or directory
 2> hint: no fleetd listens at unix:///nothing/here: start it (systemctl start fleet), or say where one is with --endpoint or FLEETCTL_ENDPOINT
 rc=1
 $ fleetctl --endpoint=http://127.0.0.1:1,http://b list-units
 2> WARNING: multiple endpoints provided but only the first (http://127.0.0.1:1) is used
-2> Error retrieving list of units from repository: Get \"http://127.0.0.1:1/fleet/v2/units?limit=5000&alt=json\": dial tcp 127.0.0.1:1: connect: connection refused
+2> Error retrieving list of units from repository: Get \"http://127.0.0.1:1/fleet/v2/units?fields=description,global,machineID,states&alt=json\": dial tcp 127.0.0.1:1: connect: connection refused
 2> hint: no fleetd listens at http://127.0.0.1:1: start it (systemctl start fleet), or say where one is with --endpoint or FLEETCTL_ENDPOINT
 rc=1
 $ fleetctl --driver=etcd list-units

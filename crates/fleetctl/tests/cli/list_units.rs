@@ -247,3 +247,60 @@ rc=1
 ",
         );
 }
+
+#[test]
+fn a_fleetd_that_knows_fields_is_asked_for_them_once_in_a_listing() {
+    let mut session = Session::with_engine();
+    session.file("a.service", HELLO);
+    session.file("g.service", GLOBAL);
+    session.file("t@.service", HELLO);
+    session
+        .run("fleetctl submit t@.service")
+        .run("fleetctl start a.service")
+        .run("fleetctl start g.service");
+    session.cluster.lock().unwrap().requests.clear();
+    session
+        .run("fleetctl list-units")
+        .run("fleetctl list-units --fields=unit,machine,active,hash")
+        .run("fleetctl list-unit-files")
+        .run("fleetctl list-unit-files --fields=unit,desc,target")
+        .shows(
+            "
+$ fleetctl submit t@.service
+Unit t@.service inactive
+$ fleetctl start a.service
+Unit a.service inactive
+Unit a.service launched on 63d22e36.../172.30.1.2
+$ fleetctl start g.service
+Unit g.service inactive
+Triggered global unit g.service start
+Unit g.service launched on 63d22e36.../172.30.1.2
+Unit g.service launched on 6a97c281.../172.30.1.3
+$ fleetctl list-units
+UNIT       LOAD    ACTIVE  SUB      DESC         MACHINE
+a.service  loaded  active  running  Hello World  63d22e369175433883a37d92cc53f36c
+g.service  loaded  active  running  Watch        63d22e369175433883a37d92cc53f36c
+g.service  loaded  active  running  Watch        6a97c281d654404fb1ef271dfcd36920
+$ fleetctl list-units --fields=unit,machine,active,hash
+UNIT\t\tMACHINE\t\t\tACTIVE\tHASH
+a.service\t63d22e36.../172.30.1.2\tactive\t3141db9
+g.service\t63d22e36.../172.30.1.2\tactive\td78d985
+g.service\t6a97c281.../172.30.1.3\tactive\td78d985
+$ fleetctl list-unit-files
+UNIT        HASH     DSTATE    STATE     TARGET
+a.service   3141db9  launched  launched  63d22e369175433883a37d92cc53f36c
+g.service   d78d985  launched  -         global
+t@.service  3141db9  inactive  inactive  -
+$ fleetctl list-unit-files --fields=unit,desc,target
+UNIT\t\tDESC\t\tTARGET
+a.service\tHello World\t63d22e36.../172.30.1.2
+g.service\tWatch\t\tglobal
+t@.service\tHello World\t-
+",
+        );
+    let requests = session.cluster.lock().unwrap().requests.clone();
+    let asked = |what: &str| requests.iter().filter(|r| r.starts_with(what)).count();
+    assert_eq!(asked("GET /fleet/v2/units"), 4, "{requests:?}");
+    assert_eq!(asked("GET /fleet/v2/machines"), 2, "{requests:?}");
+    assert_eq!(requests.len(), 6, "{requests:?}");
+}

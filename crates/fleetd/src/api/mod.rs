@@ -2,7 +2,8 @@
 //!
 //! It is stateless over the store: reads are ranges, writes are guarded transactions on
 //! `units/` and `machine-wishes/`, waits are fed by a watch. What is kept here (page
-//! boundaries, the shared watch) is bounded and never authority.
+//! boundaries, the shared watch, a listing that is asked for again) is bounded and never
+//! authority.
 //!
 //! The paths are matched by hand, since v1 promises details that routers decide otherwise:
 //! 405 on `/`, 301 for unclean paths, no HEAD and no OPTIONS.
@@ -25,6 +26,7 @@ mod metrics;
 mod path;
 mod read;
 mod request;
+mod rows;
 mod v1;
 mod v2;
 mod wait;
@@ -65,6 +67,7 @@ pub(crate) struct Shared {
     /// again.
     members: Mutex<Option<(Revision, Arc<v2::Members>)>>,
     waits: wait::Hub,
+    kept: rows::Kept,
 }
 
 impl ApiState {
@@ -74,6 +77,7 @@ impl ApiState {
         ApiState {
             shared: Arc::new(Shared {
                 waits: wait::Hub::new(Arc::clone(&store)),
+                kept: rows::Kept::new(Arc::clone(&store)),
                 store,
                 token_limit: Arc::new(AtomicU16::new(token_limit.max(1))),
                 server: format!("fleetd/v{version}"),

@@ -142,6 +142,7 @@ impl<'a> Reading<'a> {
                 after: after.take(),
                 limit: Some(wanted.min(CHUNK)),
                 revision,
+                ..Range::default()
             };
             let snapshot = self.store.read(range).await?;
             revision = Some(snapshot.revision);
@@ -293,6 +294,7 @@ impl<'a> Reading<'a> {
                 after: from.take(),
                 limit: Some(limit.min(CHUNK)),
                 revision,
+                ..Range::default()
             };
             let snapshot = self.store.read(range).await?;
             revision = Some(snapshot.revision);
@@ -390,6 +392,16 @@ pub(crate) fn is_global(name: &str, file: &UnitFile) -> bool {
     Requirements::parse(file, name.as_ref()).0.global
 }
 
+/// How a machine is. Presence itself counts more than what the engine has made of it so far.
+pub(crate) fn machine_status(is_present: bool, known: Option<MemberStatus>) -> MemberStatus {
+    match (is_present, known) {
+        (_, Some(MemberStatus::Retired)) => MemberStatus::Retired,
+        (true, _) => MemberStatus::Present,
+        (false, None | Some(MemberStatus::Present)) => MemberStatus::Suspect,
+        (false, Some(status)) => status,
+    }
+}
+
 /// Whether listings show a state: gone and refused units have none, and neither has one that its
 /// machine has not loaded yet.
 pub(crate) fn is_shown(state: &StateRecord) -> bool {
@@ -406,18 +418,20 @@ pub(crate) fn current_state(
     placement: Option<&PlacementRecord>,
     state: Option<&StateRecord>,
 ) -> DesiredState {
-    if placement.and_then(home).is_none() {
-        return DesiredState::Inactive;
+    match (placement.and_then(home), state) {
+        (Some(_), Some(state)) => came_to(state.reached, &state.load, &state.active),
+        _ => DesiredState::Inactive,
     }
-    let Some(state) = state else {
-        return DesiredState::Inactive;
-    };
-    match state.reached {
+}
+
+/// v1's current state by what the unit's machine reports.
+pub(crate) fn came_to(reached: Reached, load: &str, active: &str) -> DesiredState {
+    match reached {
         Reached::Gone | Reached::Refused => DesiredState::Inactive,
         Reached::Loaded => DesiredState::Loaded,
         Reached::Launched => DesiredState::Launched,
         // On the way: what it has come from.
-        Reached::Working => match (state.load.as_str(), state.active.as_str()) {
+        Reached::Working => match (load, active) {
             ("" | "not-found", _) => DesiredState::Inactive,
             // A start that takes long has been asked for: that is what the word means.
             (_, "active" | "reloading" | "activating" | "deactivating") => DesiredState::Launched,

@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::path::V2;
 use super::read::{LiveUnit, Reading, StateOf, UnitRange, current_state, home};
 use super::request::{Answer, Call, Reply, RequestBody};
-use super::{Api, batch, wait};
+use super::{Api, batch, rows, wait};
 use crate::store::keys::{self, Key};
 use crate::store::{self, Range, Revision};
 
@@ -73,6 +73,15 @@ async fn list(state: &Api, call: &Call) -> Answer {
     });
     let revision = number(call, "revision")?;
     let after = call.parameter("after");
+    if let Some(fields) = call.parameter("fields") {
+        let asked = rows::Asked {
+            fields,
+            after,
+            revision,
+            limit,
+        };
+        return rows::list(state, asked).await;
+    }
     let mut reading = Reading::new(&*state.store);
     let page = reading
         .units(after, 0, limit, revision)
@@ -177,14 +186,12 @@ async fn placements(
         let range = Range {
             prefix: keys::PLACEMENTS.to_owned(),
             after: Some(after),
+            until: Some(format!("{end}\0")),
             limit: Some(chunk(units)),
             revision,
         };
         let snapshot = state.store.read(range).await.map_err(compacted)?;
         for entry in &snapshot.entries {
-            if entry.key > end {
-                return Ok(placements);
-            }
             if let Key::Placement(unit) = keys::parse(&entry.key)
                 && let Some(record) = reading.decode(entry)
             {
@@ -223,6 +230,7 @@ async fn states(
             after: Some(after),
             limit: Some(chunk(units)),
             revision,
+            ..Range::default()
         };
         let snapshot = state.store.read(range).await.map_err(compacted)?;
         let end = snapshot
@@ -354,7 +362,7 @@ fn number(call: &Call, key: &str) -> Result<Option<u64>, Failure> {
 }
 
 /// A listing whose revision is no longer kept, or not of this store, cannot go on.
-fn compacted(error: store::Error) -> Failure {
+pub(crate) fn compacted(error: store::Error) -> Failure {
     match error {
         store::Error::Compacted(_) | store::Error::Refused(_) => Failure::new(
             410,

@@ -20,9 +20,12 @@ use serde_json::value::RawValue;
 use super::Error;
 
 mod base64;
+mod brief;
 mod documents;
 #[cfg(test)]
 mod tests;
+
+pub use brief::{PlacementBrief, StateBrief, UnitBrief};
 
 /// The version of the documents that this fleetd writes, and the lowest that it reads.
 pub const FORMAT: u32 = 1;
@@ -126,6 +129,11 @@ fn write(shape: &impl Serialize, size_hint: usize) -> Vec<u8> {
 
 /// Reads a document, and says what is wrong with it.
 fn read<'a, S: Shape<'a>>(bytes: &'a [u8]) -> Result<S::Record, String> {
+    read_shape::<S>(bytes)?.record()
+}
+
+/// Reads the fields of a document, as far as that can be said without their meaning.
+fn read_shape<'a, S: Shape<'a>>(bytes: &'a [u8]) -> Result<S, String> {
     match bytes.trim_ascii_start().first() {
         None => return Err("it is empty".to_owned()),
         // serde would take a list for a struct.
@@ -139,7 +147,7 @@ fn read<'a, S: Shape<'a>>(bytes: &'a [u8]) -> Result<S::Record, String> {
             shape.version()
         ));
     }
-    shape.record()
+    Ok(shape)
 }
 
 /// Serializes `shape` with the unknown fields of `old` after its own.

@@ -273,6 +273,26 @@ async fn a_range_is_cut_by_prefix_start_and_limit(store: Arc<dyn Store>) {
             .collect();
         assert_eq!((&found[..], snapshot.more), (expected, more), "{asked:?}");
     }
+    for (after, until, expected) in [
+        (None, "u/c", &["u/a", "u/b"][..]),
+        (Some("u/a"), "u/bb", &["u/b"]),
+        (Some("u/b"), "u/b", &[]),
+        (Some("u/c"), "u/b", &[]),
+        (Some("u/b"), "u0", &["u/c", "u/ü"]),
+        (Some("u/b"), "v", &["u/c", "u/ü"]),
+        (None, "u/", &[]),
+        (None, "t", &[]),
+    ] {
+        let asked = Range {
+            after: after.map(str::to_owned),
+            until: Some(until.to_owned()),
+            ..range("u/")
+        };
+        let snapshot = store.read(asked.clone()).await.unwrap();
+        let keys = snapshot.entries.iter().map(|entry| entry.key.as_str());
+        assert_eq!(keys.collect::<Vec<_>>(), expected, "{asked:?}");
+        assert!(!snapshot.more && snapshot.revision > 0, "{asked:?}");
+    }
     let all = store.read(Range::default()).await.unwrap();
     assert_eq!(all.entries.len(), keys.len());
 }

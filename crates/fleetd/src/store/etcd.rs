@@ -210,7 +210,12 @@ impl EtcdStore {
             Some(after) if *after >= range.prefix => [&self.full(after)[..], b"\0"].concat(),
             _ => below.clone(),
         };
-        let end = after_prefix(below);
+        let end = match &range.until {
+            Some(until) if until.starts_with(&range.prefix) => self.full(until),
+            // Nothing is before it.
+            Some(until) if *until < range.prefix => below,
+            _ => after_prefix(below),
+        };
         let limit = range.limit.unwrap_or(usize::MAX);
         let (mut page_keys, mut most_keys) = (FIRST_PAGE_KEYS, usize::MAX);
         let mut at = range.revision;

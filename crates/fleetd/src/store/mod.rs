@@ -70,6 +70,8 @@ pub struct Range {
     pub prefix: String,
     /// Only keys after this one, which need not exist.
     pub after: Option<String>,
+    /// Only keys before this one, which need not exist.
+    pub until: Option<String>,
     /// At most so many entries; None reads all (the implementation pages underneath).
     pub limit: Option<usize>,
     /// Read at this past revision; None reads the newest.

@@ -148,7 +148,10 @@ impl Model {
             _ => Bound::Included(range.prefix.as_str()),
         };
         let bounds = (start, Bound::Unbounded);
-        let below = |key: &&str| key.starts_with(&range.prefix);
+        let below = |key: &&str| {
+            let until = range.until.as_deref();
+            key.starts_with(&range.prefix) && until.is_none_or(|until| *key < until)
+        };
         let mut now = self
             .entries
             .range::<str, _>(bounds)

@@ -20,6 +20,8 @@ use crate::store::memory::MemoryStore;
 use crate::store::{Op, Range, Revision, Store, Txn, keys};
 
 mod batch;
+#[path = "../../../tests/common/chance.rs"]
+mod chance;
 mod documents;
 mod failures;
 mod fuzz;
@@ -31,6 +33,7 @@ mod original;
 mod original_client;
 mod pages;
 mod paths;
+mod rows;
 mod socket;
 mod states;
 mod units;

@@ -14,7 +14,7 @@ use hyper::StatusCode;
 use super::{json, refusals};
 use crate::api::Api;
 use crate::api::failure::Failure;
-use crate::api::read::Reading;
+use crate::api::read::{Reading, machine_status};
 use crate::api::request::{Answer, Call, MAX_V2_BODY, Reply, RequestBody};
 use crate::clock;
 use crate::store::codec::Document;
@@ -256,15 +256,9 @@ impl Members {
         self.known.get(id)?.avoided.as_ref()
     }
 
-    /// Presence itself counts more than what the engine has made of it so far.
     pub(super) fn status(&self, id: &str) -> MemberStatus {
         let known = self.known.get(id).map(|member| member.status);
-        match (self.present.contains_key(id), known) {
-            (_, Some(MemberStatus::Retired)) => MemberStatus::Retired,
-            (true, _) => MemberStatus::Present,
-            (false, None | Some(MemberStatus::Present)) => MemberStatus::Suspect,
-            (false, Some(status)) => status,
-        }
+        machine_status(self.present.contains_key(id), known)
     }
 
     fn view(&self, id: &str, wish: Option<&MachineWish>) -> MachineView {

@@ -32,9 +32,9 @@ macro_rules! shape {
         record($doc:ident) { $($back:tt)* }
     ) => {
         #[derive(Serialize, Deserialize)]
-        struct $shape<$a> {
+        pub(super) struct $shape<$a> {
             v: u32,
-            $($(#[$meta])* $field: $type,)*
+            $($(#[$meta])* pub(super) $field: $type,)*
             #[serde(skip)]
             lifetime: std::marker::PhantomData<&$a ()>,
         }
@@ -383,26 +383,19 @@ shape! {
     }
     text { record.description.len() + record.log.iter().map(String::len).sum::<usize>() }
     record(doc) {
-        let (active, sub) = doc
-            .is
-            .0
-            .split_once('/')
-            .ok_or_else(|| format!("`is` has no `/`: {:?}", doc.is.0))?;
+        let (active, sub) = active_and_sub(doc.is)?;
         let invocation_id = match (&doc.id, doc.invocation) {
-            (Some(base64), _) => hex(&bytes_of::<16>("id", &base64.0)?),
+            (Some(base64), _) => hex(&invocation_of(base64)?),
             (None, Some(other)) => other.0.into_owned(),
             (None, None) => String::new(),
         };
         Ok(StateRecord {
             load: doc.load.map_or_else(|| USUAL_LOAD.to_owned(), |load| load.0.into_owned()),
-            active: active.to_owned(),
-            sub: sub.to_owned(),
+            active: active.into_owned(),
+            sub: sub.into_owned(),
             hash: hash_of(&doc.hash)?,
             decision: decision(doc.at),
-            reached: match doc.did {
-                None => Reached::Launched,
-                Some(word) => known("did", &word.0, Reached::parse)?,
-            },
+            reached: reached_of(doc.did.as_ref())?,
             invocation_id,
             description: doc.desc.into_owned(),
             why: doc.why.map(|why| why.0.into_owned()),
@@ -487,12 +480,12 @@ shape! {
 }
 
 /// The LoadState of nearly every unit.
-const USUAL_LOAD: &str = "loaded";
+pub(super) const USUAL_LOAD: &str = "loaded";
 
 /// Text that is borrowed where nothing in it is escaped, also inside of lists and options.
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
-struct Word<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Word<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
@@ -536,17 +529,50 @@ fn machine_word(machine: &MachineId) -> Word<'_> {
 }
 
 fn machine_of(field: &str, word: Option<Word<'_>>) -> Result<Option<MachineId>, String> {
+    let id = id_of(field, word)?;
+    Ok(id.map(|id| MachineId::new(&id)))
+}
+
+pub(super) fn id_of<'a>(
+    field: &str,
+    word: Option<Word<'a>>,
+) -> Result<Option<Cow<'a, str>>, String> {
     match word {
         Some(id) if id.0.is_empty() => Err(format!("`{field}` is empty")),
-        id => Ok(id.map(|id| MachineId::new(&id.0))),
+        id => Ok(id.map(|id| id.0)),
     }
+}
+
+/// `active/running`.
+pub(super) fn active_and_sub(is: Word<'_>) -> Result<(Cow<'_, str>, Cow<'_, str>), String> {
+    let parts = match is.0 {
+        Cow::Borrowed(text) => text
+            .split_once('/')
+            .map(|(active, sub)| (active.into(), sub.into())),
+        Cow::Owned(ref text) => text
+            .split_once('/')
+            .map(|(active, sub)| (active.to_owned().into(), sub.to_owned().into())),
+    };
+    parts.ok_or_else(|| format!("`is` has no `/`: {:?}", is.0))
+}
+
+pub(super) fn reached_of(did: Option<&Word<'_>>) -> Result<Reached, String> {
+    match did {
+        None => Ok(Reached::Launched),
+        Some(word) => known("did", &word.0, Reached::parse),
+    }
+}
+
+/// The 16 bytes of an invocation id.
+pub(super) fn invocation_of(base64: &Word<'_>) -> Result<[u8; 16], String> {
+    bytes_of("id", &base64.0)
 }
 
 fn hash_word(hash: &UnitHash) -> Word<'static> {
     Word(base64::encode(&hash.0).into())
 }
 
-fn hash_of(word: &Word<'_>) -> Result<UnitHash, String> {
+pub(super) fn hash_of(word: &Word<'_>) -> Result<UnitHash, String> {
     bytes_of("hash", &word.0).map(UnitHash)
 }
 
@@ -584,7 +610,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// One of the words of an enum.
-fn known<T>(
+pub(super) fn known<T>(
     field: &str,
     word: &(impl AsRef<str> + Display),
     parse: fn(&str) -> Option<T>,
