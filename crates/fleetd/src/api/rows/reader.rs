@@ -21,6 +21,9 @@ const FIRST_UNITS: usize = 1_000;
 /// Units read at once after that: each page has etcd count all keys that follow.
 const UNITS: usize = 5_000;
 
+/// Documents decoded without a pause: a millisecond, for which everything else on this thread waits.
+const AT_ONCE: usize = 1_000;
+
 /// Sorts before everything else that sorts after a text.
 const JUST_AFTER: char = '\0';
 
@@ -88,9 +91,7 @@ impl Reader {
         self.revision = Some(revision);
         let last = units.entries.last();
         let last = last.and_then(|entry| entry.key.strip_prefix(keys::UNITS).map(str::to_owned));
-        for entry in &units.entries {
-            self.table.put(entry);
-        }
+        self.take_in(&units).await;
         let before = self.after.take();
         let more = units.more;
         self.after = last.clone();
@@ -122,9 +123,8 @@ impl Reader {
             read(states),
             ahead,
         )?;
-        let found = [machines, members, placements, states];
-        for entry in found.iter().flat_map(|snapshot| &snapshot.entries) {
-            self.table.put(entry);
+        for found in [machines, members, placements, states] {
+            self.take_in(&found).await;
         }
         self.is_first = false;
         if let Some(until) = states_until {
@@ -160,6 +160,14 @@ impl Reader {
                     self.state.kept.keep(permit, table, revision);
                 }
             }
+        }
+    }
+
+    /// Decodes what was read, and lets others have their turn meanwhile.
+    async fn take_in(&mut self, found: &Snapshot) {
+        for entries in found.entries.chunks(AT_ONCE) {
+            entries.iter().for_each(|entry| self.table.put(entry));
+            tokio::task::yield_now().await;
         }
     }
 
