@@ -442,6 +442,11 @@ pub(crate) fn run(script: &str) -> String {
                 model.fail(&name(rest[0]), &MachineId::new(rest[1]), &why);
                 false
             }
+            "starting" => {
+                let id = MachineId::new(rest[1]);
+                model.report(&name(rest[0]), &id, Reached::Working, None);
+                false
+            }
             "well" => {
                 let id = MachineId::new(rest[1]);
                 model.report(&name(rest[0]), &id, Reached::Launched, None);

@@ -251,7 +251,8 @@ impl Planner<'_> {
                     home.short(),
                     other.short()
                 );
-                self.go_back(name, order, &home, &other, why);
+                // Until it is well there, what is back may run where it was starting.
+                self.turn_back(name, order, &other, why);
                 return other;
             } else if self.follows_back(wish, &home, &other) {
                 let why = format!("what it follows stays on {}", other.short());
@@ -272,6 +273,11 @@ impl Planner<'_> {
         why: String,
     ) {
         self.assign(name, from, Order::Gone, why.clone());
+        self.turn_back(name, order, to, why);
+    }
+
+    /// The older copy is the one that is wanted from now on; what becomes of the newer one is seen then.
+    fn turn_back(&mut self, name: &UnitName, order: Order, to: &MachineId, why: String) {
         self.assign(name, to, order, why.clone());
         let whereabouts = Whereabouts {
             machine: Some(to.clone()),

@@ -384,3 +384,64 @@ fn what_failed_at_its_new_machine_is_kept_where_its_last_start_is_not_over() {
       a.service on m1, leaving m2: m1 is being drained, and it stays there: no other machine may run it: it failed there: exit-code [launched@m1, gone@m2, 1×it failed there: exit-code]
     ");
 }
+
+#[test]
+fn what_was_starting_on_a_machine_that_is_lost_stops_there_only_when_it_runs_elsewhere() {
+    let lost = "
+        machine m1
+        machine m2
+        machine m3
+        unit a.service launched
+        plan
+        agents
+        cut m1
+        plan
+        wait 6s
+        starting a.service m1
+        machine m1
+        plan
+        cut m2
+        plan
+        wait 6s
+        machine m2
+        plan
+    ";
+    // It has started meanwhile, before the older one has: that one is called off.
+    let newer_first = run(&format!("{lost}\nagent m2\nagents"));
+    let (common, newer_first) = newer_first.split_at(newer_first.find("agent m2").unwrap());
+    assert_snapshot!(common, @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      machine m3 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    agents:
+    plan:
+      machine m1 suspect: its lease has ended
+    wait 6s:
+      machine m1 lost: no sign of life for 6 s
+      a.service on m2, leaving m1: m1 is lost; fewest units (0) of the machines that may run it [launched@m2]
+    plan:
+      machine m1 present: it is back, after it was lost
+    plan:
+      machine m2 suspect: its lease has ended
+    wait 6s:
+      machine m2 lost: no sign of life for 6 s
+      a.service on m1, leaving m2: m2 is lost, and m1 still has it [launched@m1]
+    plan:
+      machine m2 present: it is back, after it was lost
+    ");
+    assert_snapshot!(newer_first, @r"
+    agent m2:
+      a.service on m2, leaving m1: m2 is back and still has it [gone@m1, launched@m2]
+    agents:
+      a.service on m2: m2 is back and still has it [-@m1]
+    ");
+    let older_first = run(&format!("{lost}\nagent m1\nagents"));
+    assert_snapshot!(&older_first[common.len()..], @r"
+    agent m1:
+      a.service m1 has started it [gone@m2]
+    agents:
+      a.service on m1: m2 is lost, and m1 still has it [-@m2]
+    ");
+}
