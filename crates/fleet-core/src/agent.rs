@@ -163,6 +163,14 @@ impl Observed {
         is_down(&self.active)
     }
 
+    /// The decision that was carried out last, or is being carried out. None: nothing is known of one,
+    /// or the unit is gone, and what is remembered of it is about to be forgotten.
+    pub fn done(&self) -> Option<Decision> {
+        let record = self.record.as_ref();
+        let record = record.filter(|record| record.phase != Phase::Gone);
+        record.map(|record| record.decision)
+    }
+
     fn phase(&self) -> Option<Phase> {
         self.record.as_ref().map(|record| record.phase)
     }

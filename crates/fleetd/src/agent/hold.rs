@@ -8,11 +8,16 @@
 //! transaction of its own (`marks/<machine>`), and remembers its revision, too: in an older copy the mark
 //! stands at a lower one, whatever the copy's own. Marks are never removed: a store that has
 //! none is a copy of before the first one.
+//!
+//! The answer to the last mark may have been lost, and nobody can say then whether it was ever left. But
+//! a store gives no unit an order below one that was carried out: where one stands there, it is an older
+//! copy, too.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use fleet_core::name::UnitName;
+use fleet_core::records::Decision;
 use tracing::{error, info, warn};
 
 use super::runfile;
@@ -27,9 +32,40 @@ pub(crate) struct Hold {
     /// Units may be here that were started or stopped by orders above those of the store that is
     /// believed: another one's, or its own when it was newer.
     leaves_above: bool,
+    /// What was done here by orders above those that the store has which is not believed. It is
+    /// no right one while it has one of them below that.
+    outdone: BTreeMap<UnitName, Decision>,
     holding: bool,
     /// What is not believed.
     held: Held,
+}
+
+/// What a machine finds in a store, and has done by its orders.
+pub(crate) struct Found<'a> {
+    /// The id of its cluster, if it has one yet.
+    pub(crate) cluster: Option<&'a str>,
+    pub(crate) revision: Revision,
+    /// Where this machine's mark stands, if there is one.
+    pub(crate) mark: Option<Revision>,
+    /// Its orders for this machine.
+    pub(crate) orders: BTreeMap<UnitName, Decision>,
+    /// The units of fleet's on this machine, with the decision that was carried out last; None: it is
+    /// not known, or the unit is gone and about to be forgotten.
+    pub(crate) here: BTreeMap<UnitName, Option<Decision>>,
+}
+
+impl Found<'_> {
+    /// Whether its order for a unit is below what was done.
+    fn is_below(&self, unit: &UnitName, done: Decision) -> bool {
+        self.orders.get(unit).is_some_and(|order| *order < done)
+    }
+
+    fn outdone(&self) -> BTreeMap<UnitName, Decision> {
+        let here = self.here.iter();
+        let done = here.filter_map(|(unit, done)| Some((unit.clone(), (*done)?)));
+        done.filter(|(unit, done)| self.is_below(unit, *done))
+            .collect()
+    }
 }
 
 /// A store that is not believed.
@@ -54,9 +90,30 @@ pub(crate) const REMARK: &str = "it does not believe this store, which is not th
 /// The line that says [`Hold::leaves_above`].
 const ABOVE: &str = "above";
 
+/// A line for each of [`Hold::outdone`]: the decision and the unit.
+const OUTDONE: &str = "outdone";
+
+/// So many of them are remembered by the next fleetd, since the file is a small one. One would do, were it
+/// not that its user may ask for the unit anew.
+const MAX_OUTDONE: usize = 8;
+
 fn number(lines: &[(String, String)], key: &str) -> Revision {
     let value = runfile::value(lines, key);
     value.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+fn outdone(lines: &[(String, String)]) -> BTreeMap<UnitName, Decision> {
+    let lines = lines.iter().filter(|(key, _)| key == OUTDONE);
+    let read = lines.filter_map(|(_, value)| {
+        let (decision, unit) = value.split_once(' ')?;
+        let (generation, seq) = decision.split_once('.')?;
+        let decision = Decision {
+            generation: generation.parse().ok()?,
+            seq: seq.parse().ok()?,
+        };
+        Some((UnitName::parse(unit).ok()?, decision))
+    });
+    read.collect()
 }
 
 impl Hold {
@@ -78,6 +135,7 @@ impl Hold {
             revision: number(&lines, "revision"),
             mark: number(&lines, "mark"),
             leaves_above: runfile::value(&lines, ABOVE).is_some(),
+            outdone: outdone(&lines),
             file,
             holding: false,
             held: Held::default(),
@@ -115,6 +173,7 @@ impl Hold {
         self.revision = 0;
         self.mark = 0;
         self.leaves_above = false;
+        self.outdone.clear();
     }
 
     /// Whether it is the cluster that was seen last.
@@ -128,19 +187,25 @@ impl Hold {
             || mark.unwrap_or(0) >= self.mark
     }
 
-    /// Judges a snapshot of the store: its cluster's id, if it has one yet, its revision, and that of
-    /// this machine's mark, if it has one. `here`: the units of fleet's on this machine.
-    pub(crate) fn judge(
-        &mut self,
-        cluster: Option<&str>,
-        revision: Revision,
-        mark: Option<Revision>,
-        here: impl Iterator<Item = UnitName>,
-    ) {
+    /// Judges a snapshot of the store.
+    pub(crate) fn judge(&mut self, found: Found<'_>) {
+        let Found {
+            cluster,
+            revision,
+            mark,
+            ..
+        } = found;
         let foreign = self.cluster.is_some() && self.cluster.as_deref() != cluster;
         let backwards = self.cluster.is_some() && revision < self.revision;
         let is_older_copy = self.cluster.is_some() && !self.is_marked(mark);
-        let holding = (foreign || backwards || is_older_copy)
+        // What another store has started here is above the right one's orders as well.
+        if !self.leaves_above && self.cluster.is_some() {
+            self.outdone = found.outdone();
+        }
+        let mut outdone = self.outdone.iter();
+        let is_outdone = outdone.any(|(unit, done)| found.is_below(unit, *done))
+            && !fleet_core::planted!("an older copy that was written on is believed");
+        let holding = (foreign || backwards || is_older_copy || is_outdone)
             && !fleet_core::planted!("any store is believed");
         if holding && !self.holding {
             error!(
@@ -150,6 +215,7 @@ impl Hold {
                 revision,
                 marked = self.mark,
                 mark,
+                outdone = self.outdone.len(),
                 "the store is not the one that this machine's units came from, or an older copy \
                  of it: no unit is stopped on its word. Bring the right store back; or, if this \
                  one is to be believed, say so: fleetctl accept-store"
@@ -173,13 +239,14 @@ impl Hold {
                     _ => revision,
                 },
                 foreign,
-                units: here.collect(),
+                units: found.here.into_keys().collect(),
             };
         }
         self.holding = holding;
         if holding {
             return;
         }
+        self.outdone.clear();
         // The answer to the last one may have been lost.
         self.mark = self.mark.max(mark.unwrap_or(0));
         if let Some(cluster) = cluster
@@ -230,6 +297,7 @@ impl Hold {
         self.revision = said_at;
         self.mark = 0;
         self.leaves_above = leaves_above;
+        self.outdone.clear();
         self.write();
         true
     }
@@ -276,6 +344,11 @@ impl Hold {
         if self.leaves_above {
             lines.push((ABOVE, "yes"));
         }
+        let outdone = self.outdone.iter().take(MAX_OUTDONE);
+        let outdone: Vec<String> = outdone
+            .map(|(unit, done)| format!("{done} {unit}"))
+            .collect();
+        lines.extend(outdone.iter().map(|line| (OUTDONE, line.as_str())));
         if let Err(error) = runfile::write(&self.file, &lines) {
             warn!(%error, file = %self.file.display(), "the store's identity is not remembered");
         }
@@ -283,177 +356,4 @@ impl Hold {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn nothing() -> std::iter::Empty<UnitName> {
-        std::iter::empty()
-    }
-
-    #[test]
-    fn a_foreign_wiped_or_older_store_is_not_obeyed_and_the_right_one_is_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("cluster");
-        let mut hold = Hold::open(file.clone());
-        hold.judge(None, 3, None, nothing());
-        assert!(
-            !hold.is_holding(),
-            "a machine that has seen no cluster has nothing to lose"
-        );
-        hold.judge(Some("a"), 10, None, nothing());
-        hold.acted_on(20);
-
-        let mut hold = Hold::open(file);
-        for (cluster, revision, holding) in [
-            (Some("a"), 20, false),
-            (Some("b"), 30, true),
-            (Some("a"), 19, true),
-            (None, 1, true),
-            (Some("a"), 21, false),
-        ] {
-            hold.judge(cluster, revision, None, nothing());
-            assert_eq!(hold.is_holding(), holding, "{cluster:?} at {revision}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_not_taken_for_a_machine_that_has_seen_no_store() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("cluster");
-        std::fs::write(&file, "half a li").unwrap();
-        let mut hold = Hold::open(file.clone());
-        hold.judge(Some("a"), 10, None, nothing());
-        assert!(hold.is_holding());
-        assert!(hold.accept(11, Some("a"), false));
-        let mut hold = Hold::open(file);
-        hold.judge(Some("a"), 12, None, nothing());
-        assert!(!hold.is_holding());
-    }
-
-    #[test]
-    fn another_store_is_believed_when_somebody_says_so_after_it_was_seen() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("cluster");
-        let mut hold = Hold::open(file.clone());
-        hold.judge(Some("a"), 10, None, nothing());
-        assert!(
-            !hold.accept(11, Some("a"), false),
-            "there is nothing to accept"
-        );
-        hold.judge(Some("b"), 30, None, nothing());
-        assert!(!hold.accept(31, None, false), "it could not be known again");
-        assert!(
-            !hold.accept(30, Some("b"), false),
-            "that was said of an older copy"
-        );
-        assert!(hold.is_holding());
-        assert!(hold.accept(31, Some("b"), false));
-        assert!(!hold.is_holding());
-        // It lasts, and the one before is a foreign one now.
-        let mut hold = Hold::open(file);
-        hold.judge(Some("b"), 32, None, nothing());
-        assert!(!hold.is_holding());
-        hold.judge(Some("a"), 40, None, nothing());
-        assert!(hold.is_holding());
-    }
-
-    #[test]
-    fn what_a_store_that_is_not_believed_has_numbered_is_looked_for_when_the_right_one_is_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("cluster");
-        let mut hold = Hold::open(file.clone());
-        hold.judge(Some("a"), 10, None, nothing());
-        assert!(!hold.leaves_above());
-        hold.judge(Some("b"), 900, None, nothing());
-        assert!(
-            !hold.leaves_above(),
-            "not as long as the other one is there"
-        );
-        hold.judge(Some("a"), 12, None, nothing());
-        assert!(hold.leaves_above());
-        // By the next fleetd, too, until it is done.
-        let mut hold = Hold::open(file.clone());
-        hold.judge(Some("a"), 13, None, nothing());
-        assert!(hold.leaves_above());
-        hold.all_is_brought_down();
-        let mut hold = Hold::open(file);
-        hold.judge(Some("a"), 14, None, nothing());
-        assert!(!hold.leaves_above());
-    }
-
-    #[test]
-    fn what_a_store_that_is_not_believed_may_still_stop() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("cluster");
-        let unit = |name: &str| UnitName::parse(name).unwrap();
-        let (ours, theirs) = (unit("ours.service"), unit("theirs.service"));
-        let mut hold = Hold::open(file);
-        hold.judge(Some("a"), 50, None, nothing());
-        hold.acted_on(60);
-        assert!(!hold.protects(&ours, 1, 50));
-        // An older copy: what was asked for since it is in view counts.
-        hold.judge(Some("a"), 20, None, [ours.clone()].into_iter());
-        assert!(hold.protects(&ours, 20, 22) && !hold.protects(&ours, 21, 22));
-        // No user has asked for what is numbered above the copy itself.
-        assert!(hold.protects(&ours, 60, 22));
-        assert!(!hold.protects(&theirs, 10, 22) && !hold.is_foreign());
-        // It is read again, with a unit that was started on its word.
-        hold.judge(
-            Some("a"),
-            25,
-            None,
-            [ours.clone(), theirs.clone()].into_iter(),
-        );
-        assert!(!hold.protects(&ours, 21, 22) && !hold.protects(&theirs, 10, 22));
-        // Somebody else's: they may ask for whatever they like.
-        hold.judge(Some("b"), 500, None, [ours.clone()].into_iter());
-        assert!(hold.is_foreign() && hold.protects(&ours, 501, 502));
-        assert!(!hold.protects(&theirs, 501, 502));
-        hold.judge(Some("a"), 60, None, nothing());
-        assert!(!hold.protects(&ours, 1, 61));
-    }
-
-    #[test]
-    fn an_older_copy_is_known_by_its_mark_whatever_its_revision() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("cluster");
-        let unit = UnitName::parse("a.service").unwrap();
-        let mut hold = Hold::open(file.clone());
-        hold.judge(Some("a"), 10, None, nothing());
-        hold.marked(55);
-        // It is remembered by the next fleetd, with the revision that it proves.
-        for (revision, mark, holding) in [
-            (100, Some(18), true),
-            (100, Some(55), false),
-            // The answer to the last write was lost.
-            (100, Some(60), false),
-            // It was copied before the first mark was left.
-            (100, None, true),
-            (54, Some(55), true),
-            (54, None, true),
-        ] {
-            let mut hold = Hold::open(file.clone());
-            hold.judge(Some("a"), revision, mark, nothing());
-            assert_eq!(hold.is_holding(), holding, "{mark:?} at {revision}");
-        }
-        let mut hold = Hold::open(file.clone());
-        hold.judge(Some("a"), 100, Some(18), [unit.clone()].into_iter());
-        // What users have asked for while it was out of sight is no word to this machine.
-        assert!(hold.protects(&unit, 80, 90) && !hold.protects(&unit, 101, 102));
-        // It is no right one when it is read again, further on.
-        hold.judge(Some("a"), 120, Some(18), [unit.clone()].into_iter());
-        assert!(hold.is_holding() && !hold.protects(&unit, 101, 102));
-        hold.marked(121);
-        hold.judge(Some("a"), 122, Some(18), nothing());
-        assert!(hold.is_holding(), "no mark is left in it");
-        // Whoever accepted it did so after it was copied, as far as its mark tells when that was.
-        assert!(!hold.is_meant(18) && hold.is_meant(30));
-        assert!(hold.accept(30, Some("a"), false));
-        let mut hold = Hold::open(file);
-        hold.judge(Some("a"), 130, Some(18), nothing());
-        assert!(!hold.is_holding());
-        hold.marked(131);
-        hold.judge(Some("a"), 140, Some(18), nothing());
-        assert!(hold.is_holding());
-    }
-}
+mod tests;

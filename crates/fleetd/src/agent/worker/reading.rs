@@ -8,6 +8,7 @@ use fleet_core::name::UnitName;
 use fleet_core::records::MachineId;
 use tracing::info;
 
+use super::super::hold::Found;
 use super::{Fence, Worker};
 use crate::store::codec::{ClusterRecord, Document};
 use crate::store::{Error, Event, RESUME_WITHIN, Range, Revision, Store, Watch, keys};
@@ -66,14 +67,6 @@ impl Worker {
         if self.manager.holds_nothing() {
             self.hold.nothing_to_lose();
         }
-        let units_here = here.keys().cloned();
-        let cluster = after.cluster.as_deref();
-        self.hold
-            .judge(cluster, snapshot.revision, after.mark, units_here);
-        let is_believed = !self.hold.is_holding();
-        self.publisher.mark_from(is_believed.then_some(after.mark));
-        self.tell_hold();
-
         // A unit that is here but not in the snapshot keeps running: absence is no order.
         self.desired.clear();
         self.orders.clear();
@@ -82,6 +75,23 @@ impl Worker {
         for entry in snapshot.entries {
             self.learn(&Event::Put(entry));
         }
+        let orders = self.desired.iter();
+        let done_here = here.iter();
+        self.hold.judge(Found {
+            cluster: after.cluster.as_deref(),
+            revision,
+            mark: after.mark,
+            orders: orders
+                .map(|(unit, order)| (unit.clone(), order.decision))
+                .collect(),
+            here: done_here
+                .map(|(unit, observed)| (unit.clone(), observed.done()))
+                .collect(),
+        });
+        let is_believed = !self.hold.is_holding();
+        self.publisher.mark_from(is_believed.then_some(after.mark));
+        self.tell_hold();
+
         let mut units: BTreeSet<UnitName> = here.into_keys().collect();
         self.look_for_late(&units);
         units.extend(self.desired.keys().cloned());

@@ -216,6 +216,40 @@ async fn an_older_copy_that_has_been_written_on_is_known_by_its_mark() {
     assert_eq!(rig.remark(), None);
 }
 
+/// The machine has heard of no mark since it did what the older copy knows nothing of: it may have been
+/// left, or not. The copy has an order below what was done, and no right store has.
+#[tokio::test(start_paused = true)]
+async fn an_older_copy_that_has_been_written_on_is_known_by_its_orders_where_no_mark_tells() {
+    let mut rig = Rig::new().await;
+    rig.run("a.service", 1, "old").await;
+    rig.until_said("a.service", Reached::Launched).await;
+    let copy = rig.inner().copy(LeaseId(900));
+    let newest = rig.inner().read_keys(&[]).await.unwrap().revision;
+
+    rig.kill().await;
+    // It was given other contents, and fleetd died before it could say so.
+    rig.is_here("a.service", running(2, "new"));
+    rig.exchange(copy);
+    while rig.put("units/other.service".to_owned(), Vec::new()).await <= newest {}
+    for _ in 0..2 {
+        rig.begin();
+        rig.until("it doubts the store", || rig.remark().is_some())
+            .await;
+        rig.kill().await;
+    }
+    assert_eq!(rig.tasks("a.service"), Vec::<&str>::new());
+
+    rig.begin();
+    rig.until("it doubts the store", || rig.remark().is_some())
+        .await;
+    rig.accept_store().await;
+    rig.until("it is as the store has it", || {
+        rig.tasks("a.service").contains(&"stop")
+    })
+    .await;
+    assert_eq!(rig.tasks("a.service")[0], "remember");
+}
+
 /// A store that takes the place of another one within a moment is not written to, as if it were that.
 #[tokio::test(start_paused = true)]
 async fn what_was_meant_for_one_store_is_not_written_to_an_older_copy_of_it() {

@@ -177,6 +177,7 @@ impl Rig {
     pub(super) fn begin(&mut self) {
         let asked;
         (self.ask, asked) = mpsc::channel(1);
+        self.record = Arc::default();
         let parts = Parts {
             store: Arc::clone(&self.store) as _,
             manager: Arc::clone(&self.systemd) as _,
