@@ -25,6 +25,7 @@ use crate::chance::{Sim, lock};
 use crate::scenario::Graces;
 pub use failures::is_moving;
 use failures::{Before, Failing};
+use moves::Told;
 pub use names::{is_global, is_patient, is_plain, moves_when_it_fails, only_moves};
 use restored::Restored;
 
@@ -111,8 +112,8 @@ struct Seen {
     exclusive: BTreeMap<String, BTreeSet<String>>,
     /// The newest revision at which anything but presence and membership was written.
     last_write: Revision,
-    /// What each machine was told of the absence of others.
-    told: BTreeMap<String, Absences>,
+    /// What each machine was told of the presence of others.
+    told: BTreeMap<String, Told>,
     /// What each machine last said of itself.
     said: BTreeMap<String, MachineRecord>,
     /// The machines that are drained; when it ended.
@@ -128,6 +129,8 @@ struct Seen {
     restored: Option<Restored>,
     /// Where each machine last left its mark.
     marked: BTreeMap<String, Revision>,
+    /// As far as it knows: the answer may have been lost.
+    known_marks: BTreeMap<String, Revision>,
     /// The newest decision at which each unit was active, by unit and machine.
     was_up: BTreeMap<(String, String), Decision>,
     failing: Failing,
@@ -227,7 +230,8 @@ impl Audit {
                         let place = (unit.to_owned(), machine.to_owned());
                         left.extend(seen.arrived.take(&place));
                     }
-                    self.assigned(&mut seen, machine, unit, record, revision);
+                    let had = before.get(unit).cloned().unwrap_or_default();
+                    self.assigned(&mut seen, machine, unit, record, &had, revision);
                 }
                 (Key::Placement(unit), Some(value)) => {
                     touched.push(unit.to_owned());
@@ -351,10 +355,11 @@ impl Audit {
         machine: &str,
         unit: &str,
         record: Option<AssignmentRecord>,
+        had: &BTreeMap<String, AssignmentRecord>,
         revision: Revision,
     ) {
         if let Some(record) = &record {
-            self.check_new_home(seen, machine, unit, record);
+            self.check_new_home(seen, machine, unit, record, had);
         }
         let standing = seen.standing.entry(unit.to_owned()).or_default();
         let Some(record) = record else {

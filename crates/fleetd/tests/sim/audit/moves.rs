@@ -1,10 +1,12 @@
 //! What must hold when a machine is given up, and when a unit goes from one machine to another.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fleet_core::records::{
     AssignmentRecord, Decision, DesiredState, MachineRecord, MemberRecord, MemberStatus, Order,
 };
+use fleetd::store::codec::Document;
 use fleetd::store::keys::{self, Key};
 use fleetd::store::{Entry, Event};
 use tokio::time::Instant;
@@ -13,6 +15,31 @@ use super::{Absences, Audit, NEWS, Running, Seen, Writer, is_global, is_patient,
 use crate::chance::lock;
 use crate::host::Behaviour;
 use crate::users::LOST_AFTER;
+
+/// What somebody has heard of the presence of others: not more than has reached it.
+#[derive(Default)]
+pub(super) struct Told {
+    /// Who has vanished.
+    absent: Absences,
+    /// Whose last word was a farewell.
+    leaving: BTreeSet<String>,
+}
+
+impl Told {
+    fn hears(&mut self, entry: &Entry) {
+        let Key::Machine(other) = keys::parse(&entry.key) else {
+            return;
+        };
+        // Garbage says nothing.
+        let Ok(said) = MachineRecord::decode(&entry.key, &entry.value) else {
+            return;
+        };
+        match said.says_farewell() {
+            true => self.leaving.insert(other.to_owned()),
+            false => self.leaving.remove(other),
+        };
+    }
+}
 
 impl Audit {
     /// Somebody has read everything.
@@ -25,8 +52,14 @@ impl Audit {
         // Whoever reads anew gives everybody the whole grace anew.
         let absent = seen.members.keys().filter(|other| !is_there(other));
         let absent = absent.map(|other| (other.clone(), Instant::now()));
-        let absent: Absences = absent.collect();
-        seen.told.insert(machine.to_owned(), absent);
+        let mut told = Told {
+            absent: absent.collect(),
+            leaving: BTreeSet::new(),
+        };
+        for entry in entries {
+            told.hears(entry);
+        }
+        seen.told.insert(machine.to_owned(), told);
     }
 
     /// Somebody who watches everything has heard news.
@@ -39,16 +72,24 @@ impl Audit {
                 continue;
             };
             match event {
-                Event::Put(_) => told.remove(other),
-                Event::Delete { .. } => told.insert(other.to_owned(), Instant::now()),
-            };
+                Event::Put(entry) => {
+                    told.absent.remove(other);
+                    told.hears(entry);
+                }
+                // Its end was meant, as far as who hears of it can know.
+                Event::Delete { .. } if told.leaving.contains(other) => {}
+                Event::Delete { .. } => {
+                    told.absent.insert(other.to_owned(), Instant::now());
+                }
+            }
         }
     }
 
-    /// Whom somebody knows to be absent.
+    /// Whom somebody knows to have vanished.
     pub fn knows(&self, machine: &str) -> Absences {
         let seen = lock(&self.seen);
-        seen.told.get(machine).cloned().unwrap_or_default()
+        let told = seen.told.get(machine);
+        told.map(|told| told.absent.clone()).unwrap_or_default()
     }
 
     /// A machine is given up only after its grace, and not when too many are away with it, as far
@@ -146,32 +187,31 @@ impl Audit {
 
     /// A plain unit gets another machine than the one that has it: only when that one is drained,
     /// shuts down, or has been away for as long as the unit bears, or when its user asked again.
+    /// `had`: where it was wanted before the transaction, of which the orders to leave may come first.
     pub(super) fn check_new_home(
         &self,
         seen: &Seen,
         machine: &str,
         unit: &str,
         record: &AssignmentRecord,
+        had: &BTreeMap<String, AssignmentRecord>,
     ) {
         if !is_plain(unit) || record.order == Order::Gone || seen.restored.is_some() {
             return;
         }
-        let Some(standing) = seen.standing.get(unit) else {
-            return;
-        };
         let is_wanted = |record: &AssignmentRecord| record.order == Order::Launched;
         let has_it = |record: &AssignmentRecord| record.order != Order::Gone;
-        if standing.get(machine).is_some_and(has_it) {
+        if had.get(machine).is_some_and(has_it) {
             return;
         }
         let now = Instant::now();
-        let others = standing.iter().filter(|(_, other)| {
+        let others = had.iter().filter(|(_, other)| {
             is_wanted(other) && other.decision.generation == record.decision.generation
         });
         // The newer copy of two, given up where it came to, leaves again.
-        let copies = standing.values().filter(|other| has_it(other)).count();
+        let copies = had.values().filter(|other| has_it(other)).count();
         // On its way already, it goes on from where it was to come to.
-        let newest = standing.iter().filter(|(_, other)| has_it(other));
+        let newest = had.iter().filter(|(_, other)| has_it(other));
         let newest = newest.max_by_key(|(_, other)| other.decision);
         if copies > 1 && newest.is_some_and(|(at, _)| is_left(seen, at)) {
             return;

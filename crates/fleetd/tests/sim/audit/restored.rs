@@ -1,9 +1,9 @@
 //! What must hold when an old backup has taken the place of the store.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_core::records::{
-    AssignmentRecord, MachineWish, MemberRecord, PlacementRecord, UnitRecord,
+    AssignmentRecord, Decision, MachineWish, MemberRecord, PlacementRecord, UnitRecord,
 };
 use fleetd::store::codec::Document;
 use fleetd::store::keys::{self, Key};
@@ -19,9 +19,12 @@ pub(super) struct Restored {
     pub(super) revision: Revision,
     /// Somebody has said that it is to be believed.
     pub(super) accepted: bool,
-    /// Machines that have said nothing since it was made: nothing that they know is missing in it,
-    /// and when it has been written on it is the right store to them.
+    /// Machines that know of nothing that they have said since it was made: nothing that they know
+    /// is missing in it, and when it has been written on it is the right store to them, unless it has
+    /// an order below what they have done.
     knows_all_of: BTreeSet<String>,
+    /// Its orders, by machine and unit.
+    orders: BTreeMap<(String, String), Decision>,
 }
 
 impl Restored {
@@ -34,7 +37,10 @@ impl Restored {
         unit: &str,
         running: &Running,
     ) -> bool {
-        if self.knows_all_of.contains(machine) {
+        let place = (machine.to_owned(), unit.to_owned());
+        let order = self.orders.get(&place);
+        let is_below = order.is_some_and(|order| *order < running.decision);
+        if self.knows_all_of.contains(machine) && !is_below {
             return false;
         }
         let wishes = seen.wishes.get(unit).map(Vec::as_slice).unwrap_or_default();
@@ -44,6 +50,14 @@ impl Restored {
 }
 
 impl Audit {
+    /// A machine knows where its mark is: it has read that, or heard that it was left.
+    pub fn knows_its_mark(&self, machine: &str, revision: Revision) {
+        let mut seen = lock(&self.seen);
+        if seen.marked.get(machine) == Some(&revision) {
+            seen.known_marks.insert(machine.to_owned(), revision);
+        }
+    }
+
     /// An old backup has taken the place of the store.
     pub fn restored(&self, entries: &[Entry], revision: Revision) {
         let mut seen = lock(&self.seen);
@@ -99,13 +113,18 @@ impl Audit {
             }
         }
         let is_behind = |machine: &&String| {
-            let mark = seen.marked.get(*machine);
+            let mark = seen.known_marks.get(*machine);
             mark.is_none_or(|mark| *mark <= revision)
         };
         let knows_all_of = seen.absent_since.keys().filter(is_behind).cloned();
         let knows_all_of = knows_all_of.collect();
+        let orders = seen.assigned.iter();
+        let orders = orders.filter_map(|(place, orders)| Some((place.clone(), orders.last()?)));
+        let orders = orders.map(|(place, order)| (place, order.decision));
+        let orders = orders.collect();
         seen.restored = Some(Restored {
             knows_all_of,
+            orders,
             at: now,
             revision,
             accepted: false,

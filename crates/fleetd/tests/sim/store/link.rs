@@ -141,11 +141,19 @@ impl Store for Link {
 
     async fn read_keys(&self, keys: &[String]) -> Result<Snapshot, Error> {
         let keys = keys.to_owned();
-        self.call(
-            false,
-            Box::new(|center| async move { center.data().read_keys(&keys).await }.boxed()),
-        )
-        .await
+        let snapshot = self
+            .call(
+                false,
+                Box::new(|center| async move { center.data().read_keys(&keys).await }.boxed()),
+            )
+            .await?;
+        for entry in &snapshot.entries {
+            if entry.key == keys::mark(&self.machine) {
+                let audit = &self.center.audit;
+                audit.knows_its_mark(&self.machine, entry.mod_revision);
+            }
+        }
+        Ok(snapshot)
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, Error> {
@@ -179,36 +187,43 @@ impl Store for Link {
         let machine = self.machine.clone();
         // What it does not know when it sends, it cannot have thought of.
         let knows = self.center.audit.knows(&machine);
-        self.call(
-            true,
-            Box::new(|center| {
-                async move {
-                    let data = center.data();
-                    if center.is_exchanged() {
-                        // Nobody asks for units there, and nobody looks.
-                        let is_wish = |op: &Op| match op {
-                            Op::Put { key, .. } | Op::Delete { key } => {
-                                key.starts_with(keys::UNITS)
+        let outcome = self
+            .call(
+                true,
+                Box::new(|center| {
+                    async move {
+                        let data = center.data();
+                        if center.is_exchanged() {
+                            // Nobody asks for units there, and nobody looks.
+                            let is_wish = |op: &Op| match op {
+                                Op::Put { key, .. } | Op::Delete { key } => {
+                                    key.starts_with(keys::UNITS)
+                                }
+                            };
+                            if txn.ops.iter().any(is_wish) {
+                                return Err(Error::Unavailable("not the right store".to_owned()));
                             }
-                        };
-                        if txn.ops.iter().any(is_wish) {
-                            return Err(Error::Unavailable("not the right store".to_owned()));
+                            return data.commit(txn).await;
                         }
-                        return data.commit(txn).await;
+                        let before = [keys::LEADER.to_owned(), keys::machine(&machine)];
+                        let before = data.read_keys(&before).await?;
+                        let outcome = data.commit(txn.clone()).await;
+                        if let Ok(revision) = outcome {
+                            let writer = Writer::of(&machine, &before.entries, knows);
+                            center.audit.committed(&writer, &txn, revision);
+                        }
+                        outcome
                     }
-                    let before = [keys::LEADER.to_owned(), keys::machine(&machine)];
-                    let before = data.read_keys(&before).await?;
-                    let outcome = data.commit(txn.clone()).await;
-                    if let Ok(revision) = outcome {
-                        let writer = Writer::of(&machine, &before.entries, knows);
-                        center.audit.committed(&writer, &txn, revision);
-                    }
-                    outcome
-                }
-                .boxed()
-            }),
-        )
-        .await
+                    .boxed()
+                }),
+            )
+            .await;
+        if let Ok(revision) = outcome {
+            // Nothing, if the transaction left none.
+            let audit = &self.center.audit;
+            audit.knows_its_mark(&self.machine, revision);
+        }
+        outcome
     }
 
     async fn grant(&self, ttl: Duration) -> Result<(LeaseId, Duration), Error> {
