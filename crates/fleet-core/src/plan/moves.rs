@@ -322,10 +322,16 @@ impl Planner<'_> {
             true => !machine.shut_down,
             false => !machine.is_shutting_down() && !has_said,
         };
-        let was_well = |state: &Reported| {
-            matches!(state.reached, Reached::Launched | Reached::Working) && !state.failed
+        let Some(machine) = self.cluster.machines.get(other) else {
+            return false;
         };
-        self.cluster.machines.get(other).is_some_and(may_have_it)
+        let was_well = |state: &Reported| match state.reached {
+            Reached::Launched | Reached::Working => !state.failed,
+            // That was before it was told to start it.
+            Reached::Loaded => !machine.is_absent(),
+            Reached::Gone | Reached::Refused => false,
+        };
+        may_have_it(machine)
             && unit.states.get(home).is_some_and(|state| state.failed)
             && unit.states.get(other).is_some_and(was_well)
     }
