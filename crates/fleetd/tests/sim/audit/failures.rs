@@ -9,7 +9,7 @@ use fleet_core::records::{
 };
 use fleetd::store::codec::Document;
 use fleetd::store::keys::{self, Key};
-use fleetd::store::{Event, Op, Txn};
+use fleetd::store::{Entry, Event, Op, Txn};
 use tokio::time::Instant;
 
 use super::moves::is_left;
@@ -39,7 +39,7 @@ pub(super) struct Failing {
     moves: BTreeMap<String, (u64, u32, Instant)>,
     /// The machines that take no units; when that ended.
     closed: BTreeMap<String, Option<Instant>>,
-    /// Machines of which some document cannot be read.
+    /// Documents about machines that cannot be read.
     garbled: BTreeSet<String>,
 }
 
@@ -73,19 +73,28 @@ impl Failing {
 
     /// Documents are read as the leader reads them.
     pub(super) fn told(&mut self, event: &Event) {
-        let Event::Put(entry) = event else { return };
-        let (key, value) = (&entry.key, &entry.value);
-        let (machine, is_well) = match keys::parse(key) {
-            Key::Machine(id) => (id, MachineRecord::decode(key, value).is_ok()),
-            Key::Member(id) => (id, MemberRecord::decode(key, value).is_ok()),
-            Key::MachineWish(id) => (id, MachineWish::decode(key, value).is_ok()),
-            _ => return,
+        let (key, is_well) = match event {
+            Event::Put(Entry { key, value, .. }) => match keys::parse(key) {
+                Key::Machine(_) => (key, MachineRecord::decode(key, value).is_ok()),
+                Key::Member(_) => (key, MemberRecord::decode(key, value).is_ok()),
+                Key::MachineWish(_) => (key, MachineWish::decode(key, value).is_ok()),
+                _ => return,
+            },
+            Event::Delete { key, .. } => (key, true),
         };
         match is_well {
-            // One at a time is damaged.
-            true => self.garbled.remove(machine),
-            false => self.garbled.insert(machine.to_owned()),
+            true => self.garbled.remove(key),
+            false => self.garbled.insert(key.clone()),
         };
+    }
+
+    fn is_garbled(&self, machine: &str) -> bool {
+        let of_it = [
+            keys::machine(machine),
+            keys::member(machine),
+            keys::machine_wish(machine),
+        ];
+        of_it.iter().any(|key| self.garbled.contains(key))
     }
 
     fn anew(&mut self, place: Place) {
@@ -267,7 +276,7 @@ impl Audit {
                 && is_open
                 && says_well
                 && !is_left(seen, id)
-                && !seen.failing.garbled.contains(*id)
+                && !seen.failing.is_garbled(id)
                 && !seen.failing.ever.contains(&place)
                 // It comes from there.
                 && !wanted.is_some_and(|wanted| wanted.contains_key(*id))
