@@ -112,7 +112,9 @@ impl Audit {
         let Some(heard) = writer.knows.get(machine) else {
             return;
         };
-        if has_left(seen, machine) || now - since >= self.graces.freeze_for {
+        // Who vanished a moment after the freeze had begun is in it, and it ends for all at once.
+        let is_over = now - since + self.graces.lost_after >= self.graces.freeze_for;
+        if has_left(seen, machine) || is_over {
             return;
         }
         // Nobody may have seen it come back since.
