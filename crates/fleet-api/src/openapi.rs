@@ -103,13 +103,16 @@ mod tests {
         check::<v2::MachineUnitListing>("MachineUnitListing", true);
         check::<v2::MachineUnit>("MachineUnit", true);
         check::<v2::ClusterView>("ClusterView", true);
+        check::<v2::EventListing>("EventListing", true);
+        check::<v2::EventView>("EventView", true);
+        check::<v2::EventLine>("EventLine", true);
         check::<v2::LeaderView>("LeaderView", true);
         check::<v2::DamageView>("DamageView", true);
         let n_schemas = document()["components"]["schemas"]
             .as_object()
             .unwrap()
             .len();
-        assert_eq!(n_schemas, 23 + 1, "all of them, and the error");
+        assert_eq!(n_schemas, 26 + 1, "all of them, and the error");
     }
 
     #[test]

@@ -14,6 +14,8 @@
 //! | `POST /machines/{id}` | [`MachineChange`] | [`MachineView`] |
 //! | `GET /machines/{id}/units` | – | [`MachineUnitListing`] |
 //! | `GET /cluster?check=true` | – | [`ClusterView`] |
+//! | `GET /events?unit=GLOB&machine=ID&since=MS&after=R&before=R&limit=N` | – | [`EventListing`] |
+//! | `GET /events?follow=true&unit=GLOB&machine=ID&after=R` | – | lines of [`EventLine`] as they happen |
 //! | `POST /thaw` | – | [`MachineListing`]: those that are given up |
 //! | `POST /accept-store` | – | – |
 //! | `GET /openapi.json` | – | [`crate::openapi::DOCUMENT`] |
@@ -34,6 +36,9 @@ pub const MAX_BATCH: usize = 1_000;
 
 /// Most units in one page of a listing.
 pub const MAX_PAGE: usize = 5_000;
+
+/// Most events in one listing, but for those of one revision, which are not divided.
+pub const MAX_EVENTS: usize = 1_000;
 
 /// Most units in one wait.
 pub const MAX_WAIT: usize = 10_000;
@@ -307,6 +312,67 @@ pub struct DamageView {
     pub key: String,
     /// What is wrong with it.
     pub why: String,
+}
+
+/// Some of what was decided and what happened, in that order.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EventListing {
+    /// The store's revision that this is of: following goes on after it.
+    pub revision: u64,
+    /// The events, the oldest first.
+    pub events: Vec<EventView>,
+    /// There may be older ones: give `before`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+    /// Everything wanted that is kept is here from this revision on.
+    pub before: u64,
+}
+
+/// One thing that was decided or happened. Its revision and its index are its name.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EventView {
+    /// The store's revision at which it is written down.
+    pub revision: u64,
+    /// Its place among those of this revision.
+    pub index: u32,
+    /// When, in milliseconds since 1970, by the clock of whoever wrote it.
+    pub at_ms: u64,
+    /// `submitted`, `destroyed`, `asked`, `denied`, `placed`, `moved`, `kept`, `pending`, `unplaced`,
+    /// `refused`, `started`, `finished`, `stopped`, `failed`, `present`, `suspect`, `lost`,
+    /// `unsupervised`, `retired`, `avoided`, `trusted`, `leader`; and `left-out`: more happened at that
+    /// revision than there was room for.
+    pub kind: String,
+    /// The unit that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// The machine that it is about, or that the unit is on.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "machineID")]
+    pub machine_id: Option<String>,
+    /// The machine that the unit was on.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "fromID")]
+    pub from_id: Option<String>,
+    /// Why, in words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Who: `uid 0` or an address for what a user did, the leader's or the unit's machine otherwise.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub by: String,
+}
+
+/// One line of following events.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EventLine {
+    /// Everything up to here has been said: following goes on after it.
+    pub revision: u64,
+    /// What happened; left out: nothing, this line says only how far it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<EventView>,
+    /// Why this is the last line, and what to do; left out: it is not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub end: String,
 }
 
 /// A page of units in byte order of their names.

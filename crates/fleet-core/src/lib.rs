@@ -25,6 +25,7 @@ pub mod body;
 pub mod check;
 pub mod cluster;
 pub mod cure;
+pub mod events;
 pub mod exclusive;
 pub mod glob;
 pub mod hash;

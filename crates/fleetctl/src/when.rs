@@ -21,6 +21,57 @@ pub(crate) fn utc(ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
+/// The milliseconds of `30s`, `10m`, `2h`, `3d`; None for anything else.
+pub(crate) fn while_of(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(seconds * 1000)
+}
+
+/// Milliseconds since 1970 of `2026-11-28`, `2026-11-28 11:20` or `2026-11-28 11:20:03`, in UTC; a `T`
+/// may stand in the middle and `UTC` or `Z` at the end. None for anything else.
+pub(crate) fn time_of(text: &str) -> Option<u64> {
+    let text = text
+        .trim_end_matches("UTC")
+        .trim_end_matches('Z')
+        .trim_end();
+    let (day, time) = text.split_once([' ', 'T']).unwrap_or((text, "00:00"));
+    let numbers = |text: &str, between: char| -> Option<Vec<u64>> {
+        let parts = text.split(between);
+        let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        parts
+            .map(|part| part.parse().ok().filter(|_| is_number(part)))
+            .collect()
+    };
+    let [year, month, day] = numbers(day, '-')?[..] else {
+        return None;
+    };
+    let (hour, minute, second) = match numbers(time, ':')?[..] {
+        [hour, minute] => (hour, minute, 0),
+        [hour, minute, second] => (hour, minute, second),
+        _ => return None,
+    };
+    if hour > 23 || minute > 59 || second > 59 || !(1970..=9999).contains(&year) {
+        return None;
+    }
+    // The inverse of `date`: days of the years before, which begin in March, and of the months.
+    let from_march = (month.checked_sub(1)? + 10) % 12;
+    let year_from_march = if month > 2 { year } else { year - 1 };
+    let of_years =
+        365 * year_from_march + year_from_march / 4 - year_from_march / 100 + year_from_march / 400;
+    let days = of_years + (153 * from_march + 2) / 5 + day.checked_sub(1)?;
+    let days = days.checked_sub(DAYS_BEFORE_1970)?;
+    // 31 April is no day.
+    (date(days) == (year, month, day))
+        .then_some(days * MS_PER_DAY + (hour * 3600 + minute * 60 + second) * 1000)
+}
+
 /// How long ago, in its largest unit: `4 min ago`. A clock that is behind another one's makes it
 /// `just now`.
 fn ago(ms: u64) -> String {
@@ -82,6 +133,54 @@ mod tests {
             (4_107_542_400, "2100-03-01 00:00:00 UTC"),
         ] {
             assert_eq!(utc(seconds * 1000 + 999), shown);
+        }
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_shown() {
+        for seconds in [0, 951_782_399, 951_868_800, 1_709_164_800, 4_107_542_400] {
+            assert_eq!(time_of(&utc(seconds * 1000)), Some(seconds * 1000));
+        }
+        for (text, seconds) in [
+            ("2024-02-29", 1_709_164_800),
+            ("2024-02-29 00:01", 1_709_164_860),
+            ("2024-02-29T00:01:02Z", 1_709_164_862),
+        ] {
+            assert_eq!(time_of(text), Some(seconds * 1000), "{text}");
+        }
+        for text in [
+            "",
+            "2024",
+            "2024-2",
+            "2023-02-29",
+            "2024-13-01",
+            "2024-00-01",
+            "2024-01-00",
+            "2024-01-01 24:00",
+            "2024-01-01 1",
+            "1969-12-31",
+            "2024-01-+1",
+            "é",
+        ] {
+            assert_eq!(time_of(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_while_is_read() {
+        for (text, ms) in [
+            ("30s", Some(30_000)),
+            ("10m", Some(600_000)),
+            ("2h", Some(7_200_000)),
+            ("3d", Some(259_200_000)),
+            ("", None),
+            ("m", None),
+            ("10", None),
+            ("-1m", None),
+            ("10é", None),
+            ("99999999999999999d", None),
+        ] {
+            assert_eq!(while_of(text), ms, "{text}");
         }
     }
 

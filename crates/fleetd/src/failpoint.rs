@@ -110,6 +110,7 @@ mod armed {
         "store.commit.accept-store",
         "store.commit.assignments",
         "store.commit.cluster",
+        "store.commit.events",
         "store.commit.leader",
         "store.commit.machine-wishes",
         "store.commit.machines",

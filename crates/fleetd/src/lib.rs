@@ -10,6 +10,7 @@ pub(crate) mod backoff;
 pub mod clock;
 pub mod config;
 pub mod engine;
+mod events;
 #[doc(hidden)]
 pub mod failpoint;
 #[doc(hidden)]

@@ -89,7 +89,8 @@ impl Server {
             Arc::clone(&store),
             config.token_limit,
             env!("CARGO_PKG_VERSION"),
-        );
+        )
+        .on(deps.machine.clone());
         let agent_config =
             watch::Sender::new(AgentConfig::from_config(config, deps.machine.clone()));
         let agent = Agent::new(

@@ -35,7 +35,7 @@ pub use error::Error;
 pub use registry::RegistryError;
 pub use tls::{TlsDial, TlsError, TlsFiles};
 pub use v1::PutAnswer;
-pub use v2::WaitStream;
+pub use v2::{EventStream, EventsWanted, WaitStream};
 
 /// Bound of an answer's head and of each part of its body, unless the caller says otherwise.
 /// fleetd itself gives up on its store after a few seconds.

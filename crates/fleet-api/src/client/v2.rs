@@ -7,13 +7,15 @@ use http_body_util::{BodyExt, Full};
 use hyper::Method;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::v1::found;
 use super::{Call, Client, Error, MAX_ITEMS, escape};
 use crate::v2::{
-    BASE, BatchAnswer, BatchRequest, ClusterView, HEARTBEAT, MAX_BATCH, MAX_PAGE, MachineChange,
-    MachineListing, MachineUnitListing, MachineView, Progress, UnitListing, UnitView, WaitRequest,
+    BASE, BatchAnswer, BatchRequest, ClusterView, EventLine, EventListing, HEARTBEAT, MAX_BATCH,
+    MAX_PAGE, MachineChange, MachineListing, MachineUnitListing, MachineView, Progress,
+    UnitListing, UnitView, WaitRequest,
 };
 
 /// A wait's answer that says nothing for so long (not even an empty line) is broken.
@@ -50,12 +52,8 @@ impl Client {
         let call = Call::with_json(Method::POST, format!("{BASE}/wait"), request);
         let answer = self.send(&call).await?;
         Ok(WaitStream {
-            client: self,
-            call,
-            body: Some(answer.response.into_body()),
+            lines: Lines::new(self, call, answer.response.into_body()),
             connection: Some(answer.connection),
-            buffer: BytesMut::new(),
-            searched: 0,
             n_open: request
                 .units
                 .iter()
@@ -121,6 +119,21 @@ impl Client {
             .await
     }
 
+    /// Some of what was decided and what happened.
+    pub async fn events(&self, wanted: &EventsWanted) -> Result<EventListing, Error> {
+        self.json(Call::get(wanted.path(false))).await
+    }
+
+    /// What is decided and what happens, as it happens. Dropping the stream ends it.
+    pub async fn follow_events(&self, wanted: &EventsWanted) -> Result<EventStream<'_>, Error> {
+        let call = Call::get(wanted.path(true));
+        let answer = self.send(&call).await?;
+        Ok(EventStream {
+            lines: Lines::new(self, call, answer.response.into_body()),
+            _connection: answer.connection,
+        })
+    }
+
     /// Cordons, drains or opens a machine, by its whole id.
     pub async fn change_machine(
         &self,
@@ -154,15 +167,67 @@ impl Client {
     }
 }
 
+/// Which events are wanted; what is left out wants all.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EventsWanted {
+    /// Of units whose names match this pattern.
+    pub unit: Option<String>,
+    /// Of this machine.
+    pub machine: Option<String>,
+    /// From this time on, in milliseconds since 1970.
+    pub since_ms: Option<u64>,
+    /// After this revision.
+    pub after: Option<u64>,
+    /// Before this revision.
+    pub before: Option<u64>,
+    /// At most about so many.
+    pub limit: Option<usize>,
+}
+
+impl EventsWanted {
+    fn path(&self, follow: bool) -> String {
+        let number = |number: Option<u64>| number.map(|number| number.to_string());
+        let escaped = |text: &str| escape(text).to_string();
+        let limit = self.limit.filter(|_| !follow);
+        let parameters = [
+            ("follow", follow.then(|| "true".to_owned())),
+            ("unit", self.unit.as_deref().map(escaped)),
+            ("machine", self.machine.as_deref().map(escaped)),
+            ("since", number(self.since_ms)),
+            ("after", number(self.after)),
+            ("before", number(self.before.filter(|_| !follow))),
+            ("limit", limit.map(|limit| limit.to_string())),
+        ];
+        let given = parameters
+            .into_iter()
+            .filter_map(|(name, value)| Some(format!("{name}={}", value?)));
+        let given: Vec<String> = given.collect();
+        format!("{BASE}/events?{}", given.join("&"))
+    }
+}
+
+/// The lines of following events.
+pub struct EventStream<'a> {
+    lines: Lines<'a>,
+    /// It ends with the last of whoever may send on it.
+    _connection: SendRequest<Full<Bytes>>,
+}
+
+impl EventStream<'_> {
+    /// The next line. May be dropped and called again. [`Error::Broken`] when it ends without a last
+    /// line: follow on after the last revision, at this or another fleetd.
+    pub async fn next(&mut self) -> Result<EventLine, Error> {
+        match self.lines.next().await? {
+            Some(line) => self.lines.parse(&line),
+            None => Err(self.lines.ended("following ended")),
+        }
+    }
+}
+
 /// The lines of a wait.
 pub struct WaitStream<'a> {
-    client: &'a Client,
-    call: Call,
-    body: Option<Incoming>,
+    lines: Lines<'a>,
     connection: Option<SendRequest<Full<Bytes>>>,
-    buffer: BytesMut,
-    /// So many bytes of the buffer hold no line break.
-    searched: usize,
     /// So many units are not final yet.
     n_open: usize,
 }
@@ -172,30 +237,56 @@ impl WaitStream<'_> {
     /// [`Error::Broken`] when fleetd ends the wait before that, as it does when it stops: wait
     /// again, at this or another fleetd.
     pub async fn next(&mut self) -> Result<Option<Progress>, Error> {
+        if let Some(line) = self.lines.next().await? {
+            let progress: Progress = self.lines.parse(&line)?;
+            self.n_open = self.n_open.saturating_sub(usize::from(progress.is_final));
+            return Ok(Some(progress));
+        }
+        if let Some(connection) = self.connection.take() {
+            self.lines.client.keep(connection);
+        }
+        match self.n_open {
+            0 => Ok(None),
+            _ => Err(self.lines.ended("the wait ended early")),
+        }
+    }
+}
+
+/// The lines of an answer that goes on.
+struct Lines<'a> {
+    client: &'a Client,
+    call: Call,
+    body: Option<Incoming>,
+    buffer: BytesMut,
+    /// So many bytes of the buffer hold no line break.
+    searched: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn new(client: &'a Client, call: Call, body: Incoming) -> Lines<'a> {
+        Lines {
+            client,
+            call,
+            body: Some(body),
+            buffer: BytesMut::new(),
+            searched: 0,
+        }
+    }
+
+    /// The next line that says something; None at the end.
+    async fn next(&mut self) -> Result<Option<BytesMut>, Error> {
         loop {
             if let Some(line) = self.line() {
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
-                let progress: Progress =
-                    serde_json::from_slice(&line).map_err(|error| Error::Protocol {
-                        endpoint: self.client.endpoint.to_string(),
-                        reason: format!("a line of a wait: {error}"),
-                    })?;
-                self.n_open = self.n_open.saturating_sub(usize::from(progress.is_final));
-                return Ok(Some(progress));
+                return Ok(Some(line));
             }
             let Some(body) = &mut self.body else {
-                return match self.n_open {
-                    0 => Ok(None),
-                    _ => Err(self.client.broken(&self.call, "the wait ended early")),
-                };
+                return Ok(None);
             };
             if self.buffer.len() > MAX_LINE_BYTES {
-                return Err(Error::Protocol {
-                    endpoint: self.client.endpoint.to_string(),
-                    reason: format!("a line of a wait is longer than {MAX_LINE_BYTES} bytes"),
-                });
+                return Err(self.nonsense(&format!("it is longer than {MAX_LINE_BYTES} bytes")));
             }
             match timeout(SILENCE, body.frame()).await {
                 Err(_) => {
@@ -209,7 +300,7 @@ impl WaitStream<'_> {
                 Ok(Some(Err(error))) => {
                     return Err(self.client.broken_by(&self.call, &error));
                 }
-                Ok(None) => self.end(),
+                Ok(None) => self.body = None,
             }
         }
     }
@@ -231,10 +322,18 @@ impl WaitStream<'_> {
         }
     }
 
-    fn end(&mut self) {
-        self.body = None;
-        if let Some(connection) = self.connection.take() {
-            self.client.keep(connection);
+    fn parse<T: DeserializeOwned>(&self, line: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(line).map_err(|error| self.nonsense(&error.to_string()))
+    }
+
+    fn nonsense(&self, why: &str) -> Error {
+        Error::Protocol {
+            endpoint: self.client.endpoint.to_string(),
+            reason: format!("a line of the answer: {why}"),
         }
+    }
+
+    fn ended(&self, why: &str) -> Error {
+        self.client.broken(&self.call, why)
     }
 }

@@ -275,6 +275,17 @@ impl Cluster {
             + self.marks.globals.len()
     }
 
+    /// The machines that are not there and have been as they are since before a time, in milliseconds
+    /// since the Unix epoch.
+    pub fn gone_since(&self, unix_ms: u64) -> Vec<MachineId> {
+        let machines = self.machines.iter();
+        let gone = machines.filter(|(_, machine)| {
+            let member = machine.member.as_ref();
+            machine.presence.is_none() && member.is_some_and(|member| member.since_ms < unix_ms)
+        });
+        gone.map(|(id, _)| id.clone()).collect()
+    }
+
     /// How many units are known.
     pub fn unit_count(&self) -> usize {
         self.units.len()

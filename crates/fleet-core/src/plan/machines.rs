@@ -3,6 +3,7 @@
 use super::avoided::Trusted;
 use super::{Change, Planner, Subject, Write};
 use crate::cluster::{Freeze, Timer};
+use crate::events;
 use crate::records::{MachineId, MachineRecord, MemberRecord, MemberStatus};
 use crate::schedule::closed_because;
 
@@ -355,6 +356,7 @@ impl Planner<'_> {
             (Some(_), None) => trusted.map(|trusted| trusted.words()).unwrap_or_default(),
             _ => format!("{}: {reason}", status.as_str()),
         };
+        let event = events::of_member(id, old, &record, &words);
         machine.member = Some(record.clone());
         self.machine_changes.push(Change {
             subject: Subject::Machine(id.clone()),
@@ -364,6 +366,7 @@ impl Planner<'_> {
                 true => vec![id.clone()],
                 false => Vec::new(),
             },
+            events: event.into_iter().collect(),
         });
     }
 }

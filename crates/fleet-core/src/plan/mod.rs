@@ -12,6 +12,7 @@ use std::sync::Arc;
 use explain::Tally;
 
 use crate::cluster::{Assigned, Cluster, Timer, Unit};
+use crate::events::{self, Event};
 use crate::name::UnitName;
 use crate::records::{
     AssignmentRecord, Decision, Failures, MachineId, MemberRecord, Order, PlacementRecord, Refusal,
@@ -52,7 +53,7 @@ mod groups_fixtures;
 #[cfg(test)]
 mod loss_fixtures;
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 #[cfg(test)]
 mod moves_fixtures;
 #[cfg(test)]
@@ -99,6 +100,8 @@ pub struct Change {
     /// It holds only while these machines are away: they are given up, or a unit that they had goes
     /// elsewhere.
     pub while_absent: Vec<MachineId>,
+    /// What of it is worth telling.
+    pub events: Vec<Event>,
 }
 
 /// What a change is about.
@@ -555,20 +558,20 @@ fn finish(cluster: &Cluster, name: &UnitName, touched: Touched, changes: &mut Ve
     }
     let subject = Subject::Unit(name.clone());
     let while_absent = exclusive::relied_on(cluster, unit, &touched.assignments);
-    while writes.len() > MAX_CHANGE_WRITES {
+    let before = touched.placement.as_deref();
+    let mut change = |writes: Vec<Write>| {
         changes.push(Change {
             subject: subject.clone(),
-            writes: writes.drain(..MAX_CHANGE_WRITES).collect(),
+            events: events::of_unit(name, before, &writes),
+            writes,
             reason: reason.clone(),
             while_absent: while_absent.clone(),
         });
+    };
+    while writes.len() > MAX_CHANGE_WRITES {
+        change(writes.drain(..MAX_CHANGE_WRITES).collect());
     }
     if !writes.is_empty() {
-        changes.push(Change {
-            subject,
-            writes,
-            reason,
-            while_absent,
-        });
+        change(writes);
     }
 }

@@ -308,6 +308,15 @@ pub(crate) fn name(text: &str) -> UnitName {
 
 /// Runs a script, one step a line; returns what each `plan`, `agents` and `wait` wrote.
 pub(crate) fn run(script: &str) -> String {
+    run_showing(script, show)
+}
+
+/// As [`run`]; returns the events.
+pub(crate) fn tell(script: &str) -> String {
+    run_showing(script, show_events)
+}
+
+fn run_showing(script: &str, show: fn(&Plan, &mut String)) -> String {
     let settings = Settings {
         lost_after_ms: 5_000,
         ..Settings::default()
@@ -526,6 +535,18 @@ pub(crate) fn assert_sound(model: &mut Model) {
     );
     let again = model.cluster.plan(model.now());
     assert!(again.changes.is_empty(), "planned again: {again:#?}");
+}
+
+fn show_events(plan: &Plan, out: &mut String) {
+    for event in plan.changes.iter().flat_map(|change| &change.events) {
+        let unit = event.unit.as_ref().map(|unit| format!(" {unit}"));
+        let machine = event.machine.as_ref().map(|id| format!(" on {id}"));
+        let from = event.from.as_ref().map(|id| format!(" from {id}"));
+        let about = [unit, from, machine].into_iter().flatten();
+        let about: String = about.collect();
+        let kind = event.kind.as_str();
+        writeln!(out, "  {kind}{about}: {}", event.why).unwrap();
+    }
 }
 
 fn show(plan: &Plan, out: &mut String) {

@@ -17,6 +17,7 @@ mod cordon;
 mod destroy;
 mod doctor;
 mod drain;
+mod events;
 mod fd_forward;
 mod flags;
 mod help;
@@ -63,6 +64,7 @@ pub(crate) enum Command {
     Destroy(destroy::Args),
     Doctor(doctor::Args),
     Drain(drain::Args),
+    Events(events::Args),
     FdForward(fd_forward::Args),
     Help(help::Args),
     // The largest: it would make all of them so.
@@ -113,6 +115,7 @@ impl Command {
             Command::Destroy(args) => destroy::run(args, context).await,
             Command::Doctor(args) => doctor::run(args, context).await,
             Command::Drain(args) => drain::run(args, context).await,
+            Command::Events(args) => events::run(args, context).await,
             Command::Import(args) => import::run(*args, context).await,
             Command::Journal(args) => journal::run(args, context).await,
             Command::ListMachines(args) => list_machines::run(args, context).await,

@@ -29,7 +29,7 @@ pub(crate) async fn serve(cluster: Shared, listener: UnixListener) {
         };
         commit(&*store, put(keys::machine(id), machine.encode())).await;
     }
-    let state = ApiState::new(store.clone(), 100, "1.0.0");
+    let state = ApiState::new(store.clone(), 100, "1.0.0").on(MachineId::new(H1));
     let mut config = EngineConfig::from_config(&Config::for_system(), MachineId::new(H1));
     config.safety_tick = None;
     let (_keep, config) = tokio::sync::watch::channel(config);

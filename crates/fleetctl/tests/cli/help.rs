@@ -24,6 +24,7 @@ Commands:
   destroy          Stop units, take them off their machines, and forget them
   doctor           Say what is wrong with the cluster, and what would cure it
   drain            Move all units off machines, and let them take no new ones
+  events           Show what was decided and what happened, when, why, and by whom
   fd-forward       Connect stdin and stdout to a unix socket
   help             Print help on a command
   import           Bring the units of another cluster here, with their desired states and machines'

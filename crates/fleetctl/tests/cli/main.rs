@@ -11,6 +11,7 @@ mod destroy;
 mod doctor;
 mod drain;
 mod engine;
+mod events;
 mod failures;
 mod fake;
 mod fd_forward;

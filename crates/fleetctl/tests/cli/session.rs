@@ -192,7 +192,7 @@ impl Session {
         self
     }
 
-    fn process(&self, command: &str) -> Command {
+    pub(crate) fn process(&self, command: &str) -> Command {
         let endpoint = format!("unix://{}", self.dir.path().join("fleet.sock").display());
         let mut process = Command::new(env!("CARGO_BIN_EXE_fleetctl"));
         process
@@ -289,5 +289,29 @@ fn without_times(text: &str) -> String {
         shown.push_str("TIME");
         rest = after;
     }
-    shown + rest
+    without_plain_times(&(shown + rest))
+}
+
+/// `TIME` for each `2026-11-28 11:20:03`.
+fn without_plain_times(text: &str) -> String {
+    const LIKE: &[u8] = b"dddd-dd-dd dd:dd:dd";
+    let is_time = |at: usize| {
+        let bytes = text.as_bytes().get(at..at + LIKE.len());
+        bytes.is_some_and(|bytes| {
+            bytes.iter().zip(LIKE).all(|(byte, like)| match like {
+                b'd' => byte.is_ascii_digit(),
+                like => byte == like,
+            })
+        })
+    };
+    let mut shown = String::new();
+    let mut rest = 0;
+    for (at, _) in text.char_indices() {
+        if at >= rest && is_time(at) {
+            shown.push_str(&text[rest..at]);
+            shown.push_str("TIME");
+            rest = at + LIKE.len();
+        }
+    }
+    shown + &text[rest..]
 }

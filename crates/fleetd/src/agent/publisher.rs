@@ -7,6 +7,8 @@
 //! Each of them puts `marks/<machine>` anew, and only where that stands as it was last read or
 //! written: so nothing is said to an older copy of the store that has taken its place unseen, and such
 //! a copy is known again by its mark, though it may have more revisions by now ([`super::hold`]).
+//!
+//! And it tells what has happened to its units since they were last spoken of ([`crate::events`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use fleet_core::records::{MachineId, Reached, StateRecord};
 use tokio::time::Instant;
 
 use super::Fence;
+use crate::events::{self, Event, Owner, Ring};
 use crate::store::codec::Document;
 use crate::store::{Compare, Error, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Revision, Store, Txn, keys};
 
@@ -52,6 +55,8 @@ struct Pending {
     /// Only while the assignment is of this revision: that a unit is gone must not be said of one
     /// that the cluster has forgotten meanwhile, as nobody might take it back.
     order: Option<Revision>,
+    /// Why the unit is there.
+    reason: String,
 }
 
 /// Remembers what was said and what is to be said.
@@ -60,6 +65,11 @@ pub(crate) struct Publisher {
     machine: MachineId,
     /// What the store has, as far as is known. An unknown outcome makes an entry unknown.
     published: BTreeMap<UnitName, StateRecord>,
+    /// What was last known to stand there of units whose entry is unknown: what has happened since is
+    /// still to be told.
+    untold: BTreeMap<UnitName, StateRecord>,
+    /// Where it is told. None until it is known where that goes on.
+    ring: Option<Ring>,
     pending: BTreeMap<UnitName, Pending>,
     /// The revision at which the machine's mark stands in the store, if there is one; None: the store is
     /// not believed, and gets none.
@@ -76,9 +86,19 @@ pub(crate) struct Publisher {
 /// A transaction ready to be sent.
 pub(crate) struct Batch {
     txn: Txn,
-    units: Vec<(UnitName, Option<StateRecord>, Option<Revision>)>,
+    units: Vec<Sent>,
     /// It moves the machine's mark, too.
     marks: bool,
+    /// What it tells.
+    events: Vec<Event>,
+}
+
+/// What a transaction says of one unit.
+struct Sent {
+    unit: UnitName,
+    state: Option<StateRecord>,
+    order: Option<Revision>,
+    reason: String,
 }
 
 impl Batch {
@@ -105,6 +125,8 @@ impl Publisher {
             store,
             machine,
             published: BTreeMap::new(),
+            untold: BTreeMap::new(),
+            ring: None,
             pending: BTreeMap::new(),
             mark: None,
             in_flight: BTreeSet::new(),
@@ -118,8 +140,11 @@ impl Publisher {
     /// to be said is forgotten: it is planned anew.
     pub(crate) async fn learn(&mut self, units: Vec<UnitName>) -> Result<(), Error> {
         self.published.clear();
+        self.untold.clear();
         self.pending.clear();
         self.in_flight.clear();
+        let owner = Owner::Agent(self.machine.clone());
+        self.ring = Some(Ring::read(&*self.store, owner).await?);
         for chunk in units.chunks(MAX_TXN_OPS) {
             let keys: Vec<String> = chunk
                 .iter()
@@ -157,13 +182,14 @@ impl Publisher {
     }
 
     /// Says how a unit is. A state that is not settled goes out only if it lasts.
-    /// `order`: the revision of the assignment that is answered.
+    /// `order`: the revision of the assignment that is answered, and `reason`: why it was given.
     pub(crate) fn say(
         &mut self,
         unit: &UnitName,
         state: StateRecord,
         settled: bool,
         order: Option<Revision>,
+        reason: &str,
     ) {
         // What is on its way there may say otherwise.
         if self.published.get(unit) == Some(&state) && !self.is_in_flight(unit) {
@@ -179,6 +205,7 @@ impl Publisher {
                 pending.due = pending.due.min(due);
                 pending.state = Some(state);
                 pending.order = order;
+                reason.clone_into(&mut pending.reason);
             }
             None => {
                 self.pending.insert(
@@ -187,6 +214,7 @@ impl Publisher {
                         state: Some(state),
                         due,
                         order,
+                        reason: reason.to_owned(),
                     },
                 );
             }
@@ -202,6 +230,7 @@ impl Publisher {
                     state: None,
                     due: Instant::now(),
                     order: None,
+                    reason: String::new(),
                 },
             );
         }
@@ -260,6 +289,7 @@ impl Publisher {
             },
             units: Vec::new(),
             marks: self.mark.is_some(),
+            events: Vec::new(),
         };
         let key = keys::mark(self.machine.as_str());
         batch.txn.compares.extend(self.mark.map(|mark| match mark {
@@ -275,14 +305,20 @@ impl Publisher {
             .collect();
         for unit in due {
             if batch.txn.compares.len() == MAX_TXN_OPS
-                || batch.units.len() == MAX_TXN_OPS - 1
+                || batch.units.len() == MAX_TXN_OPS - 1 - events::MAX_PUTS
                 || bytes >= MAX_TXN_BYTES / 2
             {
                 break;
             }
-            let Some(Pending { state, order, .. }) = self.pending.remove(&unit) else {
+            let Some(pending) = self.pending.remove(&unit) else {
                 continue;
             };
+            let Pending {
+                state,
+                order,
+                reason,
+                ..
+            } = pending;
             if let Some(order) = order {
                 let key = keys::assignment(self.machine.as_str(), unit.as_str());
                 batch.txn.compares.push(Compare::ModRevision(key, order));
@@ -300,19 +336,32 @@ impl Publisher {
                 }
                 None => Op::Delete { key },
             });
+            let before = self.published.get(&unit).or(self.untold.get(&unit));
+            let event = state
+                .as_ref()
+                .and_then(|now| fleet_core::events::of_state(&unit, before, now, &reason));
+            batch.events.extend(event);
             self.in_flight.insert(unit.clone());
-            batch.units.push((unit, state, order));
+            batch.units.push(Sent {
+                unit,
+                state,
+                order,
+                reason,
+            });
         }
         if batch.units.is_empty() {
             return None;
         }
         if batch.marks {
-            // Last, so that the transaction has the name of what it is about.
+            // Behind them, so that the transaction has the name of what it is about.
             batch.txn.ops.push(Op::Put {
                 key,
                 value: Vec::new(),
                 lease: None,
             });
+        }
+        if let Some(ring) = &mut self.ring {
+            batch.txn.ops.extend(ring.puts("", batch.events.clone()));
         }
         self.last_batch = batch.units.len();
         if self.last_sent.is_none_or(|sent| now - sent >= CALM) {
@@ -333,7 +382,18 @@ impl Publisher {
         if let (Ok(revision), true) = (outcome, batch.marks) {
             self.mark = self.mark.map(|_| Some(*revision));
         }
-        for (unit, state, order) in batch.units {
+        if let Ok(revision) = outcome {
+            let by = self.machine.as_str();
+            let events = batch.events.iter();
+            events.for_each(|event| events::log(event, by, *revision));
+        }
+        for sent in batch.units {
+            let Sent {
+                unit,
+                state,
+                order,
+                reason,
+            } = sent;
             self.in_flight.remove(&unit);
             match (outcome, state) {
                 (Ok(_), Some(state)) => {
@@ -344,18 +404,23 @@ impl Publisher {
                     if pending.is_some_and(|pending| pending.state.as_ref() == Some(&state)) {
                         self.pending.remove(&unit);
                     }
+                    self.untold.remove(&unit);
                     self.published.insert(unit, state);
                 }
                 (Ok(_), None) => {
+                    self.untold.remove(&unit);
                     self.published.remove(&unit);
                     gone.push(unit);
                 }
                 (Err(_), state) => {
-                    self.published.remove(&unit);
+                    if let Some(before) = self.published.remove(&unit) {
+                        self.untold.insert(unit.clone(), before);
+                    }
                     let again = Pending {
                         state,
                         due: Instant::now(),
                         order,
+                        reason,
                     };
                     self.pending.entry(unit).or_insert(again);
                 }
@@ -371,6 +436,7 @@ mod tests {
     use fleet_core::records::{Decision, Reached};
 
     use super::*;
+    use crate::store::Range;
     use crate::store::memory::MemoryStore;
 
     fn state(sub: &str) -> StateRecord {
@@ -389,11 +455,9 @@ mod tests {
         }
     }
 
-    /// What happens while a state is on its way is not lost, and not said twice.
-    #[tokio::test(start_paused = true)]
-    async fn what_changes_while_a_state_is_on_its_way_is_said_next() {
+    /// A store in which the machine is present, and what fences it.
+    async fn rig() -> (Arc<MemoryStore>, Fence) {
         let store = MemoryStore::new();
-        let machine = MachineId::new("m1");
         let (lease, _) = store.grant(Duration::from_secs(60)).await.unwrap();
         let presence = Txn {
             ops: vec![Op::Put {
@@ -404,7 +468,93 @@ mod tests {
             ..Txn::default()
         };
         let revision = store.commit(presence).await.unwrap();
-        let fence = Fence { revision, lease };
+        (store, Fence { revision, lease })
+    }
+
+    /// What stands in the ring: the revision, the kind, and why.
+    async fn told(store: &MemoryStore) -> Vec<(Revision, String)> {
+        let range = Range {
+            prefix: keys::EVENTS.to_owned(),
+            ..Range::default()
+        };
+        let mut told = Vec::new();
+        for entry in store.read(range).await.unwrap().entries {
+            for event in events::of_entry(&entry).unwrap().events {
+                assert_eq!(event.machine, Some(MachineId::new("m1")));
+                let text = format!("{}: {}", event.kind.as_str(), event.why);
+                told.push((entry.mod_revision, text));
+            }
+        }
+        told
+    }
+
+    fn run(invocation: &str) -> StateRecord {
+        StateRecord {
+            invocation_id: invocation.to_owned(),
+            ..state("running")
+        }
+    }
+
+    async fn publisher(store: &Arc<MemoryStore>, unit: &UnitName) -> Publisher {
+        let mut publisher = Publisher::new(Arc::clone(store) as _, MachineId::new("m1"));
+        publisher.learn(vec![unit.clone()]).await.unwrap();
+        publisher
+    }
+
+    /// An event is there exactly when the state that it is about is.
+    #[tokio::test(start_paused = true)]
+    async fn what_happens_is_told_with_the_state_and_once_though_it_is_sent_again() {
+        let (store, fence) = rig().await;
+        let unit = UnitName::parse("a.service").unwrap();
+        let key = keys::state("a.service", "m1");
+        let mut first = publisher(&store, &unit).await;
+        first.say(&unit, run("i1"), true, None, "m2 is lost");
+        // The first time it does not arrive.
+        let batch = first.batch(fence).unwrap();
+        first.done(batch, &Err(Error::Unavailable("gone".to_owned())));
+        assert_eq!(told(&store).await, []);
+        let batch = first.batch(fence).unwrap();
+        let (batch, outcome) = batch.send(Arc::clone(&store) as _).await;
+        first.done(batch, &outcome);
+        let stands = store.read_keys(&[key]).await.unwrap();
+        let started = (
+            stands.entries[0].mod_revision,
+            "started: m2 is lost".to_owned(),
+        );
+        assert_eq!(told(&store).await, std::slice::from_ref(&started));
+        // What does not arrive makes nothing of before new: it has started long ago.
+        let renamed = StateRecord {
+            description: "Other".to_owned(),
+            ..run("i1")
+        };
+        first.say(&unit, renamed.clone(), true, None, "m2 is lost");
+        let batch = first.batch(fence).unwrap();
+        first.done(batch, &Err(Error::Unavailable("gone".to_owned())));
+        while let Some(batch) = first.batch(fence) {
+            let (batch, outcome) = batch.send(Arc::clone(&store) as _).await;
+            first.done(batch, &outcome);
+        }
+        assert_eq!(told(&store).await, std::slice::from_ref(&started));
+        // Nor does another fleetd, which goes on in the ring where this one has ended.
+        drop(first);
+        let mut second = publisher(&store, &unit).await;
+        second.say(&unit, run("i1"), true, None, "m2 is lost");
+        second.say(&unit, run("i2"), true, None, "m2 is lost");
+        while let Some(batch) = second.batch(fence) {
+            let (batch, outcome) = batch.send(Arc::clone(&store) as _).await;
+            second.done(batch, &outcome);
+        }
+        let told = told(&store).await;
+        assert_eq!(told[0], started);
+        assert_eq!(told[1].1, "started: it was started there again");
+        assert_eq!(told.len(), 2);
+    }
+
+    /// What happens while a state is on its way is not lost, and not said twice.
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_while_a_state_is_on_its_way_is_said_next() {
+        let (store, fence) = rig().await;
+        let machine = MachineId::new("m1");
         let mut publisher = Publisher::new(Arc::clone(&store) as _, machine);
         let unit = UnitName::parse("a.service").unwrap();
         let key = keys::state("a.service", "m1");
@@ -415,11 +565,11 @@ mod tests {
             ("reload", Some("reload"), 1),
             ("running", Some("exited"), 2),
         ] {
-            publisher.say(&unit, state(before), true, None);
+            publisher.say(&unit, state(before), true, None, "");
             let mut n_writes = 0;
             while let Some(batch) = publisher.batch(fence) {
                 if let (0, Some(meanwhile)) = (n_writes, meanwhile) {
-                    publisher.say(&unit, state(meanwhile), true, None);
+                    publisher.say(&unit, state(meanwhile), true, None, "");
                 }
                 let (batch, outcome) = batch.send(Arc::clone(&store) as _).await;
                 outcome.as_ref().unwrap();
@@ -443,7 +593,7 @@ mod tests {
         // For two seconds, a unit every ten milliseconds.
         for n in 0..200 {
             let unit = UnitName::parse(&format!("u{n}.service")).unwrap();
-            publisher.say(&unit, state("running"), true, None);
+            publisher.say(&unit, state("running"), true, None, "");
             let now = Instant::now();
             if publisher.next_due().is_some_and(|due| due <= now) {
                 let batch = publisher.batch(fence).unwrap();
@@ -458,7 +608,7 @@ mod tests {
 
         tokio::time::sleep(CALM).await;
         let unit = UnitName::parse("alone.service").unwrap();
-        publisher.say(&unit, state("running"), true, None);
+        publisher.say(&unit, state("running"), true, None, "");
         assert!(
             publisher
                 .next_due()

@@ -405,7 +405,10 @@ impl Worker {
                 let mut state = agent::state_record(&report, &observed, hash);
                 state.leased_ms = self.leased_ms(unit, &observed);
                 let order = self.orders.get(unit).copied();
-                self.publisher.say(unit, state, report.settled, order);
+                let assignment = self.desired.get(unit);
+                let reason = assignment.map_or("", |assignment| &assignment.reason);
+                self.publisher
+                    .say(unit, state, report.settled, order, reason);
             }
             None if assignment.is_none() && circumstances.systemd => self.forget(unit, &observed),
             None => {}
@@ -557,7 +560,7 @@ impl Worker {
                 }
             }
             for (unit, state) in &bound {
-                self.publisher.say(unit, state.clone(), true, None);
+                self.publisher.say(unit, state.clone(), true, None, "");
             }
             while let Some(batch) = self.publisher.batch(fence) {
                 let (batch, outcome) = batch.send(Arc::clone(&self.store)).await;

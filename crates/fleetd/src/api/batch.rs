@@ -19,11 +19,15 @@ use fleet_core::validate::UnknownKeys;
 use super::Api;
 use super::failure::Failure;
 use super::request::{Answer, Call, MAX_V2_BODY, Reply, RequestBody};
-use super::wish::{Author, Candidate, Stored, check_template, update};
+use super::wish::{Author, Candidate, Stored, check_template, told, update};
+use crate::events::{self, Event};
 use crate::store::{self, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Revision, Txn, keys};
 
 /// A machine's id has 32 digits; those of an original cluster are not checked for their form.
 const MAX_MACHINE_ID_BYTES: usize = 64;
+
+/// So many wishes are one transaction, with room for what it tells.
+const MAX_GROUP: usize = MAX_TXN_OPS - events::MAX_PUTS;
 
 /// Compares and framing of one write, beside its key (which is there twice) and its value.
 const BYTES_PER_WRITE: usize = 64;
@@ -193,7 +197,8 @@ impl Batch {
         if !decided.is_empty() {
             return Ok(false);
         }
-        let generation = match state.store.commit(write.txn).await {
+        let by = self.changed_by();
+        let generation = match state.commit(write.txn, by, write.events).await {
             Ok(revision) => revision,
             Err(error @ store::Error::Unavailable(_)) => return Err(error.into()),
             // What is there is read now; what may have been written is known by its request.
@@ -206,13 +211,19 @@ impl Batch {
         Ok(true)
     }
 
+    /// Who asks: for all of them the same.
+    fn changed_by(&self) -> &str {
+        let first = self.wishes.first();
+        first.map_or("", |wish| wish.author.changed_by.as_str())
+    }
+
     /// Runs of wishes for different units that fit a transaction.
     fn groups(&self) -> Vec<Range<usize>> {
         let mut groups = Vec::new();
         let mut names = HashSet::new();
         let mut start = 0;
         for (idx, wish) in self.wishes.iter().enumerate() {
-            if names.len() == MAX_TXN_OPS || names.contains(&wish.name) {
+            if names.len() == MAX_GROUP || names.contains(&wish.name) {
                 groups.push(start..idx);
                 names.clear();
                 start = idx;
@@ -266,7 +277,7 @@ impl Batch {
             };
             let (compare, op) = stored.write(&record);
             let size = size_of(&op);
-            if n_bytes + size > MAX_TXN_BYTES && !write.wishes.is_empty() {
+            if n_bytes + size > MAX_TXN_BYTES - events::MAX_BYTES && !write.wishes.is_empty() {
                 plan.writes.push(std::mem::take(&mut write));
                 n_bytes = 0;
             }
@@ -274,6 +285,9 @@ impl Batch {
             write.txn.compares.push(compare);
             write.txn.ops.push(op);
             write.wishes.push((wish_idx, done));
+            write
+                .events
+                .extend(told(wish.name.as_str(), stored, &record));
         }
         if !write.wishes.is_empty() {
             plan.writes.push(write);
@@ -284,7 +298,8 @@ impl Batch {
     async fn write(&self, state: &Api, writes: Vec<Write>) -> Vec<(usize, WishResult)> {
         let mut results = Vec::new();
         for write in writes {
-            let committed = state.store.commit(write.txn).await;
+            let by = self.changed_by();
+            let committed = state.commit(write.txn, by, write.events).await;
             for (wish_idx, done) in write.wishes {
                 let wish = &self.wishes[wish_idx];
                 let result = match &committed {
@@ -335,6 +350,8 @@ struct Plan {
 struct Write {
     txn: Txn,
     wishes: Vec<(usize, Done)>,
+    /// What it tells.
+    events: Vec<Event>,
 }
 
 fn size_of(op: &Op) -> usize {

@@ -63,6 +63,7 @@ pub(crate) fn handler(route: &Route) -> &'static str {
         Route::V2(V2::Machines | V2::Machine(_) | V2::UnitsOfMachine(_)) => "v2/machines",
         Route::V2(V2::Units | V2::Unit(_)) => "v2/units",
         Route::V2(V2::Cluster) => "v2/cluster",
+        Route::V2(V2::Events) => "v2/events",
         Route::V2(V2::Thaw) => "v2/thaw",
         Route::V2(V2::AcceptStore) => "v2/accept-store",
         Route::V2(V2::Wait) => "v2/wait",

@@ -15,6 +15,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use fleet_core::records::MachineId;
 
 use crate::shutdown::Shutdown;
 use crate::store::{Revision, Store};
@@ -27,6 +28,7 @@ mod path;
 mod read;
 mod request;
 mod rows;
+mod telling;
 mod v1;
 mod v2;
 mod wait;
@@ -38,6 +40,8 @@ mod tests;
 use boundaries::Boundaries;
 pub use metrics::ApiMetrics;
 use request::RequestIds;
+use telling::Telling;
+use v2::Followers;
 
 /// What the handlers get.
 pub(crate) type Api = Arc<Shared>;
@@ -68,6 +72,9 @@ pub(crate) struct Shared {
     members: Mutex<Option<(Revision, Arc<v2::Members>)>>,
     waits: wait::Hub,
     kept: rows::Kept,
+    /// None: nothing is told of who does what.
+    telling: Option<Telling>,
+    followers: Followers,
 }
 
 impl ApiState {
@@ -87,6 +94,8 @@ impl ApiState {
                 ids: RequestIds::new(),
                 boundaries: Boundaries::default(),
                 members: Mutex::default(),
+                telling: None,
+                followers: Followers::default(),
             }),
         }
     }
@@ -104,6 +113,14 @@ impl ApiState {
     /// With the text of `/metrics`.
     pub fn with_metrics(self, metrics: MetricsText) -> ApiState {
         self.map(|shared| Shared { metrics, ..shared })
+    }
+
+    /// As the API of this machine: what users do through it is told among the events.
+    pub fn on(self, machine: MachineId) -> ApiState {
+        self.map(|shared| Shared {
+            telling: Some(Telling::new(machine)),
+            ..shared
+        })
     }
 
     /// With the sign to stop: waits end then, so that they do not hold up fleetd.

@@ -17,8 +17,10 @@ use crate::store::keys::{self, Key};
 use crate::store::{self, Range, Revision};
 
 mod cluster;
+mod events;
 mod machines;
 
+pub(crate) use events::Followers;
 pub(crate) use machines::Members;
 
 /// Most entries read at a time beside a page of units.
@@ -36,9 +38,10 @@ pub(crate) async fn serve(
         (V2::Unit(name), Method::GET) => get(state, &name).await,
         (V2::Machines, Method::GET) => machines::list(state).await,
         (V2::Machine(id), Method::GET) => machines::get(state, &id).await,
-        (V2::Machine(id), Method::POST) => machines::change(state, &id, body).await,
+        (V2::Machine(id), Method::POST) => machines::change(state, call, &id, body).await,
         (V2::UnitsOfMachine(id), Method::GET) => machines::units(state, &id).await,
         (V2::Cluster, Method::GET) => cluster::get(state, call).await,
+        (V2::Events, Method::GET) => events::get(state, call).await,
         (V2::Thaw, Method::POST) => machines::thaw(state, call).await,
         (V2::AcceptStore, Method::POST) => machines::accept_store(state, call).await,
         (V2::Wait, Method::POST) => wait::start(state, body).await,
@@ -47,9 +50,15 @@ pub(crate) async fn serve(
             fleet_api::openapi::DOCUMENT,
         )),
         (V2::Units | V2::Machine(_), _) => not_allowed("GET and POST"),
-        (V2::Unit(_) | V2::Machines | V2::UnitsOfMachine(_) | V2::Cluster | V2::OpenApi, _) => {
-            not_allowed("GET")
-        }
+        (
+            V2::Unit(_)
+            | V2::Machines
+            | V2::UnitsOfMachine(_)
+            | V2::Cluster
+            | V2::Events
+            | V2::OpenApi,
+            _,
+        ) => not_allowed("GET"),
         (V2::Wait | V2::Thaw | V2::AcceptStore, _) => not_allowed("POST"),
     }
 }
@@ -189,6 +198,7 @@ async fn placements(
             until: Some(format!("{end}\0")),
             limit: Some(chunk(units)),
             revision,
+            ..Range::default()
         };
         let snapshot = state.store.read(range).await.map_err(compacted)?;
         for entry in &snapshot.entries {

@@ -1,5 +1,6 @@
 //! Writing `units/<name>`: guarded transactions with a bounded number of retries.
 
+use fleet_core::events::{self, Event};
 use fleet_core::hash::UnitHash;
 use fleet_core::name::UnitName;
 use fleet_core::records::{DesiredState, UnitRecord};
@@ -197,6 +198,13 @@ fn requests_before(record: &UnitRecord) -> Vec<String> {
         .collect()
 }
 
+/// What the next version of a unit is about.
+pub(crate) fn told(name: &str, stored: &Stored, record: &UnitRecord) -> Vec<Event> {
+    let name = UnitName::parse(name).ok();
+    let told = name.map(|name| events::of_wish(&name, stored.live(), record));
+    told.into_iter().collect()
+}
+
 /// Refuses to activate a template: on no path may it be anything but inactive.
 pub(crate) fn check_template(name: &UnitName, desired: DesiredState) -> Result<(), Failure> {
     let is_active = matches!(desired, DesiredState::Loaded | DesiredState::Launched);
@@ -232,7 +240,8 @@ pub(crate) async fn update<T>(
             compares: vec![compare],
             ops: vec![op],
         };
-        match state.store.commit(txn).await {
+        let told = told(name, &stored, &record);
+        match state.commit(txn, &record.changed_by, told).await {
             Ok(revision) => return Ok((revision, result)),
             Err(error @ (store::Error::Conflict | store::Error::OutcomeUnknown(_))) => last = error,
             Err(error) => return Err(error.into()),

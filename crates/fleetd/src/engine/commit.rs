@@ -10,6 +10,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::graves::Burial;
+use super::log;
+use crate::events::{self, Ring};
 use crate::store::codec::Document;
 use crate::store::{
     Compare, Error, LeaseId, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Revision, Store, Txn, keys,
@@ -50,6 +52,18 @@ pub(crate) struct Committed {
     pub(crate) transactions: u64,
 }
 
+/// Where what is decided is told, and whose decision it is.
+pub(crate) struct Telling<'a> {
+    pub(crate) ring: &'a mut Ring,
+    pub(crate) by: &'a str,
+}
+
+/// A transaction and what it writes down.
+struct Packed<'c> {
+    txn: Txn,
+    changes: Vec<&'c Change>,
+}
+
 /// Writes all changes. After an error an unknown part of them is written, but nothing is under
 /// way any more, unless the error says that this is not known.
 pub(crate) async fn commit(
@@ -58,27 +72,33 @@ pub(crate) async fn commit(
     changes: &[Change],
     burial: &mut Burial<'_>,
     window: &mut Window,
+    telling: &mut Telling<'_>,
 ) -> Result<Committed, Error> {
     let mut done = Committed::default();
     for wave in waves(changes) {
-        let mut waiting = pack(fence, wave, burial).into_iter();
+        let mut waiting = pack(fence, wave, burial, telling).into_iter();
         let mut flying = FuturesUnordered::new();
         let mut failure = None;
         loop {
             while failure.is_none()
                 && flying.len() < window.0
-                && let Some(txn) = waiting.next()
+                && let Some(Packed { txn, changes }) = waiting.next()
             {
                 let store = Arc::clone(store);
                 flying.push(async move {
                     let began = Instant::now();
                     let outcome = store.commit(txn).await;
-                    (outcome, began.elapsed())
+                    (outcome, began.elapsed(), changes)
                 });
             }
             let landed = flying.next().await;
-            let landed = landed.map(|(outcome, took)| {
+            let landed = landed.map(|(outcome, took, changes)| {
                 window.note(took);
+                if let Ok(revision) = outcome {
+                    changes
+                        .iter()
+                        .for_each(|change| log::decided(change, revision));
+                }
                 outcome
             });
             match landed {
@@ -128,36 +148,54 @@ fn waves(changes: &[Change]) -> Vec<Vec<&Change>> {
     waves
 }
 
-/// Fills transactions up to the store's limits. A change is never divided.
-fn pack(fence: &[Compare], changes: Vec<&Change>, burial: &mut Burial<'_>) -> Vec<Txn> {
-    let empty = || Txn {
-        compares: match fleet_core::planted!("a stale leader commits") {
-            true => Vec::new(),
-            false => fence.to_vec(),
+/// Fills transactions up to the store's limits, with room for what they tell. A change is never
+/// divided.
+fn pack<'c>(
+    fence: &[Compare],
+    changes: Vec<&'c Change>,
+    burial: &mut Burial<'_>,
+    telling: &mut Telling<'_>,
+) -> Vec<Packed<'c>> {
+    let empty = || Packed {
+        txn: Txn {
+            compares: match fleet_core::planted!("a stale leader commits") {
+                true => Vec::new(),
+                false => fence.to_vec(),
+            },
+            ops: Vec::new(),
         },
-        ops: Vec::new(),
+        changes: Vec::new(),
     };
-    let mut txns = Vec::new();
-    let mut txn = empty();
+    let mut filled = Vec::new();
+    let mut packed = empty();
     let mut bytes = 0;
     for change in changes {
         let (compares, ops) = writes(change, burial);
         let more: usize = ops.iter().map(size).sum();
-        let full = txn.ops.len() + ops.len() > MAX_TXN_OPS
+        let txn = &packed.txn;
+        let full = txn.ops.len() + ops.len() > MAX_TXN_OPS - events::MAX_PUTS
             || txn.compares.len() + compares.len() > MAX_TXN_OPS
-            || bytes + more > MAX_TXN_BYTES;
+            || bytes + more > MAX_TXN_BYTES - events::MAX_BYTES;
         if full && !txn.ops.is_empty() {
-            txns.push(std::mem::replace(&mut txn, empty()));
+            filled.push(std::mem::replace(&mut packed, empty()));
             bytes = 0;
         }
-        txn.compares.extend(compares);
-        txn.ops.extend(ops);
+        packed.txn.compares.extend(compares);
+        packed.txn.ops.extend(ops);
+        packed.changes.push(change);
         bytes += more;
     }
-    if !txn.ops.is_empty() {
-        txns.push(txn);
+    if !packed.txn.ops.is_empty() {
+        filled.push(packed);
     }
-    txns
+    for Packed { txn, changes } in &mut filled {
+        let told = changes
+            .iter()
+            .flat_map(|change| change.events.iter().cloned());
+        txn.ops
+            .extend(telling.ring.puts(telling.by, told.collect()));
+    }
+    filled
 }
 
 fn writes(change: &Change, burial: &mut Burial<'_>) -> (Vec<Compare>, Vec<Op>) {
@@ -245,6 +283,7 @@ mod tests {
 
     use super::*;
     use crate::engine::intake::Tombstones;
+    use crate::events::Owner;
     use crate::store::{Range, Snapshot, Watch};
 
     /// Refuses the first transaction at once, and leaves each later one unanswered after a while.
@@ -301,6 +340,7 @@ mod tests {
                 writes: vec![Write::Placement(unit, None)],
                 reason: String::new(),
                 while_absent: Vec::new(),
+                events: Vec::new(),
             }
         });
         unplaced.collect()
@@ -318,6 +358,10 @@ mod tests {
             &changes,
             &mut Burial::new(&Tombstones::new(), Vec::new()),
             &mut Window::default(),
+            &mut Telling {
+                ring: &mut Ring::after(Owner::Engine, &[]),
+                by: "m1",
+            },
         )
         .await;
         assert!(
@@ -388,9 +432,20 @@ mod tests {
                 slow.most.store(0, Ordering::SeqCst);
                 let tombstones = Tombstones::new();
                 let mut burial = Burial::new(&tombstones, Vec::new());
-                commit(&store, &[], &changes, &mut burial, &mut window)
-                    .await
-                    .unwrap();
+                let mut telling = Telling {
+                    ring: &mut Ring::after(Owner::Engine, &[]),
+                    by: "m1",
+                };
+                commit(
+                    &store,
+                    &[],
+                    &changes,
+                    &mut burial,
+                    &mut window,
+                    &mut telling,
+                )
+                .await
+                .unwrap();
             }
             slow.most.load(Ordering::SeqCst)
         };

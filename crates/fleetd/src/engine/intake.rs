@@ -213,6 +213,7 @@ fn place(key: &str) -> Option<Place> {
         | Key::Thaw
         | Key::AcceptStore
         | Key::Mark(_)
+        | Key::Event(..)
         | Key::Unknown(_) => return None,
     })
 }

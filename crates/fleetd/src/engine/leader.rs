@@ -4,25 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_core::cluster::{Cluster, Settings};
+use fleet_core::events::EventKind;
 use fleet_core::plan::{Change, Now, Write};
 use fleet_core::records::{MachineId, MemberRecord};
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use super::commit::{Window, commit};
+use super::commit::{Telling, Window, commit};
 use super::compact::Compactor;
 use super::graves::{Burial, Graves};
 use super::intake::Intake;
 use super::leadership::{Leadership, raise};
-use super::log;
+use super::old_rings::{KEPT_FOR, OldRings};
 use super::{EngineConfig, EngineMetrics};
 use crate::backoff::Backoff;
 use crate::clock;
+use crate::events::{self, Owner, Ring};
 use crate::reload;
 use crate::store::codec::{AskedRecord, ClusterRecord, Document, FORMAT};
-use crate::store::keys::Key;
+use crate::store::keys::{EventWriter, Key};
 use crate::store::{
     Compare, Entry, Error, Event, Op, Range, Revision, Store, Txn, Watch, WatchBatch, keys,
 };
@@ -89,6 +91,8 @@ struct Leader<'a> {
     compactor: Compactor,
     graves: Graves,
     window: Window,
+    ring: Ring,
+    old_rings: OldRings,
     /// Whose cluster it is; None while the document that says so cannot be read.
     name: Option<ClusterRecord>,
     started: Instant,
@@ -105,25 +109,30 @@ impl<'a> Leader<'a> {
         let mut config = config.clone();
         let now = config.borrow_and_update().clone();
         let name = name_cluster(store, leadership, now.version).await?;
-        let snapshot = store.read(Range::default()).await?;
+        let Read {
+            revision,
+            ring,
+            parts,
+        } = read(&**store).await?;
         let mut cluster = Cluster::new(settings(&now));
         let mut intake = Intake::default();
-        cluster.observe(snapshot.revision);
-        task::maybe_long(snapshot.entries.len(), || {
-            for entry in &snapshot.entries {
+        cluster.observe(revision);
+        task::maybe_long(parts.iter().map(Vec::len).sum(), || {
+            for entry in parts.iter().flatten() {
                 if let Some(fact) = intake.entry(entry) {
                     cluster.apply(fact);
                 }
             }
         });
-        for id in thawed(&snapshot.entries) {
+        let [_, others] = &parts;
+        for id in thawed(others) {
             info!(machine = %id, "it is given up: somebody said so before this machine led");
             cluster.thaw_machine(&id);
         }
-        let watch = store.watch("", snapshot.revision).await?;
+        let watch = store.watch("", revision).await?;
         info!(
-            revision = snapshot.revision,
-            keys = snapshot.entries.len(),
+            revision,
+            keys = parts.iter().map(Vec::len).sum::<usize>(),
             units = cluster.unit_count(),
             "cluster read"
         );
@@ -137,6 +146,8 @@ impl<'a> Leader<'a> {
             compactor: Compactor::default(),
             graves: Graves::default(),
             window: Window::default(),
+            ring,
+            old_rings: OldRings::default(),
             name,
             started: Instant::now(),
         };
@@ -153,6 +164,7 @@ impl<'a> Leader<'a> {
                 Ok(revisit) => revisit,
                 Err(problem) => return problem,
             };
+            self.announce();
             let compact = self.compactor.due();
             tokio::select! {
                 batches = watch.next() => {
@@ -168,6 +180,7 @@ impl<'a> Leader<'a> {
                     safety = safety_tick(&config);
                 }
                 () = until(compact) => self.compactor.run(self.store),
+                () = tokio::time::sleep_until(self.old_rings.due()) => self.remove_old_rings(),
                 () = tick(&mut safety) => {
                     if self.cluster.unit_count() <= SAFETY_TICK_MAX_UNITS {
                         self.cluster.mark_all();
@@ -225,6 +238,38 @@ impl<'a> Leader<'a> {
         };
         let late = |_| Error::Unavailable("the watch is late".to_owned());
         tokio::time::timeout(CATCH_UP, heard).await.map_err(late)?
+    }
+
+    fn remove_old_rings(&mut self) {
+        let kept_ms = u64::try_from(KEPT_FOR.as_millis()).unwrap_or(u64::MAX);
+        let gone = self
+            .cluster
+            .gone_since(clock::unix_ms().saturating_sub(kept_ms));
+        let fence = self.leadership.compares();
+        self.old_rings.remove(self.store, fence, gone);
+    }
+
+    /// Tells once that this machine leads: after the first plan, which is waited for, and in the
+    /// background, since nothing of what is decided waits for it.
+    fn announce(&mut self) {
+        if !self.leadership.announces() {
+            return;
+        }
+        let machine = self.config.borrow().machine.clone();
+        let fence = self.leadership.fence();
+        let why = format!("fleetd {}, by leadership {fence}", crate::VERSION);
+        let event = events::Event::of_machine(EventKind::Leader, machine.clone(), why);
+        let txn = Txn {
+            compares: self.leadership.compares(),
+            ops: self.ring.puts(machine.as_str(), vec![event.clone()]),
+        };
+        let store = Arc::clone(self.store);
+        task::spawn(async move {
+            match store.commit(txn).await {
+                Ok(revision) => events::log(&event, machine.as_str(), revision),
+                Err(problem) => debug!(%problem, "that this machine leads is not told"),
+            }
+        });
     }
 
     fn take_in(&mut self, batch: &WatchBatch) {
@@ -300,14 +345,26 @@ impl<'a> Leader<'a> {
         #[cfg(fleet_sim)]
         crate::sim::planned(&self.cluster);
         if !plan.changes.is_empty() {
-            plan.changes.iter().for_each(log::decided);
             self.metrics.changes(&plan.changes);
             let fence = self.leadership.compares();
             let n_burials = plan.changes.iter().map(n_burials).sum();
             let leases = self.graves.dig(self.store, n_burials).await?;
             let mut burial = Burial::new(self.intake.tombstones(), leases);
-            let window = &mut self.window;
-            let done = commit(self.store, &fence, &plan.changes, &mut burial, window).await;
+            let config = self.config.borrow().clone();
+            let mut telling = Telling {
+                ring: &mut self.ring,
+                by: config.machine.as_str(),
+            };
+            let (store, window) = (self.store, &mut self.window);
+            let commit = commit(
+                store,
+                &fence,
+                &plan.changes,
+                &mut burial,
+                window,
+                &mut telling,
+            );
+            let done = commit.await;
             #[cfg(fleet_sim)]
             let done = match done {
                 Err(Error::OutcomeUnknown(_))
@@ -326,6 +383,41 @@ impl<'a> Leader<'a> {
             .revisit
             .map(|at| self.started + Duration::from_millis(at)))
     }
+}
+
+/// The whole cluster at one revision, but for what the machines tell.
+struct Read {
+    revision: Revision,
+    ring: Ring,
+    /// The assignments, and everything else.
+    parts: [Vec<Entry>; 2],
+}
+
+/// Thousands of machines may have told a lot, which decides nothing: it is passed over. What is left is
+/// before and behind it.
+async fn read(store: &dyn Store) -> Result<Read, Error> {
+    let own = Range {
+        prefix: keys::events_of(EventWriter::Engine),
+        ..Range::default()
+    };
+    let own = store.read(own).await?;
+    let revision = Some(own.revision);
+    let before = Range {
+        prefix: keys::ASSIGNMENTS.to_owned(),
+        revision,
+        ..Range::default()
+    };
+    let behind = Range {
+        after: Some(keys::AFTER_EVENTS.to_owned()),
+        revision,
+        ..Range::default()
+    };
+    let (before, behind) = tokio::try_join!(store.read(before), store.read(behind))?;
+    Ok(Read {
+        revision: own.revision,
+        ring: Ring::after(Owner::Engine, &own.entries),
+        parts: [before.entries, behind.entries],
+    })
 }
 
 fn n_burials(change: &Change) -> usize {

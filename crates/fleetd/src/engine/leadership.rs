@@ -2,6 +2,7 @@
 //! leader writes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fleet_core::records::MachineId;
@@ -33,6 +34,7 @@ pub(crate) struct Leadership {
     fence: Revision,
     lost: watch::Receiver<bool>,
     keeper: tokio::task::JoinHandle<()>,
+    is_announced: AtomicBool,
 }
 
 /// What a candidate for leadership works with.
@@ -223,6 +225,7 @@ impl Campaign<'_> {
             fence,
             lost,
             keeper,
+            is_announced: AtomicBool::new(false),
         })
     }
 }
@@ -231,6 +234,11 @@ impl Leadership {
     /// The create-revision of the leader key.
     pub(crate) fn fence(&self) -> Revision {
         self.fence
+    }
+
+    /// Whether it is to be told that this machine leads: the first one who asks does it.
+    pub(crate) fn announces(&self) -> bool {
+        !self.is_announced.swap(true, Ordering::Relaxed)
     }
 
     /// The guards that every transaction of the leader carries. In another store the key may

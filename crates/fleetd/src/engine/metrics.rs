@@ -259,6 +259,7 @@ mod tests {
             writes,
             reason: String::new(),
             while_absent: Vec::new(),
+            events: Vec::new(),
         };
         let changes = [
             change(vec![

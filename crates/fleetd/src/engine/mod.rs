@@ -25,6 +25,7 @@ mod leader;
 mod leadership;
 mod log;
 mod metrics;
+mod old_rings;
 
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet_core::events::EventsRecord;
 use fleet_core::records::{
-    DesiredState, MachineId, MachineRecord, MemberRecord, Order, PlacementRecord, UnitRecord,
+    DesiredState, MachineId, MachineRecord, MemberRecord, MemberStatus, Order, PlacementRecord,
+    UnitRecord,
 };
 use fleet_core::unit_file::UnitFile;
 use tokio::sync::watch;
@@ -651,5 +653,124 @@ async fn the_last_fleetd_that_is_stopped_sees_its_own_machine_off() {
         assert_eq!(left.reason, MemberRecord::LEAVES, "leads: {leads}");
         let leader = get(&store, keys::LEADER).await;
         assert!(leader.is_none(), "it has resigned");
+    }
+}
+
+/// What the engine has told, the oldest first: the revision, the kind, the unit, the machine.
+async fn told(store: &MemoryStore) -> Vec<(u64, String)> {
+    let range = Range {
+        prefix: keys::events_of(keys::EventWriter::Engine),
+        ..Range::default()
+    };
+    let mut entries = store.read(range).await.unwrap().entries;
+    entries.sort_by_key(|entry| entry.mod_revision);
+    let mut told = Vec::new();
+    for entry in entries {
+        let record = EventsRecord::decode(&entry.key, &entry.value).unwrap();
+        assert_eq!(record.by, "m1");
+        told.extend(record.events.into_iter().map(|event| {
+            let unit = event.unit.map_or("-".to_owned(), |unit| unit.to_string());
+            let machine = event.machine.map_or("-".to_owned(), |id| id.to_string());
+            (
+                entry.mod_revision,
+                format!("{} {unit} {machine}", event.kind.as_str()),
+            )
+        }));
+    }
+    told
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_decided_is_told_in_its_transaction_and_who_leads_once() {
+    let store = MemoryStore::new();
+    present(&store, "m1").await;
+    let engine = start(&store, "m1");
+    wish(&store, "a.service").await;
+    let (_, revision) = placed(&store, "a.service").await;
+    until("it is told who leads", || async {
+        let told = told(&store).await;
+        told.iter()
+            .any(|(_, what)| what == "leader - m1")
+            .then_some(())
+    })
+    .await;
+    let first = told(&store).await;
+    let words: Vec<&str> = first.iter().map(|(_, what)| what.as_str()).collect();
+    assert_eq!(
+        words
+            .iter()
+            .filter(|what| what.starts_with("leader"))
+            .count(),
+        1
+    );
+    assert!(words.contains(&"present - m1"), "{words:?}");
+    assert!(
+        first.contains(&(revision, "placed a.service m1".to_owned())),
+        "{first:?}"
+    );
+    // The next leader goes on where this one has ended, and nothing is told twice.
+    engine.stop.send_replace(true);
+    engine.task.await.unwrap();
+    let _again = start(&store, "m1");
+    wish(&store, "b.service").await;
+    let (_, revision) = placed(&store, "b.service").await;
+    until("it is told who leads again", || async {
+        let told = told(&store).await;
+        let leaders = told.iter().filter(|(_, what)| what == "leader - m1");
+        (leaders.count() == 2).then_some(())
+    })
+    .await;
+    let both = told(&store).await;
+    assert_eq!(both[..first.len()], first);
+    assert!(
+        both.contains(&(revision, "placed b.service m1".to_owned())),
+        "{both:?}"
+    );
+    assert_eq!(both.len(), first.len() + 2, "{both:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_machine_has_told_that_is_gone_for_long_is_removed() {
+    let store = MemoryStore::new();
+    present(&store, "m1").await;
+    let month_ms = 30 * 24 * 60 * 60 * 1000;
+    let now_ms = crate::clock::unix_ms();
+    for (id, since_ms) in [
+        ("old", now_ms - month_ms - 1),
+        ("new", now_ms - month_ms / 2),
+    ] {
+        let record = MemberRecord {
+            status: MemberStatus::Lost,
+            since_ms,
+            first_seen_ms: 1,
+            public_ip: String::new(),
+            metadata: Default::default(),
+            reason: "no sign of life for 5 s".to_owned(),
+            avoided: None,
+        };
+        put(&store, keys::member(id), record.encode(), None).await;
+    }
+    let slots = |id: &'static str| {
+        let writers = [keys::EventWriter::Agent(id), keys::EventWriter::Api(id)];
+        writers
+            .into_iter()
+            .flat_map(|of| [0, 63].map(|slot| keys::event(of, slot)))
+    };
+    let record = EventsRecord::default();
+    for key in slots("old").chain(slots("new")).chain(slots("m1")) {
+        put(&store, key, record.encode(), None).await;
+    }
+    let _engine = start(&store, "m1");
+    until("the old ones are gone", || async {
+        for key in slots("old") {
+            if get(&store, &key).await.is_some() {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    for key in slots("new").chain(slots("m1")) {
+        assert!(get(&store, &key).await.is_some(), "{key}");
     }
 }

@@ -22,10 +22,12 @@ use super::Error;
 mod base64;
 mod brief;
 mod documents;
+mod events;
 #[cfg(test)]
 mod tests;
 
 pub use brief::{PlacementBrief, StateBrief, UnitBrief};
+pub(crate) use events::size_of_event;
 
 /// The version of the documents that this fleetd writes, and the lowest that it reads.
 pub const FORMAT: u32 = 1;

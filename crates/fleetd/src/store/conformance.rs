@@ -66,6 +66,7 @@ conformance! {
     a_conflict_writes_nothing,
     a_transaction_that_changes_nothing_makes_no_revision,
     a_range_is_cut_by_prefix_start_and_limit,
+    the_newest_are_read_first,
     the_past_is_read_as_it_was,
     single_keys_are_read_at_one_revision,
     a_large_range_is_read_whole,
@@ -295,6 +296,42 @@ async fn a_range_is_cut_by_prefix_start_and_limit(store: Arc<dyn Store>) {
     }
     let all = store.read(Range::default()).await.unwrap();
     assert_eq!(all.entries.len(), keys.len());
+}
+
+async fn the_newest_are_read_first(store: Arc<dyn Store>) {
+    let mut revisions = Vec::new();
+    for key in ["e/a", "e/b", "e/c", "f", "e/a", "e/d"] {
+        revisions.push(store.commit(txn([op(key, "x")])).await.unwrap());
+    }
+    let newest = revisions[5];
+    for (before, limit, expected, more) in [
+        (u64::MAX, None, &["e/d", "e/a", "e/c", "e/b"][..], false),
+        (newest, None, &["e/a", "e/c", "e/b"], false),
+        (newest, Some(2), &["e/a", "e/c"], true),
+        (newest, Some(3), &["e/a", "e/c", "e/b"], false),
+        (revisions[2], None, &["e/b"], false),
+        (revisions[1], None, &[], false),
+        (0, None, &[], false),
+    ] {
+        let asked = Range {
+            changed_before: Some(before),
+            limit,
+            ..range("e/")
+        };
+        let snapshot = store.read(asked.clone()).await.unwrap();
+        let found = snapshot.entries.iter().map(|entry| entry.key.as_str());
+        let found: Vec<_> = found.collect();
+        assert_eq!((&found[..], snapshot.more), (expected, more), "{asked:?}");
+        assert_eq!(snapshot.revision, newest);
+    }
+    let past = Range {
+        changed_before: Some(u64::MAX),
+        revision: Some(revisions[3]),
+        ..range("e/")
+    };
+    let past = store.read(past).await.unwrap();
+    let found = past.entries.iter().map(|entry| entry.key.as_str());
+    assert_eq!(found.collect::<Vec<_>>(), ["e/c", "e/b", "e/a"]);
 }
 
 async fn the_past_is_read_as_it_was(store: Arc<dyn Store>) {

@@ -11,10 +11,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use etcd_client::{CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, TxnOp};
+use etcd_client::{
+    CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, SortOrder, SortTarget, TxnOp,
+};
 
 use super::{
-    Compare, Entry, Error, LeaseId, Op, Range, Revision, Snapshot, Store, Txn, Watch, check_keys,
+    Compare, Entry, Error, LeaseId, MAX_NEWEST, Op, Range, Revision, Snapshot, Store, Txn, Watch,
+    check_keys,
 };
 use crate::config::Config;
 use crate::lease_thread::LeaseThread;
@@ -201,7 +204,51 @@ impl EtcdStore {
             .map_err(|error| errors::with_revision(error, at))
     }
 
+    /// The newest entries of a range that changed before a revision.
+    async fn newest(&self, range: &Range, before: Revision) -> Result<Snapshot, Error> {
+        let start = self.full(&range.prefix);
+        let end = after_prefix(start.clone());
+        let limit = range.limit.unwrap_or(MAX_NEWEST).min(MAX_NEWEST);
+        let mut options = GetOptions::new()
+            .with_range(end.clone())
+            .with_sort(SortTarget::Mod, SortOrder::Descend)
+            // etcd would take 0 for "all".
+            .with_limit(number(limit.max(1)))
+            .with_max_mod_revision(number(before.saturating_sub(1).max(1)));
+        if let Some(revision) = range.revision {
+            options = options.with_revision(number(revision));
+        }
+        let links = self.links();
+        let answer = links.main().call(Effect::BulkRead, |link| {
+            let options = options.clone();
+            let (start, end) = (&start, &end);
+            async move {
+                let answer = link.kv().get(&**start, Some(options)).await?;
+                answers::newest(answer, start, end, limit.max(1))
+            }
+        });
+        let answer = answer.await;
+        let mut page = answer.map_err(|error| errors::with_revision(error, range.revision))?;
+        let newest = page
+            .header()
+            .map_or(0, |header| revision(header.revision()));
+        let more = page.more();
+        let kvs = page.take_kvs().into_iter();
+        let entries = kvs.filter_map(|kv| entry(&self.prefix, kv));
+        Ok(Snapshot {
+            revision: range.revision.unwrap_or(newest),
+            entries: entries
+                .filter(|entry| entry.mod_revision < before)
+                .take(limit)
+                .collect(),
+            more,
+        })
+    }
+
     async fn read_once(&self, range: &Range) -> Result<Snapshot, Error> {
+        if let Some(before) = range.changed_before {
+            return self.newest(range, before).await;
+        }
         // One read stays with one etcd.
         let links = self.links();
         let below = self.full(&range.prefix);

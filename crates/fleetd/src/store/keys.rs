@@ -3,6 +3,8 @@
 //! Keys are relative to the cluster's prefix (`etcd_key_prefix`). Neither unit names nor machine
 //! ids contain a `/`, so the parts of a key are unambiguous.
 
+use std::fmt;
+
 /// Who the cluster is: a random id, written once.
 pub const CLUSTER: &str = "cluster";
 /// Who leads; its create-revision is the engine's fence.
@@ -27,6 +29,10 @@ pub const MACHINE_WISHES: &str = "machine-wishes/";
 pub const STATES: &str = "states/";
 /// How far each machine's own writes have come, so that it knows an older copy of the store.
 pub const MARKS: &str = "marks/";
+/// What was decided and what happened, a ring for each writer.
+pub const EVENTS: &str = "events/";
+/// No key is between the events and this, and all of theirs are before it.
+pub const AFTER_EVENTS: &str = "events0";
 
 /// `units/<unit>`
 pub fn unit(unit: &str) -> String {
@@ -78,6 +84,48 @@ pub fn mark(id: &str) -> String {
     format!("{MARKS}{id}")
 }
 
+/// Who writes a ring of events.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum EventWriter<'a> {
+    /// Whoever leads.
+    Engine,
+    /// The agent of this machine.
+    Agent(&'a str),
+    /// The API of this machine.
+    Api(&'a str),
+}
+
+impl<'a> EventWriter<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        match text.split_once('-') {
+            None if text == "engine" => Some(EventWriter::Engine),
+            Some(("agent", machine)) => Some(EventWriter::Agent(machine)),
+            Some(("api", machine)) => Some(EventWriter::Api(machine)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for EventWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EventWriter::Engine => f.write_str("engine"),
+            EventWriter::Agent(machine) => write!(f, "agent-{machine}"),
+            EventWriter::Api(machine) => write!(f, "api-{machine}"),
+        }
+    }
+}
+
+/// `events/<writer>/<slot>`
+pub fn event(writer: EventWriter<'_>, slot: u32) -> String {
+    format!("{EVENTS}{writer}/{slot:04}")
+}
+
+/// `events/<writer>/`
+pub fn events_of(writer: EventWriter<'_>) -> String {
+    format!("{EVENTS}{writer}/")
+}
+
 /// What a key names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Key<'a> {
@@ -105,6 +153,8 @@ pub enum Key<'a> {
     State(&'a str, &'a str),
     /// How far a machine's own writes have come: the machine.
     Mark(&'a str),
+    /// What a transaction was about: whose, and in which slot.
+    Event(EventWriter<'a>, u32),
     /// Something that this version does not know.
     Unknown(&'a str),
 }
@@ -129,6 +179,10 @@ pub fn parse(key: &str) -> Key<'_> {
         ("machine-wishes", None) => Key::MachineWish(rest),
         ("assignments", Some((machine, unit))) => Key::Assignment(machine, unit),
         ("states", Some((unit, machine))) => Key::State(unit, machine),
+        ("events", Some((writer, slot))) => match (EventWriter::parse(writer), slot.parse()) {
+            (Some(writer), Ok(slot)) => Key::Event(writer, slot),
+            _ => Key::Unknown(key),
+        },
         _ => Key::Unknown(key),
     }
 }
@@ -136,6 +190,12 @@ pub fn parse(key: &str) -> Key<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_events_end_where_it_is_said() {
+        let last = event(EventWriter::Engine, u32::MAX);
+        assert!(*EVENTS < *AFTER_EVENTS && *last < *AFTER_EVENTS && *AFTER_EVENTS < *LEADER);
+    }
 
     #[test]
     fn a_key_is_parsed_as_it_was_spelled() {
@@ -155,6 +215,23 @@ mod tests {
             (machine_wish("m1"), Key::MachineWish("m1")),
             (state("a.service", "m1"), Key::State("a.service", "m1")),
             (mark("m1"), Key::Mark("m1")),
+            (
+                event(EventWriter::Engine, 7),
+                Key::Event(EventWriter::Engine, 7),
+            ),
+            (
+                event(EventWriter::Agent("m-1"), 12_345),
+                Key::Event(EventWriter::Agent("m-1"), 12_345),
+            ),
+            (
+                event(EventWriter::Api("m1"), 0),
+                Key::Event(EventWriter::Api("m1"), 0),
+            ),
+            ("events/other/1".to_owned(), Key::Unknown("events/other/1")),
+            (
+                "events/engine/x".to_owned(),
+                Key::Unknown("events/engine/x"),
+            ),
             ("units/a/b".to_owned(), Key::Unknown("units/a/b")),
             ("other".to_owned(), Key::Unknown("other")),
         ] {

@@ -76,6 +76,9 @@ pub struct Range {
     pub limit: Option<usize>,
     /// Read at this past revision; None reads the newest.
     pub revision: Option<Revision>,
+    /// Only entries that changed before this revision, the newest first instead of in the order of
+    /// their keys, and never more than [`MAX_NEWEST`].
+    pub changed_before: Option<Revision>,
 }
 
 /// A guard of a transaction.
@@ -163,6 +166,10 @@ pub(crate) fn check_keys(keys: &[String]) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// So many entries are read at once, the newest first: etcd has to look at the whole range for them,
+/// and sends them in one message. Ten of the largest documents fit one; a thousand events do, too.
+pub const MAX_NEWEST: usize = 1_000;
 
 /// etcd refuses more operations in one transaction (`--max-txn-ops`, its default).
 pub const MAX_TXN_OPS: usize = 128;

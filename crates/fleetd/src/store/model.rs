@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Compare, Entry, Error, Event, LeaseId, Op, Range, Revision, Snapshot, Txn};
+use super::{
+    Compare, Entry, Error, Event, LeaseId, MAX_NEWEST, Op, Range, Revision, Snapshot, Txn,
+};
 
 /// How many changes are kept for watches that have fallen behind and for reads of the past.
 /// One machine makes this many in hours; who is further behind reads anew.
@@ -171,6 +173,21 @@ impl Model {
             (None, _) => then.next(),
         });
         let limit = range.limit.unwrap_or(usize::MAX);
+        if let Some(before) = range.changed_before {
+            let mut newest: Vec<Entry> = merged
+                .filter(|(_, stored)| stored.mod_revision < before)
+                .map(|(key, stored)| stored.entry(key))
+                .collect();
+            newest.sort_by_key(|entry| std::cmp::Reverse(entry.mod_revision));
+            let limit = limit.min(MAX_NEWEST);
+            let more = newest.len() > limit;
+            newest.truncate(limit);
+            return Ok(Snapshot {
+                revision,
+                entries: newest,
+                more,
+            });
+        }
         let entries = merged
             .by_ref()
             .take(limit)

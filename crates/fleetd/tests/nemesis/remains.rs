@@ -292,7 +292,13 @@ fn keys(
     if !strange.is_empty() {
         wrong.push(format!("etcd, marks: too much {strange:?}"));
     }
-    for lone in ["cluster", "leader", "accept-store", "machine-wishes"] {
+    for lone in [
+        "cluster",
+        "leader",
+        "accept-store",
+        "machine-wishes",
+        "events",
+    ] {
         found.remove(lone);
     }
     if !found.is_empty() {

@@ -6,6 +6,7 @@ mod failures;
 mod moves;
 mod names;
 mod restored;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -17,7 +18,7 @@ use fleet_core::records::{
     MemberStatus, Order, PlacementRecord, Reached, StateRecord, UnitRecord,
 };
 use fleetd::store::codec::{AskedRecord, Document, LeaderRecord};
-use fleetd::store::keys::{self, Key};
+use fleetd::store::keys::{self, EventWriter, Key};
 use fleetd::store::{Entry, Event, Op, Revision, Txn};
 use tokio::time::Instant;
 
@@ -209,12 +210,18 @@ impl Audit {
                 // With its assignment.
                 Key::State(..) if value.is_none() && writer.leads => true,
                 Key::State(_, machine) => writer.is_present && machine == writer.machine,
+                Key::Event(EventWriter::Engine, _) => writer.leads,
+                Key::Event(EventWriter::Agent(machine), _) => {
+                    writer.is_present && machine == writer.machine
+                }
+                Key::Event(EventWriter::Api(machine), _) => machine == writer.machine,
                 _ => true,
             };
             if !fence {
                 self.sim.fail(format!("{by} wrote {key} at {revision}, which was not its to write: it was deposed, or absent"));
             }
-            if !matches!(parsed, Key::Machine(_) | Key::Leader) && !only_avoided(&seen, key, value)
+            if !matches!(parsed, Key::Machine(_) | Key::Leader | Key::Event(..))
+                && !only_avoided(&seen, key, value)
             {
                 seen.last_write = revision;
             }
@@ -305,6 +312,7 @@ impl Audit {
                 _ => {}
             }
         }
+        told::check(&self.sim, txn, revision);
         self.check_arrivals(&mut seen, &before, &was_avoided);
         for unit in touched {
             self.check_copies(&seen, &unit);

@@ -174,13 +174,14 @@ impl World {
                 lost_after: self.graces.lost_after,
                 unsupervised_grace: self.graces.unsupervised,
                 freeze_for: self.graces.freeze_for,
-                ..EngineConfig::from_config(&Config::for_system(), id)
+                ..EngineConfig::from_config(&Config::for_system(), id.clone())
             })
             .subscribe(),
             Arc::new(EngineMetrics::default()),
         )
         .beside(&agent);
-        let api = ApiState::new(store, 100, "1.0.0").with_shutdown(shutdown.clone());
+        let api = ApiState::new(store, 100, "1.0.0").on(id);
+        let api = api.with_shutdown(shutdown.clone());
         lock(&self.town.apis)[machine] = Some((api, Arc::clone(&life)));
         self.sim
             .note("fleetd-starts", format_args!("{}", short(&host.id)));

@@ -379,6 +379,7 @@ async fn nothing_is_left_of_the_story(manager: &Manager) -> Vec<String> {
         let of_the_cluster = [
             "accept-store",
             "cluster",
+            "events/",
             "leader",
             "machine-wishes/",
             "machines/",

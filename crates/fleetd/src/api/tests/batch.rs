@@ -461,7 +461,7 @@ async fn units_that_a_store_refused_say_so() {
     let (cluster, _store) = faulty(2, store::Error::NoSpace("quota".into()), false);
     let answers = send(&cluster, &many(300)).await;
     let n_failed = answers.iter().filter(|a| a.code == Some(507)).count();
-    assert_eq!(n_failed, 128);
+    assert_eq!(n_failed, 125);
     assert_eq!(
         answers[128].error.as_deref(),
         Some("the store is out of space: quota")

@@ -23,6 +23,7 @@ mod batch;
 #[path = "../../../tests/common/chance.rs"]
 mod chance;
 mod documents;
+mod events;
 mod failures;
 mod fuzz;
 mod listing;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use fleet_api::v1::{Machine, MachinePage, MetadataOp};
-use fleet_core::records::{MachineRecord, MachineWish, MemberRecord};
+use fleet_core::events::{Event, of_machine_wish};
+use fleet_core::records::{MachineId, MachineRecord, MachineWish, MemberRecord};
 use hyper::StatusCode;
 
 use super::super::Api;
@@ -11,6 +12,7 @@ use super::super::failure::Failure;
 use super::super::read::Reading;
 use super::super::request::{Answer, Call, MAX_V1_BODY, Reply, RequestBody};
 use super::Page;
+use crate::events::MAX_PUTS;
 use crate::store::codec::Document;
 use crate::store::keys::{self, Key};
 use crate::store::{self, Compare, Entry, MAX_TXN_OPS, Op, Revision, Snapshot, Txn};
@@ -78,7 +80,7 @@ async fn read(
     Ok((machines, wishes))
 }
 
-pub(crate) async fn patch(state: &Api, body: &mut RequestBody) -> Answer {
+pub(crate) async fn patch(state: &Api, call: &Call, body: &mut RequestBody) -> Answer {
     let body = body.read(MAX_V1_BODY).await?;
     let ops = fleet_api::body::metadata_ops(&body)
         .map_err(|error| Failure::bad_request(error.to_string()))?;
@@ -92,8 +94,8 @@ pub(crate) async fn patch(state: &Api, body: &mut RequestBody) -> Answer {
     }
     let machines: Vec<_> = by_machine.into_iter().collect();
     let mut unknown = Vec::new();
-    for group in machines.chunks(MAX_TXN_OPS) {
-        unknown.extend(apply(state, group).await?);
+    for group in machines.chunks(MAX_TXN_OPS - MAX_PUTS) {
+        unknown.extend(apply(state, call, group).await?);
     }
     let warnings = unknown.iter().map(|id| {
         format!(
@@ -168,7 +170,11 @@ fn parse(op: &MetadataOp) -> Result<(&str, Change), Failure> {
 }
 
 /// Changes some machines in one transaction. Returns those that nobody knows.
-async fn apply(state: &Api, machines: &[(String, Vec<Change>)]) -> Result<Vec<String>, Failure> {
+async fn apply(
+    state: &Api,
+    call: &Call,
+    machines: &[(String, Vec<Change>)],
+) -> Result<Vec<String>, Failure> {
     let mut last = store::Error::Conflict;
     for _ in 0..MAX_ATTEMPTS {
         let reading = Reading::new(&*state.store);
@@ -183,8 +189,9 @@ async fn apply(state: &Api, machines: &[(String, Vec<Change>)]) -> Result<Vec<St
             .map(|entry| (entry.key.clone(), entry))
             .collect();
         let mut txn = Txn::default();
+        let mut told = Vec::new();
         for (id, changes) in machines {
-            change(id, changes, &entries, &mut txn)?;
+            told.extend(change(id, changes, &entries, &mut txn)?);
         }
         let is_known = |id: &str| {
             entries.contains_key(&keys::machine(id)) || entries.contains_key(&keys::member(id))
@@ -194,7 +201,7 @@ async fn apply(state: &Api, machines: &[(String, Vec<Change>)]) -> Result<Vec<St
         if txn.ops.is_empty() {
             return Ok(unknown);
         }
-        match state.store.commit(txn).await {
+        match state.commit(txn, &call.changed_by, told).await {
             Ok(_) => return Ok(unknown),
             // All changes may be made twice.
             Err(error @ (store::Error::Conflict | store::Error::OutcomeUnknown(_))) => last = error,
@@ -204,12 +211,13 @@ async fn apply(state: &Api, machines: &[(String, Vec<Change>)]) -> Result<Vec<St
     Err(last.into())
 }
 
+/// Returns what it is about, if it changes something.
 fn change(
     id: &str,
     changes: &[Change],
     entries: &BTreeMap<String, Entry>,
     txn: &mut Txn,
-) -> Result<(), Failure> {
+) -> Result<Option<Event>, Failure> {
     let key = keys::machine_wish(id);
     let entry = entries.get(&key);
     let before = match entry {
@@ -233,7 +241,7 @@ fn change(
         }
     }
     if wish == before {
-        return Ok(());
+        return Ok(None);
     }
     let size: usize = wish.metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
     if size > MAX_METADATA_BYTES {
@@ -251,7 +259,8 @@ fn change(
     });
     let lease = None;
     txn.ops.push(Op::Put { key, value, lease });
-    Ok(())
+    let told = of_machine_wish(&MachineId::new(id), &before, &wish);
+    Ok(Some(told))
 }
 
 /// Whether the machine's own configuration has the key, or might have: it is not known.

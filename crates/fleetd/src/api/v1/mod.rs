@@ -24,7 +24,7 @@ pub(crate) async fn serve(
 ) -> Answer {
     match (resource, call.method.clone()) {
         (V1::Machines, Method::GET) => machines::list(state, call).await,
-        (V1::Machines, Method::PATCH) => machines::patch(state, body).await,
+        (V1::Machines, Method::PATCH) => machines::patch(state, call, body).await,
         (V1::Machines, _) => not_allowed("GET and PATCH"),
         (V1::Units, Method::GET) => units::list(state, call).await,
         (V1::Unit(name), Method::GET) => units::get(state, &name).await,

@@ -1,6 +1,7 @@
 //! The cluster as a whole: who leads, and which of its records cannot be read.
 
 use fleet_api::v2::{ClusterView, DamageView, LeaderView};
+use fleet_core::events::EventsRecord;
 use fleet_core::records::{
     AssignmentRecord, MachineRecord, MachineWish, MemberRecord, PlacementRecord, StateRecord,
     UnitRecord,
@@ -110,6 +111,7 @@ fn wrong_with(entry: &Entry) -> Option<String> {
         Key::Member(_) => error_of::<MemberRecord>(entry)?,
         Key::MachineWish(_) => error_of::<MachineWish>(entry)?,
         Key::State(..) => error_of::<StateRecord>(entry)?,
+        Key::Event(..) => error_of::<EventsRecord>(entry)?,
         Key::Thaw | Key::AcceptStore | Key::Mark(_) | Key::Unknown(_) => return None,
     };
     Some(error.to_string())

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleet_api::v2::{
     BASE, MachineChange, MachineListing, MachineUnit, MachineUnitListing, MachineView,
 };
+use fleet_core::events;
 use fleet_core::records::{
     AssignmentRecord, Avoided, MachineId, MachineRecord, MachineWish, MemberRecord, MemberStatus,
 };
@@ -59,7 +60,7 @@ pub(super) async fn get(state: &Api, id: &str) -> Answer {
 }
 
 /// Changes what is asked of a machine. It may be asked twice.
-pub(super) async fn change(state: &Api, id: &str, body: &mut RequestBody) -> Answer {
+pub(super) async fn change(state: &Api, call: &Call, id: &str, body: &mut RequestBody) -> Answer {
     let change: MachineChange = json(&body.read(MAX_V2_BODY).await?)?;
     let mut last = store::Error::Conflict;
     for _ in 0..MAX_ATTEMPTS {
@@ -93,7 +94,8 @@ pub(super) async fn change(state: &Api, id: &str, body: &mut RequestBody) -> Ans
                 lease: None,
             }],
         };
-        match state.store.commit(txn).await {
+        let told = events::of_machine_wish(&MachineId::new(id), &before, &wish);
+        match state.commit(txn, &call.changed_by, vec![told]).await {
             Ok(_) => return Ok(Reply::json(&members.view(id, Some(&wish)))),
             Err(error @ (store::Error::Conflict | store::Error::OutcomeUnknown(_))) => last = error,
             Err(error) => return Err(error.into()),
@@ -177,19 +179,27 @@ pub(super) async fn thaw(state: &Api, call: &Call) -> Answer {
     let machines: Vec<MachineView> = frozen.map(|(id, _)| members.view(id, None)).collect();
     if !machines.is_empty() {
         let ids = machines.iter().map(|machine| MachineId::new(&machine.id));
-        ask(state, call, keys::THAW, ids.collect()).await?;
+        let why = "the machines that are away are to be given up";
+        ask(state, call, keys::THAW, ids.collect(), why).await?;
     }
     Ok(Reply::json(&MachineListing { machines }).with_warnings(reading.into_warnings()))
 }
 
 /// Machines that do not believe this store are told to.
 pub(super) async fn accept_store(state: &Api, call: &Call) -> Answer {
-    ask(state, call, keys::ACCEPT_STORE, Vec::new()).await?;
+    let why = "machines are to believe this store";
+    ask(state, call, keys::ACCEPT_STORE, Vec::new(), why).await?;
     Ok(Reply::empty(StatusCode::NO_CONTENT))
 }
 
 /// Writes down that somebody asks for something, who, and when.
-async fn ask(state: &Api, call: &Call, key: &str, machines: Vec<MachineId>) -> Result<(), Failure> {
+async fn ask(
+    state: &Api,
+    call: &Call,
+    key: &str,
+    machines: Vec<MachineId>,
+    why: &str,
+) -> Result<(), Failure> {
     let record = AskedRecord {
         by: call.changed_by.clone(),
         at_ms: clock::unix_ms(),
@@ -203,7 +213,8 @@ async fn ask(state: &Api, call: &Call, key: &str, machines: Vec<MachineId>) -> R
         }],
         ..Txn::default()
     };
-    state.store.commit(txn).await?;
+    let told = vec![events::of_cluster_wish(why)];
+    state.commit(txn, &call.changed_by, told).await?;
     Ok(())
 }
 

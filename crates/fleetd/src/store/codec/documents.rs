@@ -19,7 +19,7 @@ use super::{
 };
 
 /// What a document without its texts takes at most.
-const FRAME_BYTES: usize = 192;
+pub(super) const FRAME_BYTES: usize = 192;
 
 /// Defines the serde struct of a record: `v`, then the fields under their own names.
 macro_rules! shape {
@@ -64,6 +64,7 @@ macro_rules! shape {
         document!($record, $shape);
     };
 }
+pub(super) use shape;
 
 shape! {
     UnitDoc<'a> for UnitRecord {
@@ -487,11 +488,11 @@ pub(super) const USUAL_LOAD: &str = "loaded";
 #[serde(transparent)]
 pub(super) struct Word<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-fn is_zero(number: &u64) -> bool {
+pub(super) fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-fn is_zero_u32(number: &u32) -> bool {
+pub(super) fn is_zero_u32(number: &u32) -> bool {
     *number == 0
 }
 
@@ -524,11 +525,11 @@ fn refusals_of(words: Vec<(Word<'_>, u32)>) -> Vec<Refusal> {
         .collect()
 }
 
-fn machine_word(machine: &MachineId) -> Word<'_> {
+pub(super) fn machine_word(machine: &MachineId) -> Word<'_> {
     Word(machine.as_str().into())
 }
 
-fn machine_of(field: &str, word: Option<Word<'_>>) -> Result<Option<MachineId>, String> {
+pub(super) fn machine_of(field: &str, word: Option<Word<'_>>) -> Result<Option<MachineId>, String> {
     let id = id_of(field, word)?;
     Ok(id.map(|id| MachineId::new(&id)))
 }

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
+use fleet_core::events::{Event, EventKind, EventsRecord};
 use fleet_core::hash::UnitHash;
+use fleet_core::name::UnitName;
 use fleet_core::records::*;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -153,6 +155,38 @@ fn thaw() -> AskedRecord {
     }
 }
 
+fn told() -> EventsRecord {
+    let event = |kind: &str, unit: &str, why: &str| Event {
+        kind: EventKind::parse(kind),
+        unit: Some(UnitName::parse(unit).unwrap()),
+        machine: None,
+        from: None,
+        why: why.to_owned(),
+    };
+    EventsRecord {
+        number: 70_000,
+        at_ms: 1_700_000_000_123,
+        by: "uid 0".to_owned(),
+        first: 9,
+        events: vec![
+            event("started", "a.service", "m2 is \"lost\""),
+            event("started", "b.service", "m2 is \"lost\""),
+            event("rebalanced", "c.service", ""),
+            Event {
+                machine: Some(MachineId::new(ID)),
+                from: Some(MachineId::new(OTHER)),
+                ..event("moved", "d.service", "")
+            },
+            Event::of_machine(
+                EventKind::Lost,
+                MachineId::new(OTHER),
+                "no sign of life for 5 s",
+            ),
+        ],
+        left_out: 3,
+    }
+}
+
 fn cluster() -> ClusterRecord {
     ClusterRecord {
         id: "c".to_owned(),
@@ -174,6 +208,7 @@ macro_rules! for_each_record {
         $check(leader());
         $check(cluster());
         $check(thaw());
+        $check(told());
     };
 }
 
@@ -241,6 +276,7 @@ fn the_format_is_as_it_was_first_written() {
         text(&leader()),
         text(&cluster()),
         text(&thaw()),
+        text(&told()),
     ];
     let expected = [
         r#"{"v":1,"desired":"launched","hash":"Ny6gjKsz5xwCxlHbyDpHTTLGduo","restarts":3,"request":"req-1","by":"uid 0","changed":1700000000123,"text":"[Service]\nExecStart=/bin/echo \"é\"\n"}"#,
@@ -254,6 +290,7 @@ fn the_format_is_as_it_was_first_written() {
         r#"{"v":1,"machine":"148a18ff6e954cd892dac9de9bb90d5a","version":"1.0.0","engine":1,"since":7}"#,
         r#"{"v":1,"id":"c","format":1,"engine":1}"#,
         r#"{"v":1,"by":"uid 0","at":9,"machines":["148a18ff6e954cd892dac9de9bb90d5a"]}"#,
+        r#"{"v":1,"n":70000,"at":1700000000123,"by":"uid 0","first":9,"left":3,"events":[{"is":"started","of":"a.service","why":"m2 is \"lost\""},{"of":"b.service"},{"is":"rebalanced","of":"c.service","why":""},{"is":"moved","of":"d.service","on":"148a18ff6e954cd892dac9de9bb90d5a","from":"491586a6508f4583a71dbfc4d146e996"},{"is":"lost","on":"491586a6508f4583a71dbfc4d146e996","why":"no sign of life for 5 s"}]}"#,
     ];
     assert_eq!(written, expected);
 }
@@ -386,6 +423,14 @@ fn a_new_reader_takes_what_an_older_writer_left_out() {
         ClusterRecord {
             engine: 0,
             ..cluster()
+        },
+    );
+    check(
+        &["n"],
+        told(),
+        EventsRecord {
+            number: told().number,
+            ..EventsRecord::default()
         },
     );
     check(
@@ -543,6 +588,14 @@ fn damage_is_named_with_its_key() {
             why::<PlacementRecord>(r#"{"v":1,"at":[1,2],"on":""}"#),
             "`on` is empty",
         ),
+        (
+            why::<EventsRecord>(r#"{"v":1,"n":1,"events":[{"is":"lost","of":"a"}]}"#),
+            "`of`: ",
+        ),
+        (
+            why::<EventsRecord>(r#"{"v":1,"n":1,"events":[{"of":"a.service"}]}"#),
+            "the first event does not say what it `is`",
+        ),
     ] {
         assert!(
             said.starts_with("the document at the/key is damaged: "),
@@ -570,7 +623,7 @@ proptest! {
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         fn run(bytes: &[u8]) {
             macro_rules! check { ($($record:expr),*) => { $(survives($record, bytes);)* } }
-            check!(unit(), placement(), assignment(), machine(), member(), wish(), state(), leader(), cluster());
+            check!(unit(), placement(), assignment(), machine(), member(), wish(), state(), leader(), cluster(), told());
         }
         run(&bytes);
     }
@@ -587,7 +640,7 @@ proptest! {
             survives(record, &bytes);
         }
         macro_rules! check { ($($record:expr),*) => { $(run($record, at, byte, cut);)* } }
-        check!(unit(), placement(), assignment(), machine(), member(), wish(), state(), leader(), cluster());
+        check!(unit(), placement(), assignment(), machine(), member(), wish(), state(), leader(), cluster(), told());
     }
 
     #[test]

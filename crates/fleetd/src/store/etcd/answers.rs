@@ -31,8 +31,35 @@ pub(super) fn revision_of(header: Option<&ResponseHeader>) -> Result<Revision, E
     }
 }
 
-/// A page of at most `limit` keys in `[start, end)`.
+/// A page of at most `limit` keys in `[start, end)`, in their order.
 pub(super) fn page(
+    answer: GetResponse,
+    start: &[u8],
+    end: &[u8],
+    limit: usize,
+) -> Result<GetResponse, EtcdError> {
+    let answer = inside(answer, start, end, limit)?;
+    match answer.kvs().is_sorted_by(|a, b| a.key() < b.key()) {
+        true => Ok(answer),
+        false => nonsense("its keys are not in their order"),
+    }
+}
+
+/// At most `limit` keys in `[start, end)`, the newest first.
+pub(super) fn newest(
+    answer: GetResponse,
+    start: &[u8],
+    end: &[u8],
+    limit: usize,
+) -> Result<GetResponse, EtcdError> {
+    let answer = inside(answer, start, end, limit)?;
+    match answer.kvs().is_sorted_by_key(|kv| -kv.mod_revision()) {
+        true => Ok(answer),
+        false => nonsense("the newest key is not its first"),
+    }
+}
+
+fn inside(
     answer: GetResponse,
     start: &[u8],
     end: &[u8],
@@ -47,8 +74,8 @@ pub(super) fn page(
         return nonsense("more keys follow, and it has none");
     }
     let is_inside = |kv: &KeyValue| kv.key() >= start && (end == LAST_KEY || kv.key() < end);
-    if !kvs.iter().all(is_inside) || !kvs.is_sorted_by(|a, b| a.key() < b.key()) {
-        return nonsense("its keys are not those that were asked for, in their order");
+    if !kvs.iter().all(is_inside) {
+        return nonsense("its keys are not those that were asked for");
     }
     match kvs.iter().all(is_written) {
         true => Ok(answer),

@@ -126,7 +126,9 @@ impl Link {
 #[async_trait]
 impl Store for Link {
     async fn read(&self, range: Range) -> Result<Snapshot, Error> {
-        let is_everything = range == Range::default();
+        // As a leader reads the cluster.
+        let is_everything =
+            range.prefix.is_empty() && range.after.as_deref() == Some(keys::AFTER_EVENTS);
         let snapshot = self
             .call(
                 false,
