@@ -48,7 +48,10 @@ pub fn check(cluster: &Cluster) -> Vec<Violation> {
             check_machines_of(cluster, name, unit, &mut say);
             continue;
         }
-        check_copies(unit, &mut say);
+        // What has lost its wish is left alone, and may have been global.
+        if unit.wish.is_some() {
+            check_copies(unit, &mut say);
+        }
         check_placement(unit, order, &mut say);
         check_machines_of(cluster, name, unit, &mut say);
     }

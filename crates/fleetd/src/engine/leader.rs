@@ -71,10 +71,6 @@ pub(crate) async fn lead(
     }
 }
 
-/// A leader that comes so much later than it wanted to has stood still: it was paused, had no processor,
-/// or waited for the store. Timers are seldom late by a tenth of that.
-const STOOD_STILL: Duration = Duration::from_millis(100);
-
 /// What a leader has written comes back over its watch within this time, or the watch is no good.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
@@ -187,7 +183,7 @@ impl<'a> Leader<'a> {
                     }
                 }
             }
-            if revisit.is_some_and(|due| due.elapsed() > STOOD_STILL)
+            if revisit.is_some_and(|due| due <= Instant::now())
                 && !fleet_core::planted!("who is back is given up")
                 && let Err(problem) = self.catch_up(&mut watch).await
             {
@@ -213,9 +209,10 @@ impl<'a> Leader<'a> {
         Ok(revision)
     }
 
-    /// Whoever stood still hears first what has happened meanwhile: a machine that was there for a
-    /// moment, and is away again, is not to be given up by the time of its first absence. What this
-    /// leader writes now comes over the watch behind all that.
+    /// Before time alone gives a machine up, everything is heard that has happened until now: the leader
+    /// may have stood still, or its line may be slow, and a machine that was there for a moment and is
+    /// away again is not to be given up by the time of its first absence. What is written now comes
+    /// over the watch behind all that.
     async fn catch_up(
         &mut self,
         watch: &mut (impl futures_util::Stream<Item = Told> + Unpin),
