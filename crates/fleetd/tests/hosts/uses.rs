@@ -2,7 +2,7 @@
 
 use fleet_sandbox::{Sandbox, wait_for};
 
-use crate::cluster::{Cluster, FAILOVER, SOON, sleeper};
+use crate::cluster::{Cluster, FAILOVER, SOON, sleeper, told};
 
 #[test]
 fn copies_together_apart_and_by_metadata() {
@@ -132,8 +132,74 @@ fn units_of_a_machine_that_loses_its_power_run_elsewhere_and_nothing_else_moves(
     }
     cluster.wait_for_machines(asked_on, 2);
 
+    // It is told in order, with the reasons.
+    let victim_id = cluster.host(victim).machine_id().unwrap();
+    let short = victim_id.get(..8).unwrap();
+    let moved_to = after["n@1.service"][0].host;
+    let new_id = cluster.host(moved_to).machine_id().unwrap();
+    let new = new_id.get(..8).unwrap();
+    let of_machine = told_by(&cluster, asked_on, &["--machine", &victim_id]);
+    let of_unit = told_by(&cluster, asked_on, &["--unit", "n@1"]);
+    let both = told_by(&cluster, asked_on, &["-n", "1000"]);
+    assert_in_order(
+        &of_machine,
+        &[
+            format!("present - {short}... "),
+            format!("started n@1.service {short}... "),
+            format!("suspect - {short}... "),
+            format!("lost - {short}... "),
+            format!("moved n@1.service {short}... → {new}... "),
+        ],
+    );
+    assert_in_order(
+        &of_unit,
+        &[
+            "submitted n@1.service - uid 0 a new unit, to be launched".to_owned(),
+            format!("placed n@1.service {short}... "),
+            format!("moved n@1.service {short}... → {new}... "),
+            format!("started n@1.service {new}... {new}... {short} is lost; "),
+        ],
+    );
+    assert!(
+        both.iter().any(|row| row.starts_with("leader - ")),
+        "{both:?}"
+    );
+    // Nor does a fleetd that is killed forget what it has told.
+    let fleetd = ["systemctl", "kill", "-s", "KILL", "fleet.service"];
+    cluster.host(moved_to).run(&fleetd).unwrap();
+    cluster.wait_for_machines(asked_on, 2);
+    assert_in_order(&told_by(&cluster, asked_on, &["--unit", "n@1"]), &of_unit);
+    let journal = [
+        "journalctl",
+        "-u",
+        "fleet",
+        "F_KIND=started",
+        "F_UNIT=n@1.service",
+    ];
+    let journal = cluster.host(moved_to).run(&journal).unwrap();
+    assert!(journal.contains(&format!("{short} is lost")), "{journal}");
+
     // The machine comes back with nothing on it, and nothing moves back by itself.
     cluster.host(victim).boot().unwrap();
     cluster.wait_for_machines(asked_on, 3);
     assert_eq!(cluster.invocations(&names), after);
+}
+
+/// The rows of `fleetctl events`, without the times, a blank between the columns.
+fn told_by(cluster: &Cluster, host: usize, args: &[&str]) -> Vec<String> {
+    let out = cluster.fleetctl_on(host, &[&["events"], args].concat());
+    assert!(out.code == 0, "{}", told(&out));
+    let rows = out.stdout.lines().skip(1);
+    let words = rows.map(|row| row.split_whitespace().skip(2).collect::<Vec<_>>().join(" "));
+    words.collect()
+}
+
+/// There is a row that begins so, then one behind it for the next, and so on.
+#[track_caller]
+fn assert_in_order(rows: &[String], beginnings: &[String]) {
+    let mut rest = rows.iter();
+    for beginning in beginnings {
+        let found = rest.any(|row| row.starts_with(beginning.as_str()));
+        assert!(found, "{beginning} in its place in {rows:#?}");
+    }
 }
