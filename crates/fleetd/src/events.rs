@@ -32,7 +32,7 @@ pub(crate) const ENGINE: Size = Size {
     slot_bytes: 2_048,
 };
 
-/// A machine's, its agent's and its API's each: 128 KiB at most, since there are thousands of them. That
+/// A machine's, its agent's, its API's and that of its refusals each: 128 KiB at most, since there are thousands of them. That
 /// is what happened there the last 64 times, or about two thousand units of storms.
 pub(crate) const MACHINE: Size = Size {
     slots: 64,
@@ -69,6 +69,7 @@ pub(crate) enum Owner {
     Engine,
     Agent(MachineId),
     Api(MachineId),
+    Denials(MachineId),
 }
 
 impl Owner {
@@ -77,13 +78,14 @@ impl Owner {
             Owner::Engine => EventWriter::Engine,
             Owner::Agent(machine) => EventWriter::Agent(machine.as_str()),
             Owner::Api(machine) => EventWriter::Api(machine.as_str()),
+            Owner::Denials(machine) => EventWriter::Denials(machine.as_str()),
         }
     }
 
     fn size(&self) -> Size {
         match self {
             Owner::Engine => ENGINE,
-            Owner::Agent(_) | Owner::Api(_) => MACHINE,
+            Owner::Agent(_) | Owner::Api(_) | Owner::Denials(_) => MACHINE,
         }
     }
 }

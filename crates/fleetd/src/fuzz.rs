@@ -5,14 +5,19 @@ use axum::Router;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use crate::listen::{self, Peer};
+use crate::access::Caller;
+use crate::listen;
 use crate::units;
 
 /// Serves one connection.
 pub async fn http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
     let (_stop, shutdown) = watch::channel(false);
-    let peer = Peer::Unix { uid: 0, pid: None };
-    listen::http(stream, router, peer, shutdown).await;
+    let caller = Caller::Unix {
+        uid: 0,
+        gid: 0,
+        pid: None,
+    };
+    listen::http(stream, router, caller, shutdown).await;
 }
 
 /// Takes in what systemd says on its private socket, until it hangs up: each message is read as

@@ -4,6 +4,7 @@
 /// The version that fleetd tells: `v1.0.0`.
 pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
 
+pub mod access;
 pub mod agent;
 pub mod api;
 pub(crate) mod backoff;

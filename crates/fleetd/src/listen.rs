@@ -2,7 +2,6 @@
 //! configuration, and the TCP addresses of `api_listen`.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
+use crate::access::Caller;
 use crate::config::Config;
 use crate::shutdown::{Shutdown, stopped};
 use crate::stall::Unstalled;
@@ -40,40 +40,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After a failed accept (out of file descriptors), before the next one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Who is at the other end of a connection. In the extensions of each request.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Peer {
-    /// A process on this machine, by the kernel's word.
-    Unix {
-        /// Its user.
-        uid: u32,
-        /// Its process.
-        pid: Option<i32>,
-    },
-    /// Something at this address.
-    Tcp(SocketAddr),
-}
-
-impl Peer {
-    /// What tells it from other clients of the same user or address: its process, its port.
-    pub fn client(&self) -> String {
-        match self {
-            Peer::Unix { pid: None, .. } => String::new(),
-            Peer::Unix { pid: Some(pid), .. } => format!("pid {pid}"),
-            Peer::Tcp(address) => address.to_string(),
-        }
-    }
-}
-
-impl std::fmt::Display for Peer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Peer::Unix { uid, .. } => write!(f, "uid {uid}"),
-            Peer::Tcp(address) => write!(f, "{}", address.ip()),
-        }
-    }
-}
 
 /// A socket that connections come from.
 #[derive(Debug)]
@@ -234,8 +200,10 @@ async fn accept(
             accepted = accept_one(&listener) => accepted,
             () = stopped(&mut shutdown) => return,
         };
-        let (stream, peer, allowed) = match accepted {
-            Ok((stream, peer, local)) => (stream, peer, local || insecure.load(Ordering::Relaxed)),
+        let (stream, caller, allowed) = match accepted {
+            Ok((stream, caller, local)) => {
+                (stream, caller, local || insecure.load(Ordering::Relaxed))
+            }
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -250,7 +218,7 @@ async fn accept(
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             let _place = place;
-            connection(stream, router, peer, shutdown).await;
+            connection(stream, router, caller, shutdown).await;
         });
     }
 }
@@ -261,40 +229,41 @@ enum Stream {
 }
 
 /// The stream, who is there, and whether plaintext is fine on it.
-async fn accept_one(listener: &Listener) -> io::Result<(Stream, Peer, bool)> {
+async fn accept_one(listener: &Listener) -> io::Result<(Stream, Caller, bool)> {
     match listener {
         Listener::Unix(listener) => {
             let (stream, _) = listener.accept().await?;
             let credentials = stream.peer_cred()?;
-            let peer = Peer::Unix {
+            let caller = Caller::Unix {
                 uid: credentials.uid(),
+                gid: credentials.gid(),
                 pid: credentials.pid(),
             };
-            Ok((Stream::Unix(stream), peer, true))
+            Ok((Stream::Unix(stream), caller, true))
         }
         Listener::Tcp(listener) => {
             let (stream, address) = listener.accept().await?;
             stream.set_nodelay(true)?;
             let loopback = stream.local_addr()?.ip().to_canonical().is_loopback();
-            Ok((Stream::Tcp(stream), Peer::Tcp(address), loopback))
+            Ok((Stream::Tcp(stream), Caller::Anonymous(address), loopback))
         }
     }
 }
 
-async fn connection(stream: Stream, router: Router, peer: Peer, shutdown: Shutdown) {
+async fn connection(stream: Stream, router: Router, caller: Caller, shutdown: Shutdown) {
     match stream {
-        Stream::Unix(stream) => http(stream, router, peer, shutdown).await,
-        Stream::Tcp(stream) => http(stream, router, peer, shutdown).await,
+        Stream::Unix(stream) => http(stream, router, caller, shutdown).await,
+        Stream::Tcp(stream) => http(stream, router, caller, shutdown).await,
     }
 }
 
 pub(crate) async fn http(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
-    peer: Peer,
+    caller: Caller,
     mut shutdown: Shutdown,
 ) {
-    let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
+    let service = TowerToHyperService::new(router.layer(axum::Extension(caller)));
     // `Content-Type`, not `content-type`: people's scripts look for what the original sent.
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -324,8 +293,8 @@ fn plaintext_refused() -> Router {
         SSH tunnel (fleetctl --tunnel), or set api_insecure=true in fleet.conf to let anybody on \
         this network control the cluster";
     Router::new().fallback(async |request: Request<Body>| {
-        let peer = request.extensions().get::<Peer>().map(Peer::to_string);
-        info!(peer, "plaintext TCP off loopback was refused");
+        let caller = request.extensions().get::<Caller>().map(Caller::to_string);
+        info!(caller, "plaintext TCP off loopback was refused");
         let body = fleet_api::v1::to_json(&ErrorBody::new(403, MESSAGE));
         Response::builder()
             .status(StatusCode::FORBIDDEN)

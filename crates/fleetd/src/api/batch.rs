@@ -18,6 +18,7 @@ use fleet_core::validate::UnknownKeys;
 
 use super::Api;
 use super::failure::Failure;
+use super::permit::Permit;
 use super::request::{Answer, Call, MAX_V2_BODY, Reply, RequestBody};
 use super::wish::{Author, Candidate, Stored, check_template, told, update};
 use crate::events::{self, Event};
@@ -35,7 +36,7 @@ const BYTES_PER_WRITE: usize = 64;
 pub(crate) async fn submit(state: &Api, call: &Call, body: &mut RequestBody) -> Answer {
     let request: BatchRequest = super::v2::json(&body.read(MAX_V2_BODY).await?)?;
     let batch = Batch::prepare(request, call)?;
-    let answer = batch.run(state).await?;
+    let answer = batch.run(state, &call.permit).await?;
     Ok(Reply::json(&answer))
 }
 
@@ -114,7 +115,7 @@ impl Batch {
             *n_before += 1;
             let author = Author {
                 request_id,
-                changed_by: call.changed_by.clone(),
+                changed_by: call.permit.who(),
             };
             match Prepared::new(wish, answer_idx, author, unknown) {
                 Ok(prepared) => batch.wishes.push(prepared),
@@ -124,9 +125,9 @@ impl Batch {
         Ok(batch)
     }
 
-    async fn run(mut self, state: &Api) -> Result<BatchAnswer, Failure> {
+    async fn run(mut self, state: &Api, permit: &Permit) -> Result<BatchAnswer, Failure> {
         let groups = self.groups();
-        if self.create_unread(state, &groups).await? {
+        if self.create_unread(state, permit, &groups).await? {
             return Ok(BatchAnswer {
                 units: self.answers,
             });
@@ -139,7 +140,7 @@ impl Batch {
             let Some(stored) = next.take() else {
                 break;
             };
-            let txns = self.plan(group.clone(), &stored);
+            let txns = self.plan(permit, group.clone(), &stored);
             let following = groups.get(group_idx + 1).cloned();
             let read = async {
                 match following {
@@ -147,7 +148,7 @@ impl Batch {
                     None => None,
                 }
             };
-            let write = self.write(state, txns.writes);
+            let write = self.write(state, permit, txns.writes);
             let (written, read) = tokio::join!(write, read);
             for (answer_idx, result) in txns.decided.into_iter().chain(written) {
                 self.answer(answer_idx, result);
@@ -177,6 +178,7 @@ impl Batch {
     async fn create_unread(
         &mut self,
         state: &Api,
+        permit: &Permit,
         groups: &[Range<usize>],
     ) -> Result<bool, Failure> {
         let [group] = groups else {
@@ -190,7 +192,7 @@ impl Batch {
             Stored::new(key, None)
         });
         let absent: Vec<Stored> = absent.collect();
-        let Plan { decided, writes } = self.plan(group.clone(), &absent);
+        let Plan { decided, writes } = self.plan(permit, group.clone(), &absent);
         let Ok([write]) = <[Write; 1]>::try_from(writes) else {
             return Ok(false);
         };
@@ -257,7 +259,7 @@ impl Batch {
     }
 
     /// Decides on a group: what is answered without a write, and the transactions.
-    fn plan(&self, group: Range<usize>, stored: &[Stored]) -> Plan {
+    fn plan(&self, permit: &Permit, group: Range<usize>, stored: &[Stored]) -> Plan {
         let mut plan = Plan::default();
         let mut write = Write::default();
         let mut n_bytes = 0;
@@ -275,6 +277,10 @@ impl Batch {
                 plan.decided.push((wish.answer_idx, result));
                 continue;
             };
+            if let Err(failure) = permit.check_wish(wish.name.as_str(), stored.live(), &record) {
+                plan.decided.push((wish.answer_idx, Err(failure)));
+                continue;
+            }
             let (compare, op) = stored.write(&record);
             let size = size_of(&op);
             if n_bytes + size > MAX_TXN_BYTES - events::MAX_BYTES && !write.wishes.is_empty() {
@@ -295,7 +301,12 @@ impl Batch {
         plan
     }
 
-    async fn write(&self, state: &Api, writes: Vec<Write>) -> Vec<(usize, WishResult)> {
+    async fn write(
+        &self,
+        state: &Api,
+        permit: &Permit,
+        writes: Vec<Write>,
+    ) -> Vec<(usize, WishResult)> {
         let mut results = Vec::new();
         for write in writes {
             let by = self.changed_by();
@@ -305,7 +316,8 @@ impl Batch {
                 let result = match &committed {
                     Ok(revision) => Ok((*revision, done)),
                     Err(store::Error::Conflict | store::Error::OutcomeUnknown(_)) => {
-                        update(state, wish.name.as_str(), |stored| wish.decide(stored)).await
+                        let name = wish.name.as_str();
+                        update(state, permit, name, |stored| wish.decide(stored)).await
                     }
                     Err(error) => Err(error.clone().into()),
                 };

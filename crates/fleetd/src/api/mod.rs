@@ -17,6 +17,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use fleet_core::records::MachineId;
 
+use crate::access::Access;
+use crate::access::denials::Denials;
 use crate::shutdown::Shutdown;
 use crate::store::{Revision, Store};
 
@@ -25,6 +27,7 @@ mod boundaries;
 mod failure;
 mod metrics;
 mod path;
+mod permit;
 mod read;
 mod request;
 mod rows;
@@ -74,6 +77,10 @@ pub(crate) struct Shared {
     kept: rows::Kept,
     /// None: nothing is told of who does what.
     telling: Option<Telling>,
+    /// None: nothing is told of who may not do what.
+    denials: Option<Denials>,
+    /// Who may do what.
+    access: Access,
     followers: Followers,
 }
 
@@ -95,6 +102,8 @@ impl ApiState {
                 boundaries: Boundaries::default(),
                 members: Mutex::default(),
                 telling: None,
+                denials: None,
+                access: Access::default(),
                 followers: Followers::default(),
             }),
         }
@@ -118,9 +127,15 @@ impl ApiState {
     /// As the API of this machine: what users do through it is told among the events.
     pub fn on(self, machine: MachineId) -> ApiState {
         self.map(|shared| Shared {
-            telling: Some(Telling::new(machine)),
+            telling: Some(Telling::new(machine.clone())),
+            denials: Some(Denials::new(machine, Arc::clone(&shared.store))),
             ..shared
         })
+    }
+
+    /// Under this policy; without one whoever reaches the API may do everything.
+    pub fn under(self, access: Access) -> ApiState {
+        self.map(|shared| Shared { access, ..shared })
     }
 
     /// With the sign to stop: waits end then, so that they do not hold up fleetd.
@@ -146,7 +161,7 @@ impl ApiState {
     }
 }
 
-/// The whole API. Each request may carry a [`crate::listen::Peer`] in its extensions.
+/// The whole API. Each request may carry a [`crate::access::Caller`] in its extensions.
 pub fn router(state: ApiState) -> Router {
     Router::new().fallback(serve).with_state(state)
 }

@@ -125,13 +125,14 @@ impl<'a> Reading<'a> {
         Ok(Some(live_unit(name, &entry, record)?))
     }
 
-    /// Live units after a name: the first `skip` are passed over, then at most `limit`.
+    /// Live units after a name that are wanted: the first `skip` are passed over, then at most `limit`.
     pub(crate) async fn units(
         &mut self,
         after: Option<&str>,
         mut skip: usize,
         limit: usize,
         mut revision: Option<Revision>,
+        is_wanted: impl Fn(&str) -> bool,
     ) -> Result<UnitRange, store::Error> {
         let mut after = after.map(keys::unit);
         let mut units = Vec::new();
@@ -150,6 +151,9 @@ impl<'a> Reading<'a> {
                 let Key::Unit(name) = keys::parse(&entry.key) else {
                     continue;
                 };
+                if !is_wanted(name) {
+                    continue;
+                }
                 let Some(record) = self.decode::<UnitRecord>(entry) else {
                     continue;
                 };

@@ -1,5 +1,6 @@
 //! From an HTTP request to an answer: ids, bodies, errors, headers.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -20,9 +21,10 @@ use fleet_api::{MAX_REQUEST_ID_BYTES, REQUEST_ID_HEADER};
 use super::failure::Failure;
 use super::metrics::{self, Answered};
 use super::path::{Route, V1, query, route};
+use super::permit::Permit;
 use super::{Api, v1, v2};
+use crate::access::{BEHALF_HEADER, Caller};
 use crate::failpoint::{self, Failed};
-use crate::listen::Peer;
 
 /// Largest body of v1: a unit file of the greatest size, every character of it escaped, and
 /// the names of its options.
@@ -50,10 +52,8 @@ pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) query: Vec<(String, String)>,
-    /// Who asks, as far as is known.
-    pub(crate) changed_by: String,
-    /// The client itself, apart from others of the same user; empty if it is not known.
-    pub(crate) client: String,
+    /// Who asks, and what that one may do.
+    pub(crate) permit: Arc<Permit>,
     /// Unique; begins with the client's own id if it gave one.
     pub(crate) request_id: String,
 }
@@ -127,12 +127,16 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
     let unique = state.ids.next();
     let expects = parts.headers.contains_key(hyper::header::EXPECT);
     let mut body = RequestBody::new(body, &parts.headers);
-    let peer = parts.extensions.get::<Peer>();
+    let caller = parts.extensions.get::<Caller>().cloned();
+    let behalf = parts.headers.get(BEHALF_HEADER);
+    let (permit, permitted) = match Permit::new(caller, behalf, state.access.policy()) {
+        Ok(permit) => (permit, Ok(())),
+        Err(failure) => (Permit::default(), Err(failure)),
+    };
     let call = Call {
         method: parts.method,
         query: query(parts.uri.query()),
-        changed_by: peer.map(Peer::to_string).unwrap_or_default(),
-        client: peer.map(Peer::client).unwrap_or_default(),
+        permit: Arc::new(permit),
         request_id: match &client_id {
             Some(id) => format!("{id}.{unique}"),
             None => unique.clone(),
@@ -147,11 +151,13 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
     // What a client says that it will send is not yet sent: no more counts than is ever read.
     let claimed = body.length.unwrap_or(0).min(MAX_DISCARDED as u64);
     let received = head_size as u64 + claimed;
+    let permitted = permitted.and_then(|()| call.permit.check_request(&found, &call.method));
     let answer = match found {
         _ if head_size > MAX_HEAD => Err(Failure::new(
             431,
             format!("request head too large (max {MAX_HEAD} bytes)"),
         )),
+        _ if permitted.is_err() => permitted.map(|()| Reply::empty(StatusCode::FORBIDDEN)),
         Route::Unclean(clean) => Ok(moved(&call, &clean, parts.uri.query())),
         Route::Metrics => Ok(Reply::text("text/plain; version=0.0.4", (state.metrics)())),
         Route::V1(V1::Discovery) => discovery(&call),
@@ -167,6 +173,10 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
     // Whoever waits for "100 Continue" has not sent its body.
     if !(expects && body.is_untouched) {
         body.discard().await;
+    }
+    if let Some(denials) = &state.denials {
+        let denied = call.permit.take_denied();
+        denied.into_iter().for_each(|denial| denials.note(denial));
     }
     let failed = |failed: Failed| Failure::new(503, failed.to_string());
     let answer = failpoint::call("api", "reply", async { answer }, failed).await;

@@ -13,6 +13,7 @@ use super::path::V2;
 use super::read::{LiveUnit, Reading, StateOf, UnitRange, current_state, home};
 use super::request::{Answer, Call, Reply, RequestBody};
 use super::{Api, batch, rows, wait};
+use crate::access::Verb;
 use crate::store::keys::{self, Key};
 use crate::store::{self, Range, Revision};
 
@@ -36,15 +37,15 @@ pub(crate) async fn serve(
         (V2::Units, Method::GET) => list(state, call).await,
         (V2::Units, Method::POST) => batch::submit(state, call, body).await,
         (V2::Unit(name), Method::GET) => get(state, &name).await,
-        (V2::Machines, Method::GET) => machines::list(state).await,
-        (V2::Machine(id), Method::GET) => machines::get(state, &id).await,
+        (V2::Machines, Method::GET) => machines::list(state, call).await,
+        (V2::Machine(id), Method::GET) => machines::get(state, call, &id).await,
         (V2::Machine(id), Method::POST) => machines::change(state, call, &id, body).await,
-        (V2::UnitsOfMachine(id), Method::GET) => machines::units(state, &id).await,
+        (V2::UnitsOfMachine(id), Method::GET) => machines::units(state, call, &id).await,
         (V2::Cluster, Method::GET) => cluster::get(state, call).await,
         (V2::Events, Method::GET) => events::get(state, call).await,
         (V2::Thaw, Method::POST) => machines::thaw(state, call).await,
         (V2::AcceptStore, Method::POST) => machines::accept_store(state, call).await,
-        (V2::Wait, Method::POST) => wait::start(state, body).await,
+        (V2::Wait, Method::POST) => wait::start(state, call, body).await,
         (V2::OpenApi, Method::GET) => Ok(Reply::text(
             "application/json",
             fleet_api::openapi::DOCUMENT,
@@ -89,11 +90,13 @@ async fn list(state: &Api, call: &Call) -> Answer {
             revision,
             limit,
         };
-        return rows::list(state, asked).await;
+        return rows::list(state, call, asked).await;
     }
     let mut reading = Reading::new(&*state.store);
+    let shown = call.permit.shown_units(Verb::UnitRead);
+    let is_shown = |name: &str| shown.as_ref().is_none_or(|shown| shown(name));
     let page = reading
-        .units(after, 0, limit, revision)
+        .units(after, 0, limit, revision, is_shown)
         .await
         .map_err(compacted)?;
     let at = Some(page.revision);

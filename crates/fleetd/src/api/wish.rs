@@ -9,6 +9,7 @@ use fleet_core::validate::{UnknownKeys, validate_unit};
 
 use super::Api;
 use super::failure::Failure;
+use super::permit::Permit;
 use super::read::Text;
 use super::request::Call;
 use crate::store::codec::Document;
@@ -33,7 +34,7 @@ impl Author {
     pub(crate) fn of(call: &Call) -> Author {
         Author {
             request_id: call.request_id.clone(),
-            changed_by: call.changed_by.clone(),
+            changed_by: call.permit.who(),
         }
     }
 }
@@ -223,6 +224,7 @@ pub(crate) fn check_template(name: &UnitName, desired: DesiredState) -> Result<(
 /// unknown.
 pub(crate) async fn update<T>(
     state: &Api,
+    permit: &Permit,
     name: &str,
     mut decide: impl FnMut(&Stored) -> Result<(Option<UnitRecord>, T), Failure>,
 ) -> Result<(Revision, T), Failure> {
@@ -235,6 +237,7 @@ pub(crate) async fn update<T>(
         let Some(record) = record else {
             return Ok((stored.generation(), result));
         };
+        permit.check_wish(name, stored.live(), &record)?;
         let (compare, op) = stored.write(&record);
         let txn = Txn {
             compares: vec![compare],

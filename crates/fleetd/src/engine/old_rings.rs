@@ -53,11 +53,16 @@ impl OldRings {
 }
 
 async fn remove(store: &dyn Store, fence: &[Compare], gone: &[MachineId]) -> Result<(), Error> {
-    for machines in gone.chunks(MAX_TXN_OPS / 2) {
+    for machines in gone.chunks(MAX_TXN_OPS / 3) {
         // A ring begins with its first slot, and has it from then on.
         let first = |machine: &MachineId| {
             let machine = machine.as_str();
-            [EventWriter::Agent(machine), EventWriter::Api(machine)].map(|of| keys::event(of, 0))
+            let writers = [
+                EventWriter::Agent(machine),
+                EventWriter::Api(machine),
+                EventWriter::Denials(machine),
+            ];
+            writers.map(|of| keys::event(of, 0))
         };
         let firsts: Vec<String> = machines.iter().flat_map(first).collect();
         for entry in store.read_keys(&firsts).await?.entries {

@@ -93,6 +93,8 @@ pub enum EventWriter<'a> {
     Agent(&'a str),
     /// The API of this machine.
     Api(&'a str),
+    /// The API of this machine, of what it has refused.
+    Denials(&'a str),
 }
 
 impl<'a> EventWriter<'a> {
@@ -101,6 +103,7 @@ impl<'a> EventWriter<'a> {
             None if text == "engine" => Some(EventWriter::Engine),
             Some(("agent", machine)) => Some(EventWriter::Agent(machine)),
             Some(("api", machine)) => Some(EventWriter::Api(machine)),
+            Some(("denials", machine)) => Some(EventWriter::Denials(machine)),
             _ => None,
         }
     }
@@ -112,6 +115,7 @@ impl fmt::Display for EventWriter<'_> {
             EventWriter::Engine => f.write_str("engine"),
             EventWriter::Agent(machine) => write!(f, "agent-{machine}"),
             EventWriter::Api(machine) => write!(f, "api-{machine}"),
+            EventWriter::Denials(machine) => write!(f, "denials-{machine}"),
         }
     }
 }
@@ -226,6 +230,10 @@ mod tests {
             (
                 event(EventWriter::Api("m1"), 0),
                 Key::Event(EventWriter::Api("m1"), 0),
+            ),
+            (
+                event(EventWriter::Denials("m1"), 3),
+                Key::Event(EventWriter::Denials("m1"), 3),
             ),
             ("events/other/1".to_owned(), Key::Unknown("events/other/1")),
             (

@@ -12,7 +12,9 @@ use futures_util::{StreamExt, stream};
 
 use super::Api;
 use super::failure::Failure;
-use super::request::{Answer, Reply};
+use super::permit::Permit;
+use super::request::{Answer, Call, Reply};
+use crate::access::{Object, Verb};
 use crate::store::Revision;
 
 mod kept;
@@ -40,12 +42,14 @@ pub(crate) struct Asked<'a> {
     pub(crate) limit: usize,
 }
 
-pub(crate) async fn list(state: &Api, asked: Asked<'_>) -> Answer {
+pub(crate) async fn list(state: &Api, call: &Call, asked: Asked<'_>) -> Answer {
     let fields = Fields::parse(asked.fields)?;
     let whole = match asked.revision {
         None => state.kept.whole(asked.after).await?,
         Some(_) => None,
     };
+    let narrow = !call.permit.allows_all(Verb::UnitRead);
+    let permit = narrow.then(|| Arc::clone(&call.permit));
     let mut lines = match whole {
         Some(whole) => Lines {
             fields,
@@ -57,6 +61,7 @@ pub(crate) async fn list(state: &Api, asked: Asked<'_>) -> Answer {
             n_warned: 0,
             is_over: false,
             reader: None,
+            permit,
         },
         None => Lines {
             fields,
@@ -68,8 +73,10 @@ pub(crate) async fn list(state: &Api, asked: Asked<'_>) -> Answer {
             n_warned: 0,
             is_over: false,
             reader: Some(Reader::new(state, asked.after, asked.revision, asked.limit)),
+            permit,
         },
     };
+    lines.keep_shown();
     // What goes wrong before the first line is an answer of its own.
     let first = lines.next().await?;
     let rest = stream::unfold(Some(lines), |lines| async {
@@ -105,6 +112,8 @@ struct Lines {
     is_over: bool,
     /// None: all has been read.
     reader: Option<Reader>,
+    /// Who is told; None: somebody who is told everything.
+    permit: Option<Arc<Permit>>,
 }
 
 impl Lines {
@@ -119,6 +128,7 @@ impl Lines {
             if !read.more {
                 self.reader = None;
             }
+            self.keep_shown();
         }
         if self.is_over {
             return Ok(None);
@@ -134,6 +144,14 @@ impl Lines {
             warnings: self.some_warnings(),
         };
         Ok(Some(self.fields.line(&self.presence, part)))
+    }
+
+    /// Leaves out what the caller may not see.
+    fn keep_shown(&mut self) {
+        if let Some(permit) = &self.permit {
+            let is_shown = |row: &Arc<Row>| permit.shows(Verb::UnitRead, Object::Unit(&row.name));
+            self.rows.retain(is_shown);
+        }
     }
 
     fn some_warnings(&mut self) -> Vec<String> {

@@ -19,6 +19,7 @@ use crate::store::codec::Document;
 use crate::store::memory::MemoryStore;
 use crate::store::{Op, Range, Revision, Store, Txn, keys};
 
+mod access;
 mod batch;
 #[path = "../../../tests/common/chance.rs"]
 mod chance;

@@ -180,7 +180,7 @@ async fn page_of(
     let (uid, pid) = (0, Some(pid));
     request
         .extensions_mut()
-        .insert(crate::listen::Peer::Unix { uid, pid });
+        .insert(crate::access::Caller::Unix { uid, gid: 0, pid });
     let body = cluster.send(request).await.into_body();
     let body = body.collect().await.unwrap().to_bytes();
     let page: serde_json::Value = serde_json::from_slice(&body).unwrap();

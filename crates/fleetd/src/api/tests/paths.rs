@@ -139,7 +139,11 @@ async fn who_changed_a_unit_is_kept() {
     let uid = 1000;
     request
         .extensions_mut()
-        .insert(crate::listen::Peer::Unix { uid, pid: None });
+        .insert(crate::access::Caller::Unix {
+            uid,
+            gid: 0,
+            pid: None,
+        });
     assert_eq!(cluster.send(request).await.status(), 201);
     assert_eq!(cluster.wish("a.service").await.changed_by, "uid 1000");
 }

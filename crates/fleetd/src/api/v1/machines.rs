@@ -12,6 +12,7 @@ use super::super::failure::Failure;
 use super::super::read::Reading;
 use super::super::request::{Answer, Call, MAX_V1_BODY, Reply, RequestBody};
 use super::Page;
+use crate::access::{Object, Verb};
 use crate::events::MAX_PUTS;
 use crate::store::codec::Document;
 use crate::store::keys::{self, Key};
@@ -50,6 +51,10 @@ pub(crate) async fn list(state: &Api, call: &Call) -> Answer {
                 Some(wish) => wish.merged(&record.metadata),
                 None => record.metadata,
             };
+            let machine = Object::Machine(id, &metadata);
+            if !call.permit.shows(Verb::MachineRead, machine) {
+                continue;
+            }
             present.push(Machine {
                 id: id.to_owned(),
                 metadata,
@@ -191,6 +196,7 @@ async fn apply(
         let mut txn = Txn::default();
         let mut told = Vec::new();
         for (id, changes) in machines {
+            may_change(call, id, &entries)?;
             told.extend(change(id, changes, &entries, &mut txn)?);
         }
         let is_known = |id: &str| {
@@ -201,7 +207,7 @@ async fn apply(
         if txn.ops.is_empty() {
             return Ok(unknown);
         }
-        match state.commit(txn, &call.changed_by, told).await {
+        match state.commit(txn, &call.permit.who(), told).await {
             Ok(_) => return Ok(unknown),
             // All changes may be made twice.
             Err(error @ (store::Error::Conflict | store::Error::OutcomeUnknown(_))) => last = error,
@@ -209,6 +215,20 @@ async fn apply(
         }
     }
     Err(last.into())
+}
+
+/// Refuses changes of a machine that the caller has no say in, as its metadata is now.
+fn may_change(call: &Call, id: &str, entries: &BTreeMap<String, Entry>) -> Result<(), Failure> {
+    if call.permit.allows_all(Verb::MachineMetadata) {
+        return Ok(());
+    }
+    let own = configured(id, entries).unwrap_or_default();
+    let wish = entries
+        .get(&keys::machine_wish(id))
+        .and_then(|entry| MachineWish::decode(&entry.key, &entry.value).ok());
+    let metadata = wish.unwrap_or_default().merged(&own);
+    let machine = Object::Machine(id, &metadata);
+    call.permit.check(Verb::MachineMetadata, machine)
 }
 
 /// Returns what it is about, if it changes something.
@@ -265,14 +285,18 @@ fn change(
 
 /// Whether the machine's own configuration has the key, or might have: it is not known.
 fn may_configure(id: &str, key: &str, entries: &BTreeMap<String, Entry>) -> bool {
+    configured(id, entries).is_none_or(|metadata| metadata.contains_key(key))
+}
+
+/// The metadata of a machine's own configuration, as far as it is known.
+fn configured(id: &str, entries: &BTreeMap<String, Entry>) -> Option<BTreeMap<String, String>> {
     let present = entries
         .get(&keys::machine(id))
         .and_then(|entry| MachineRecord::decode(&entry.key, &entry.value).ok())
         .map(|record| record.metadata);
-    let known = present.or_else(|| {
+    present.or_else(|| {
         let entry = entries.get(&keys::member(id))?;
         let member = MemberRecord::decode(&entry.key, &entry.value).ok()?;
         Some(member.metadata)
-    });
-    known.is_none_or(|metadata| metadata.contains_key(key))
+    })
 }

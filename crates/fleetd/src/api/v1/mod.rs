@@ -72,7 +72,7 @@ impl Page {
     fn of(state: &Api, call: &Call, listing: String) -> Result<Page, Failure> {
         let token = page_token(state, call)?;
         let place = Place {
-            client: call.client.clone(),
+            client: call.permit.client(),
             listing,
             page: token.page,
         };

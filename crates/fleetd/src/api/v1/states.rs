@@ -8,6 +8,7 @@ use super::super::failure::Failure;
 use super::super::read::{Reading, StateOf, is_shown};
 use super::super::request::{Answer, Call, Reply};
 use super::Page;
+use crate::access::Verb;
 use crate::store;
 
 pub(crate) async fn list(state: &Api, call: &Call) -> Answer {
@@ -17,8 +18,10 @@ pub(crate) async fn list(state: &Api, call: &Call) -> Answer {
     let mut page = Page::of(state, call, format!("states of {unit:?} on {machine:?}"))?;
     let mut reading = Reading::new(&*state.store);
     let given_up = reading.given_up().await?;
+    let shown = call.permit.shown_units(Verb::UnitRead);
     let is_wanted = |found: &StateOf| {
-        machine.is_none_or(|machine| machine == found.machine)
+        shown.as_ref().is_none_or(|shown| shown(&found.unit))
+            && machine.is_none_or(|machine| machine == found.machine)
             && is_shown(&found.record)
             && !given_up.contains(&found.machine)
     };

@@ -14,6 +14,7 @@ use super::super::read::{LiveUnit, Reading, current_state};
 use super::super::request::{Answer, Call, MAX_V1_BODY, Reply, RequestBody};
 use super::super::wish::{Author, Candidate, check_template, update};
 use super::Page;
+use crate::access::Verb;
 use crate::store;
 
 pub(crate) async fn list(state: &Api, call: &Call) -> Answer {
@@ -21,7 +22,10 @@ pub(crate) async fn list(state: &Api, call: &Call) -> Answer {
     let mut reading = Reading::new(&*state.store);
     let range = loop {
         let (after, skip, limit) = (page.after(), page.skip(), page.limit());
-        match reading.units(after, skip, limit, page.revision()).await {
+        let shown = call.permit.shown_units(Verb::UnitRead);
+        let is_shown = |name: &str| shown.as_ref().is_none_or(|shown| shown(name));
+        let read = reading.units(after, skip, limit, page.revision(), is_shown);
+        match read.await {
             Err(store::Error::Compacted(_)) if page.forget_history() => {}
             read => break read?,
         }
@@ -91,7 +95,7 @@ pub(crate) async fn put(state: &Api, call: &Call, body: &mut RequestBody, name: 
     let unloads_first = is_originals_fleetctl(call);
     let author = Author::of(call);
     let mut decided = None;
-    let (_, (status, warnings)) = update(state, name.as_str(), |stored| {
+    let (_, (status, warnings)) = update(state, &call.permit, name.as_str(), |stored| {
         if stored.is_by(&author)
             && let Some(decided) = decided.take()
         {
@@ -147,7 +151,7 @@ pub(crate) async fn put(state: &Api, call: &Call, body: &mut RequestBody, name: 
 
 pub(crate) async fn delete(state: &Api, call: &Call, name: &str) -> Answer {
     let author = Author::of(call);
-    update(state, name, |stored| {
+    update(state, &call.permit, name, |stored| {
         if stored.is_by(&author) {
             return Ok((None, ()));
         }

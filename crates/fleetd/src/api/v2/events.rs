@@ -16,8 +16,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::number;
+use crate::access::{Object, Verb};
 use crate::api::Api;
 use crate::api::failure::Failure;
+use crate::api::permit::Permit;
 use crate::api::request::{Answer, Call, Reply};
 use crate::events::of_entry;
 use crate::shutdown::{Shutdown, stopped};
@@ -64,6 +66,8 @@ struct Wanted {
     machine: Option<String>,
     since_ms: u64,
     after: Option<Revision>,
+    /// Who is told; None: somebody who is told everything.
+    permit: Option<Arc<Permit>>,
 }
 
 impl Wanted {
@@ -80,6 +84,7 @@ impl Wanted {
             machine: call.parameter("machine").map(str::to_owned),
             since_ms: number(call, "since")?.unwrap_or(0),
             after: number(call, "after")?,
+            permit: (!call.permit.allows_all(Verb::EventRead)).then(|| Arc::clone(&call.permit)),
         })
     }
 
@@ -92,7 +97,11 @@ impl Wanted {
             let machines = [&event.machine_id, &event.from_id];
             machines.into_iter().flatten().any(|id| id == machine)
         });
-        is_unit && is_machine && event.at_ms >= self.since_ms
+        let is_shown = self.permit.as_ref().is_none_or(|permit| {
+            let unit = event.unit.as_deref();
+            unit.is_some_and(|unit| permit.shows(Verb::EventRead, Object::Unit(unit)))
+        });
+        is_shown && is_unit && is_machine && event.at_ms >= self.since_ms
     }
 }
 

@@ -13,6 +13,7 @@ use fleet_core::records::{
 use hyper::StatusCode;
 
 use super::{json, refusals};
+use crate::access::{Object, Verb};
 use crate::api::Api;
 use crate::api::failure::Failure;
 use crate::api::read::{Reading, machine_status};
@@ -25,7 +26,7 @@ use crate::store::{self, AskedRecord, Compare, Op, Revision, Txn};
 /// Others may change the same machine at the same time so often; then the client is told.
 const MAX_ATTEMPTS: usize = 8;
 
-pub(super) async fn list(state: &Api) -> Answer {
+pub(super) async fn list(state: &Api, call: &Call) -> Answer {
     let mut reading = Reading::new(&*state.store);
     let members = Members::read(&mut reading, None).await?;
     let wishes = reading.range(keys::MACHINE_WISHES, None).await?;
@@ -41,11 +42,15 @@ pub(super) async fn list(state: &Api) -> Answer {
     let machines = ids
         .into_iter()
         .map(|id| members.view(id, wished.get(id)))
+        .filter(|view| {
+            let machine = Object::Machine(&view.id, &view.metadata);
+            call.permit.shows(Verb::MachineRead, machine)
+        })
         .collect();
     Ok(Reply::json(&MachineListing { machines }).with_warnings(reading.into_warnings()))
 }
 
-pub(super) async fn get(state: &Api, id: &str) -> Answer {
+pub(super) async fn get(state: &Api, call: &Call, id: &str) -> Answer {
     let mut reading = Reading::new(&*state.store);
     let members = Members::read(&mut reading, None).await?;
     if !members.knows(id) {
@@ -56,6 +61,8 @@ pub(super) async fn get(state: &Api, id: &str) -> Answer {
         None => None,
     };
     let view = members.view(id, wish.as_ref());
+    let machine = Object::Machine(id, &view.metadata);
+    call.permit.check(Verb::MachineRead, machine)?;
     Ok(Reply::json(&view).with_warnings(reading.into_warnings()))
 }
 
@@ -75,6 +82,9 @@ pub(super) async fn change(state: &Api, call: &Call, id: &str, body: &mut Reques
             Some(entry) => MachineWish::decode(&entry.key, &entry.value)?,
             None => MachineWish::default(),
         };
+        let metadata = members.view(id, Some(&before)).metadata;
+        let machine = Object::Machine(id, &metadata);
+        call.permit.check(Verb::MachineDrain, machine)?;
         let wish = changed(&before, &change, members.avoided(id));
         if wish == before {
             return Ok(Reply::json(&members.view(id, Some(&wish))));
@@ -95,7 +105,7 @@ pub(super) async fn change(state: &Api, call: &Call, id: &str, body: &mut Reques
             }],
         };
         let told = events::of_machine_wish(&MachineId::new(id), &before, &wish);
-        match state.commit(txn, &call.changed_by, vec![told]).await {
+        match state.commit(txn, &call.permit.who(), vec![told]).await {
             Ok(_) => return Ok(Reply::json(&members.view(id, Some(&wish)))),
             Err(error @ (store::Error::Conflict | store::Error::OutcomeUnknown(_))) => last = error,
             Err(error) => return Err(error.into()),
@@ -122,16 +132,24 @@ fn changed(before: &MachineWish, change: &MachineChange, avoided: Option<&Avoide
     }
 }
 
-pub(super) async fn units(state: &Api, id: &str) -> Answer {
+pub(super) async fn units(state: &Api, call: &Call, id: &str) -> Answer {
     let mut reading = Reading::new(&*state.store);
     let members = Members::read(&mut reading, None).await?;
     if !members.knows(id) {
         return Err(unknown(id));
     }
+    if !call.permit.allows_all(Verb::MachineRead) {
+        let wish = reading.key(keys::machine_wish(id)).await?;
+        let wish = wish.and_then(|entry| reading.decode(&entry));
+        let metadata = members.view(id, wish.as_ref()).metadata;
+        let machine = Object::Machine(id, &metadata);
+        call.permit.check(Verb::MachineRead, machine)?;
+    }
     let snapshot = reading.range(&keys::assignments_of(id), None).await?;
     let mut assigned: BTreeMap<String, AssignmentRecord> = BTreeMap::new();
     for entry in &snapshot.entries {
         if let Key::Assignment(_, unit) = keys::parse(&entry.key)
+            && call.permit.shows(Verb::UnitRead, Object::Unit(unit))
             && let Some(record) = reading.decode(entry)
         {
             assigned.insert(unit.to_owned(), record);
@@ -201,7 +219,7 @@ async fn ask(
     why: &str,
 ) -> Result<(), Failure> {
     let record = AskedRecord {
-        by: call.changed_by.clone(),
+        by: call.permit.who(),
         at_ms: clock::unix_ms(),
         machines,
     };
@@ -214,7 +232,7 @@ async fn ask(
         ..Txn::default()
     };
     let told = vec![events::of_cluster_wish(why)];
-    state.commit(txn, &call.changed_by, told).await?;
+    state.commit(txn, &call.permit.who(), told).await?;
     Ok(())
 }
 

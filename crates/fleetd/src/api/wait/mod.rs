@@ -17,7 +17,8 @@ use tokio::time::sleep;
 use super::Api;
 use super::failure::Failure;
 use super::read::Reading;
-use super::request::{Answer, MAX_V2_BODY, Reply, RequestBody};
+use super::request::{Answer, Call, MAX_V2_BODY, Reply, RequestBody};
+use crate::access::{Object, Verb};
 use crate::shutdown::{Shutdown, stopped};
 use crate::store::codec::Document;
 use crate::store::keys::{self, Key};
@@ -42,7 +43,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Says nothing but that we are there.
 const EMPTY_LINE: Bytes = Bytes::from_static(b"\n");
 
-pub(crate) async fn start(state: &Api, body: &mut RequestBody) -> Answer {
+pub(crate) async fn start(state: &Api, call: &Call, body: &mut RequestBody) -> Answer {
     let request: WaitRequest = super::v2::json(&body.read(MAX_V2_BODY).await?)?;
     if request.units.len() > MAX_WAIT {
         return Err(Failure::new(
@@ -52,6 +53,12 @@ pub(crate) async fn start(state: &Api, body: &mut RequestBody) -> Answer {
                 request.units.len()
             ),
         ));
+    }
+    if !call.permit.allows_all(Verb::UnitRead) {
+        for unit in &request.units {
+            call.permit
+                .check(Verb::UnitRead, Object::Unit(&unit.name))?;
+        }
     }
     if state.waits.n_waiters() >= MAX_WAITS {
         return Err(Failure::new(

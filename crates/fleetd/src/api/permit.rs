@@ -1,0 +1,276 @@
+//! What a request needs, and whether its caller may have it.
+//!
+//! [`needs`] is the one table from resources and methods to verbs: it is asked before a body is read,
+//! and has no default for resources, so that a new one does not compile without a line here. Where
+//! what is done depends on the body (which units, which machines), the table allows whoever may do it
+//! to some of them, and the handler asks for each with [`Permit::check`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fleet_core::name::UnitName;
+use fleet_core::records::{DesiredState, UnitRecord};
+use fleet_core::requirements::Requirements;
+use fleet_core::unit_file::UnitFile;
+use hyper::Method;
+
+use super::failure::Failure;
+use super::path::{Route, V1, V2};
+use crate::access::denials::Denial;
+use crate::access::{BEHALF_HEADER, Caller, Decision, Object, Policy, Verb};
+
+/// What a request needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Needs<'a> {
+    /// It tells nothing that is not in the documentation.
+    Nothing,
+    /// One of these, on something.
+    OneOf(&'static [Verb], On<'a>),
+}
+
+/// What a request is about, as far as its path tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum On<'a> {
+    Cluster,
+    Unit(&'a str),
+    /// The handler asks for each unit.
+    Units,
+    /// The handler asks for each machine.
+    Machines,
+}
+
+/// Wishing something of a unit; which of them, is known when the unit is.
+const WISH: &[Verb] = &[Verb::UnitSubmit, Verb::UnitStart, Verb::UnitStop];
+
+/// The table.
+pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
+    use Needs::{Nothing, OneOf};
+    let is = |known: Method| *method == known;
+    let (verbs, on): (&'static [Verb], On<'a>) = match route {
+        Route::Unclean(_) | Route::BadEscape(_) | Route::Base | Route::NoV2 | Route::Nothing => {
+            return Nothing;
+        }
+        Route::V1(V1::Discovery) | Route::V2(V2::OpenApi) => return Nothing,
+        Route::Metrics => (&[Verb::MetricsRead], On::Cluster),
+        Route::V1(V1::Machines) if is(Method::GET) => (&[Verb::MachineRead], On::Machines),
+        Route::V1(V1::Machines) if is(Method::PATCH) => (&[Verb::MachineMetadata], On::Machines),
+        Route::V1(V1::Units | V1::States) if is(Method::GET) => (&[Verb::UnitRead], On::Units),
+        Route::V1(V1::Unit(name) | V1::State(name)) if is(Method::GET) => {
+            (&[Verb::UnitRead], On::Unit(name))
+        }
+        Route::V1(V1::Unit(name)) if is(Method::PUT) => (WISH, On::Unit(name)),
+        Route::V1(V1::Unit(name)) if is(Method::DELETE) => (&[Verb::UnitDestroy], On::Unit(name)),
+        Route::V2(V2::Units) if is(Method::GET) => (&[Verb::UnitRead], On::Units),
+        Route::V2(V2::Units) if is(Method::POST) => (WISH, On::Units),
+        Route::V2(V2::Unit(name)) if is(Method::GET) => (&[Verb::UnitRead], On::Unit(name)),
+        Route::V2(V2::Wait) if is(Method::POST) => (&[Verb::UnitRead], On::Units),
+        Route::V2(V2::Machines | V2::Machine(_) | V2::UnitsOfMachine(_)) if is(Method::GET) => {
+            (&[Verb::MachineRead], On::Machines)
+        }
+        Route::V2(V2::Machine(_)) if is(Method::POST) => (&[Verb::MachineDrain], On::Machines),
+        Route::V2(V2::Cluster) if is(Method::GET) => (&[Verb::ClusterRead], On::Cluster),
+        Route::V2(V2::Events) if is(Method::GET) => (&[Verb::EventRead], On::Units),
+        Route::V2(V2::Thaw) if is(Method::POST) => (&[Verb::ClusterThaw], On::Cluster),
+        Route::V2(V2::AcceptStore) if is(Method::POST) => {
+            (&[Verb::ClusterAcceptStore], On::Cluster)
+        }
+        // A method that the resource does not know: what it will mean one day, nobody knows.
+        Route::V1(V1::Machines | V1::Units | V1::Unit(_) | V1::States | V1::State(_))
+        | Route::V2(
+            V2::Machines
+            | V2::Machine(_)
+            | V2::UnitsOfMachine(_)
+            | V2::Units
+            | V2::Unit(_)
+            | V2::Wait
+            | V2::Cluster
+            | V2::Events
+            | V2::Thaw
+            | V2::AcceptStore,
+        ) => (&[Verb::Other], On::Cluster),
+    };
+    OneOf(verbs, on)
+}
+
+/// Who asks, and under which policy. What is refused is remembered, to be told when the request is
+/// answered.
+#[derive(Debug, Default)]
+pub(crate) struct Permit {
+    caller: Option<Caller>,
+    policy: Arc<Policy>,
+    denied: Mutex<Vec<Denial>>,
+}
+
+/// So many refusals of one request are told: of a batch of thousands the first ones say it.
+const MAX_DENIED: usize = 16;
+
+impl Permit {
+    /// For whoever asks: the caller of the connection, or whom that one asks for.
+    pub(crate) fn new(
+        caller: Option<Caller>,
+        behalf: Option<&hyper::header::HeaderValue>,
+        policy: Arc<Policy>,
+    ) -> Result<Permit, Failure> {
+        let caller = match behalf {
+            None => caller,
+            Some(header) => Some(on_behalf(caller.as_ref(), header, &policy)?),
+        };
+        Ok(Permit {
+            caller,
+            policy,
+            denied: Mutex::default(),
+        })
+    }
+
+    /// Who did it, in events and wishes; empty if nothing is known.
+    pub(crate) fn who(&self) -> String {
+        self.caller
+            .as_ref()
+            .map(Caller::to_string)
+            .unwrap_or_default()
+    }
+
+    /// The client itself, apart from others of the same user; empty if it is not known.
+    pub(crate) fn client(&self) -> String {
+        self.caller.as_ref().map(Caller::client).unwrap_or_default()
+    }
+
+    /// Whether nothing needs to be asked for one by one.
+    pub(crate) fn allows_all(&self, verb: Verb) -> bool {
+        self.policy.allows_all(self.caller.as_ref(), verb)
+    }
+
+    /// Whether it is shown. That it is not, is not told.
+    pub(crate) fn shows(&self, verb: Verb, object: Object<'_>) -> bool {
+        self.policy.allows(self.caller.as_ref(), verb, object)
+    }
+
+    /// Which units are shown; None: all.
+    pub(crate) fn shown_units(&self, verb: Verb) -> Option<impl Fn(&str) -> bool + '_> {
+        (!self.allows_all(verb)).then_some(move |name: &str| self.shows(verb, Object::Unit(name)))
+    }
+
+    /// Refuses what the caller may not do, and remembers that.
+    pub(crate) fn check(&self, verb: Verb, object: Object<'_>) -> Result<(), Failure> {
+        match self.policy.decide(self.caller.as_ref(), verb, object) {
+            Decision::Allowed => Ok(()),
+            Decision::Refused(why) => Err(self.refuse(verb, object, why)),
+        }
+    }
+
+    /// Checks a request against the table.
+    pub(crate) fn check_request(&self, route: &Route, method: &Method) -> Result<(), Failure> {
+        let Needs::OneOf(verbs, on) = needs(route, method) else {
+            return Ok(());
+        };
+        let object = match on {
+            On::Cluster => Object::Cluster,
+            On::Unit(name) => Object::Unit(name),
+            On::Units => Object::SomeUnit,
+            On::Machines => Object::SomeMachine,
+        };
+        if verbs.iter().any(|verb| self.shows(*verb, object)) {
+            return Ok(());
+        }
+        match verbs.first() {
+            Some(verb) => self.check(*verb, object),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the next version of a unit against the one before.
+    pub(crate) fn check_wish(
+        &self,
+        name: &str,
+        before: Option<&UnitRecord>,
+        now: &UnitRecord,
+    ) -> Result<(), Failure> {
+        for verb in verbs_of(before, now) {
+            if self.allows_all(verb) {
+                continue;
+            }
+            // Both what was and what will be: nobody makes another's unit his own.
+            let texts = before.into_iter().chain([now]).map(|record| &record.text);
+            for text in texts.filter(|text| !text.is_empty()) {
+                let file = UnitFile::parse(text.as_bytes()).unwrap_or_default();
+                let unit = UnitName::parse(name).ok();
+                let pins = Requirements::parse(&file, unit.as_ref()).0.metadata;
+                self.check(verb, Object::UnitFor(name, &pins))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was refused since this was last asked.
+    pub(crate) fn take_denied(&self) -> Vec<Denial> {
+        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *denied)
+    }
+
+    fn refuse(&self, verb: Verb, object: Object<'_>, why: String) -> Failure {
+        let (unit, machine) = match object {
+            Object::Unit(name) | Object::UnitFor(name, _) | Object::UnitOn(name, _) => {
+                (Some(name.to_owned()), None)
+            }
+            Object::Machine(id, _) => (None, Some(id.to_owned())),
+            Object::Cluster | Object::SomeUnit | Object::SomeMachine => (None, None),
+        };
+        let denial = Denial {
+            by: self.who(),
+            verb,
+            unit,
+            machine,
+            why: why.clone(),
+        };
+        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        if denied.len() < MAX_DENIED && !denied.contains(&denial) {
+            denied.push(denial);
+        }
+        Failure::new(403, why)
+    }
+}
+
+/// Whom a caller asks for. Only a machine is believed, and whoever may do everything anyway.
+fn on_behalf(
+    caller: Option<&Caller>,
+    header: &hyper::header::HeaderValue,
+    policy: &Policy,
+) -> Result<Caller, Failure> {
+    let machine = match caller {
+        Some(Caller::Machine(id, _)) => Some(id.clone()),
+        caller if policy.allows_all(caller, Verb::Other) => None,
+        _ => {
+            return Err(Failure::new(
+                403,
+                format!("{BEHALF_HEADER} counts only from a machine of this cluster: leave it out"),
+            ));
+        }
+    };
+    let text = header.to_str().ok();
+    text.and_then(|text| Caller::behalf_of(machine, text))
+        .ok_or_else(|| {
+            Failure::bad_request(format!(
+                "invalid {BEHALF_HEADER}: write \"roles=ROLE,ROLE; who=NAME\""
+            ))
+        })
+}
+
+/// What a new version of a unit does to it.
+fn verbs_of(before: Option<&UnitRecord>, now: &UnitRecord) -> Vec<Verb> {
+    if now.desired == DesiredState::Destroyed {
+        return vec![Verb::UnitDestroy];
+    }
+    let is_new_text = before.is_none_or(|before| before.hash != now.hash);
+    let was = before.map_or(DesiredState::Inactive, |before| before.desired);
+    let mut verbs = Vec::new();
+    if is_new_text {
+        verbs.push(Verb::UnitSubmit);
+    }
+    match now.desired.cmp(&was) {
+        std::cmp::Ordering::Less => verbs.push(Verb::UnitStop),
+        std::cmp::Ordering::Greater => verbs.push(Verb::UnitStart),
+        // Once more, or a restart.
+        std::cmp::Ordering::Equal if !is_new_text => verbs.push(Verb::UnitStart),
+        std::cmp::Ordering::Equal => {}
+    }
+    verbs
+}
