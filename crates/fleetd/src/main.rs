@@ -7,7 +7,7 @@ use std::time::Duration;
 use fleetd::config::keys::{KEYS, Kind};
 use fleetd::config::load::{self, Action, Loaded};
 use fleetd::server::{self, Surroundings};
-use fleetd::{VERSION, logging, panics};
+use fleetd::{VERSION, logging, panics, reload};
 use tracing::{error, info, warn};
 
 /// Exit status of a fleetd that could not start or ended by a fault.
@@ -35,7 +35,14 @@ fn main() -> ExitCode {
             for warning in loaded.unsupported.iter().chain(&loaded.warnings) {
                 complain(&format!("warning: {warning}\n"));
             }
-            print(&loaded.describe())
+            let status = print(&loaded.describe());
+            match reload::check(&loaded.config) {
+                Ok(()) => status,
+                Err(problem) => {
+                    complain(&format!("FATAL {problem}\n"));
+                    ExitCode::from(FAILED)
+                }
+            }
         }
     }
 }

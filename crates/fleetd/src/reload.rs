@@ -13,6 +13,7 @@ use fleet_core::records::MachineId;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use crate::access::{self, Access, Policy};
 use crate::agent::AgentConfig;
 use crate::config::Config;
 use crate::config::keys::{KEYS, Key, Reload};
@@ -36,6 +37,8 @@ pub struct Controls {
     pub(crate) engine: watch::Sender<EngineConfig>,
     pub(crate) token_limit: Arc<AtomicU16>,
     pub(crate) insecure: Arc<AtomicBool>,
+    /// Who may do what.
+    pub(crate) access: Access,
     /// What the parts have now.
     pub(crate) current: Config,
     /// Whose connections can be exchanged.
@@ -69,7 +72,9 @@ impl Controls {
                 keep(key, &self.current, &mut config);
             }
         }
+        let policy = policy(&config)?;
         self.reconnect(&config)?;
+        self.access.set(policy);
         for (key, wanted) in &later {
             let key_name = key.name;
             warn!(
@@ -105,6 +110,22 @@ impl Controls {
         Ok(later.iter().map(|(key, _)| key.name).collect())
     }
 
+    /// Reads who may do what, before anything is served. What cannot be read allows nobody but root
+    /// anything.
+    pub(crate) fn read_policy(&self) {
+        match policy(&self.current) {
+            Ok(policy) => self.access.set(policy),
+            Err(problem) => {
+                error!(
+                    problem,
+                    "nobody but root may do anything until this is mended and read again \
+                     (systemctl reload fleet): {problem}"
+                );
+                self.access.set(Policy::closed(access::load::myself()));
+            }
+        }
+    }
+
     /// Whether a change of servers would be a change of the store: from none to some, or back.
     fn decides_the_store(&self, key: &Key, config: &Config) -> bool {
         key.name == "etcd_servers" && (self.etcd.is_none() || config.etcd_servers.is_empty())
@@ -125,6 +146,35 @@ impl Controls {
         }
         etcd.reconfigure(new).map_err(|error| error.to_string())
     }
+}
+
+/// Whether the files that a configuration names can be used.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check(config: &Config) -> Result<(), String> {
+    policy(config).map(|_| ())
+}
+
+/// Reads who may do what.
+fn policy(config: &Config) -> Result<Policy, String> {
+    let directory = &config.access_directory;
+    let accounts = access::load::Accounts::of_this_machine();
+    let loaded = access::load::load(directory, access::load::myself(), &accounts);
+    let loaded = loaded.map_err(|problem| problem.to_string())?;
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    if !loaded.policy.is_open() {
+        let (roles, grants) = loaded.policy.counts();
+        info!(
+            roles,
+            grants,
+            "who may do what was read from {}",
+            directory.display()
+        );
+    }
+    Ok(loaded.policy)
 }
 
 /// Takes the value of a key from one configuration into another.
@@ -162,6 +212,7 @@ mod tests {
             machine,
             token_limit: Arc::new(AtomicU16::new(config.token_limit)),
             insecure: Arc::new(AtomicBool::new(config.api_insecure)),
+            access: Access::default(),
             current: config,
             etcd,
             verbosity: None,
@@ -270,6 +321,31 @@ mod tests {
             describe(&controls),
             "etcd http://127.0.0.2:2, http://127.0.0.3:3"
         );
+    }
+
+    #[test]
+    fn a_policy_is_taken_over_and_one_that_makes_no_sense_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("access_directory={}\n", dir.path().display());
+        let write = |text: &str| std::fs::write(dir.path().join("a.conf"), text).unwrap();
+        let mut controls = controls(&text);
+        controls.read_policy();
+        assert!(controls.access.policy().is_open());
+
+        write("[Grant viewer]\nTo=uid:1000\n");
+        controls.apply(&loaded(&text)).unwrap();
+        assert_eq!(controls.access.policy().counts(), (0, 1));
+
+        write("[Grant pilot]\nTo=uid:1000\n");
+        let more = format!("{text}metadata=a=b\n");
+        let problem = controls.apply(&loaded(&more)).unwrap_err();
+        assert!(problem.contains("[Grant pilot] names no role"), "{problem}");
+        assert_eq!(controls.access.policy().counts(), (0, 1));
+        assert!(controls.current.metadata.is_empty());
+        // A fleetd that starts with it has nothing to go on with.
+        controls.read_policy();
+        let policy = controls.access.policy();
+        assert_eq!((policy.is_open(), policy.counts()), (false, (0, 0)));
     }
 
     #[test]

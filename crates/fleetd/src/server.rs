@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::access::Access;
 use crate::agent::{Agent, AgentConfig, AgentMetrics, Duplicate, KEEPALIVES_PER_TTL};
 use crate::api::{self, ApiState};
 use crate::config::Config;
@@ -85,12 +86,14 @@ impl Server {
         let engine_metrics = Arc::new(EngineMetrics::default());
         let store_metrics = Arc::new(StoreMetrics::default());
         let store: Arc<dyn Store> = Arc::new(Measured::new(deps.store, Arc::clone(&store_metrics)));
+        let access = Access::default();
         let state = ApiState::new(
             Arc::clone(&store),
             config.token_limit,
             env!("CARGO_PKG_VERSION"),
         )
-        .on(deps.machine.clone());
+        .on(deps.machine.clone())
+        .under(access.clone());
         let agent_config =
             watch::Sender::new(AgentConfig::from_config(config, deps.machine.clone()));
         let agent = Agent::new(
@@ -124,6 +127,7 @@ impl Server {
             engine: engine_config,
             token_limit: state.token_limit(),
             insecure: Arc::clone(&insecure),
+            access,
             current: config.clone(),
             etcd: None,
             verbosity: None,
@@ -231,6 +235,7 @@ pub async fn run(config: Config, surroundings: Surroundings) -> Result<(), Error
         verbosity: Some(surroundings.verbosity),
         ..controls
     };
+    controls.read_policy();
     info!("Starting server components");
     let mut serving = std::pin::pin!(server.run(shutdown));
     loop {

@@ -72,6 +72,11 @@ pub enum Error {
     },
 }
 
+/// Who fleetd runs as.
+pub fn myself() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// A policy as it was read.
 #[derive(Debug)]
 pub struct Loaded {
@@ -336,7 +341,7 @@ fn add(role: &mut Role, key: &str, value: &str) -> Result<(), String> {
         match key {
             "Allow" => {
                 let verbs = Verbs::parse(word).ok_or_else(|| {
-                    format!("{word} is no verb (`man fleetctl` lists them, * stands for all)")
+                    format!("{word} is no verb (`man fleet.access` lists them, * stands for all)")
                 })?;
                 role.verbs = role.verbs.with(verbs);
             }

@@ -314,6 +314,14 @@ pub const KEYS: &[Key] = &[
         ToString::to_string
     ),
     key!(
+        access_directory,
+        Path,
+        Live,
+        "where roles and who has them are written (*.conf); without any, the socket's mode decides",
+        |c, v| directory(v)?,
+        show_path
+    ),
+    key!(
         systemd_user,
         Bool,
         Restart,

@@ -87,6 +87,8 @@ pub struct Config {
     pub api_listen: Vec<String>,
     /// Plaintext TCP off loopback is served, too.
     pub api_insecure: bool,
+    /// Where roles and grants are written (`/etc/fleet/access.d`).
+    pub access_directory: PathBuf,
     /// Drive the user's own systemd.
     pub systemd_user: bool,
     /// Page size of v1 listings.
@@ -125,6 +127,7 @@ impl Config {
             api_socket: PathBuf::from("/run/fleet.sock"),
             api_listen: Vec::new(),
             api_insecure: false,
+            access_directory: PathBuf::from("/etc/fleet/access.d"),
             systemd_user: false,
             token_limit: 100,
             disable_engine: false,
@@ -141,6 +144,7 @@ impl Config {
             run_directory: runtime.join("fleet"),
             state_directory: state.join("fleet"),
             api_socket: runtime.join("fleet.sock"),
+            access_directory: state.join("fleet/access.d"),
             ..Config::for_system()
         }
     }

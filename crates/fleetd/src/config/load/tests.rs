@@ -340,6 +340,7 @@ const VALUES: &[(&str, &str, &str, &str)] = &[
         "",
     ),
     ("api_insecure", "T", "true", "false"),
+    ("access_directory", "/a", "/a", "/etc/fleet/access.d"),
     ("systemd_user", "1", "true", "false"),
     ("token_limit", "65535", "65535", "100"),
     ("disable_engine", "TRUE", "true", "false"),
