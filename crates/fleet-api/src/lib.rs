@@ -18,5 +18,9 @@ pub mod v2;
 /// carries it.
 pub const REQUEST_ID_HEADER: &str = "X-Request-Id";
 
+/// Header of what one fleetd asks of another on behalf of somebody: the id of the machine that asks. It
+/// is answered there, and goes no further.
+pub const HOP_HEADER: &str = "X-Fleet-Hop";
+
 /// Longest request id that is taken from a client; others are replaced.
 pub const MAX_REQUEST_ID_BYTES: usize = 64;

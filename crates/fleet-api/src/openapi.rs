@@ -106,13 +106,18 @@ mod tests {
         check::<v2::EventListing>("EventListing", true);
         check::<v2::EventView>("EventView", true);
         check::<v2::EventLine>("EventLine", true);
+        check::<v2::UnitStatus>("UnitStatus", true);
+        check::<v2::UnitOnMachine>("UnitOnMachine", true);
+        check::<v2::SystemdView>("SystemdView", true);
+        check::<v2::JournalEntry>("JournalEntry", true);
+        check::<v2::JournalLine>("JournalLine", true);
         check::<v2::LeaderView>("LeaderView", true);
         check::<v2::DamageView>("DamageView", true);
         let n_schemas = document()["components"]["schemas"]
             .as_object()
             .unwrap()
             .len();
-        assert_eq!(n_schemas, 26 + 1, "all of them, and the error");
+        assert_eq!(n_schemas, 31 + 1, "all of them, and the error");
     }
 
     #[test]

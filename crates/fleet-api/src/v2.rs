@@ -8,11 +8,14 @@
 //! | `GET /units?after=NAME&revision=R&limit=N` | – | [`UnitListing`] |
 //! | the same with `&fields=A,B` | – | lines of [`RowPage`], until one says no `more` |
 //! | `GET /units/{name}` | – | [`UnitView`] |
+//! | `GET /units/{name}/status?lines=N` | – | [`UnitStatus`]: what the systemds of its machines say now |
+//! | `GET /journal?unit=GLOB&machine=ID&lines=N&since=US&after=CURSOR&follow=true&fields=true` | – | lines of [`JournalLine`] |
 //! | `POST /wait` | [`WaitRequest`] | lines of [`Progress`] as they happen, until all are final |
 //! | `GET /machines` | – | [`MachineListing`] |
 //! | `GET /machines/{id}` | – | [`MachineView`] |
 //! | `POST /machines/{id}` | [`MachineChange`] | [`MachineView`] |
 //! | `GET /machines/{id}/units` | – | [`MachineUnitListing`] |
+//! | `GET /machines/{id}/units/{name}?lines=N` | – | [`UnitOnMachine`]: what its systemd says now |
 //! | `GET /cluster?check=true` | – | [`ClusterView`] |
 //! | `GET /events?unit=GLOB&machine=ID&since=MS&after=R&before=R&limit=N` | – | [`EventListing`] |
 //! | `GET /events?follow=true&unit=GLOB&machine=ID&after=R` | – | lines of [`EventLine`] as they happen |
@@ -24,7 +27,15 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+mod journal;
 mod rows;
+mod status;
+
+pub use journal::{
+    JOURNAL_HEARTBEAT, JournalCursor, JournalEntry, JournalLine, MAX_JOURNAL_LINES,
+    MAX_JOURNAL_MACHINES, MAX_JOURNAL_UNITS,
+};
+pub use status::{MAX_STATUS_LINES, SystemdView, UnitOnMachine, UnitStatus};
 
 pub use rows::{ROW_FIELDS, RowPage, StateRow, UnitRow, Word};
 

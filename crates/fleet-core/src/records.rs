@@ -277,6 +277,9 @@ pub struct MachineRecord {
     pub boot_id: String,
     /// The address that clients and other machines may use; empty if none is known.
     pub public_ip: String,
+    /// Where other machines reach the API of its fleetd: `10.0.0.7:49153`, or `:49153` for that port of
+    /// `public_ip`. Empty: nowhere, or its fleetd is one that does not say.
+    pub api: String,
     /// Metadata of the configuration (overrides are in [`MachineWish`]).
     pub metadata: BTreeMap<String, String>,
     /// fleetd's version.

@@ -24,6 +24,7 @@ pub mod memory;
 pub mod metrics;
 pub mod notify;
 pub mod panics;
+pub mod peer;
 pub mod reload;
 pub mod server;
 pub mod shutdown;

@@ -39,6 +39,8 @@ pub struct Controls {
     pub(crate) insecure: Arc<AtomicBool>,
     /// Who may do what.
     pub(crate) access: Access,
+    /// Where other machines reach the API: its sockets stay as they are.
+    pub(crate) api: String,
     /// What the parts have now.
     pub(crate) current: Config,
     /// Whose connections can be exchanged.
@@ -98,8 +100,8 @@ impl Controls {
         self.token_limit
             .store(config.token_limit.max(1), Ordering::Relaxed);
         // Always: it looks at the machine's address anew.
-        self.agent
-            .send_replace(AgentConfig::from_config(&config, self.machine.clone()));
+        let agent = AgentConfig::from_config(&config, self.machine.clone());
+        self.agent.send_replace(agent.served_at(&self.api));
         let engine = EngineConfig::from_config(&config, self.machine.clone());
         self.engine.send_if_modified(|current| {
             let changed = *current != engine;
@@ -213,6 +215,7 @@ mod tests {
             token_limit: Arc::new(AtomicU16::new(config.token_limit)),
             insecure: Arc::new(AtomicBool::new(config.api_insecure)),
             access: Access::default(),
+            api: ":49153".to_owned(),
             current: config,
             etcd,
             verbosity: None,

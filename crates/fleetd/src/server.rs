@@ -22,6 +22,7 @@ use crate::listen::{self, Listener};
 use crate::logging::Verbosity;
 use crate::memory::Memory;
 use crate::metrics::{self, Metrics, Process};
+use crate::peer::{self, Plaintext};
 use crate::reload::Controls;
 use crate::shutdown::Shutdown;
 use crate::store::choice::{self, Choice};
@@ -93,9 +94,15 @@ impl Server {
             env!("CARGO_PKG_VERSION"),
         )
         .on(deps.machine.clone())
-        .under(access.clone());
-        let agent_config =
-            watch::Sender::new(AgentConfig::from_config(config, deps.machine.clone()));
+        .under(access.clone())
+        .with_units(
+            deps.machine.clone(),
+            Arc::clone(&deps.manager),
+            Arc::new(Plaintext),
+        );
+        let api = peer::published(&deps.listeners);
+        let agent_config = AgentConfig::from_config(config, deps.machine.clone());
+        let agent_config = watch::Sender::new(agent_config.served_at(&api));
         let agent = Agent::new(
             Arc::clone(&store),
             Arc::clone(&deps.manager),
@@ -128,6 +135,7 @@ impl Server {
             token_limit: state.token_limit(),
             insecure: Arc::clone(&insecure),
             access,
+            api,
             current: config.clone(),
             etcd: None,
             verbosity: None,

@@ -23,6 +23,7 @@ use crate::error::ErrorBody;
 mod dial;
 mod endpoint;
 mod error;
+mod journal;
 mod registry;
 mod rows;
 mod tls;
@@ -32,6 +33,7 @@ mod v2;
 pub use dial::{ByteStream, Dial, Dialing, NoWay};
 pub use endpoint::{Endpoint, EndpointError, TcpEndpoint, first_of_list};
 pub use error::Error;
+pub use journal::{JournalStream, JournalWanted};
 pub use registry::RegistryError;
 pub use tls::{TlsDial, TlsError, TlsFiles};
 pub use v1::PutAnswer;
@@ -63,6 +65,8 @@ pub struct Client {
     answer_timeout: Duration,
     /// `Authorization` of each request.
     authorization: Option<String>,
+    /// Of each request, too.
+    headers: Vec<(&'static str, String)>,
     /// A connection that waits for its next request.
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
     warnings: Mutex<Vec<String>>,
@@ -84,6 +88,7 @@ impl Client {
             dial,
             answer_timeout: ANSWER_TIMEOUT,
             authorization: None,
+            headers: Vec::new(),
             idle: Mutex::new(None),
             warnings: Mutex::new(Vec::new()),
             trace: None,
@@ -104,6 +109,13 @@ impl Client {
             answer_timeout,
             ..self
         }
+    }
+
+    /// With a header in each request. What no header can hold is left out of it.
+    pub fn with_header(mut self, name: &'static str, value: &str) -> Client {
+        let value = value.chars().filter(|c| matches!(c, ' '..='~'));
+        self.headers.push((name, value.collect()));
+        self
     }
 
     /// Where fleetd is.
@@ -178,7 +190,7 @@ impl Client {
         call: &Call,
         is_kept: bool,
     ) -> Option<Result<Answer, Error>> {
-        let request = match call.request(&self.endpoint, self.authorization.as_deref()) {
+        let request = match call.request(self) {
             Ok(request) => request,
             Err(reason) => return Some(Err(self.broken(call, &reason))),
         };
@@ -376,12 +388,8 @@ impl Call {
         }
     }
 
-    fn request(
-        &self,
-        endpoint: &Endpoint,
-        authorization: Option<&str>,
-    ) -> Result<Request<Full<Bytes>>, String> {
-        let (host, base) = match endpoint {
+    fn request(&self, client: &Client) -> Result<Request<Full<Bytes>>, String> {
+        let (host, base) = match &client.endpoint {
             Endpoint::Unix(_) => ("domain-sock".to_owned(), ""),
             Endpoint::Tcp(tcp) => (tcp.authority(), tcp.base.as_str()),
         };
@@ -393,8 +401,11 @@ impl Call {
         if self.body.is_some() {
             request = request.header("Content-Type", "application/json");
         }
-        if let Some(authorization) = authorization {
+        if let Some(authorization) = &client.authorization {
             request = request.header("Authorization", authorization);
+        }
+        for (name, value) in &client.headers {
+            request = request.header(*name, value);
         }
         request
             .body(Full::new(self.body.clone().unwrap_or_default()))

@@ -15,7 +15,7 @@ use super::{Call, Client, Error, MAX_ITEMS, escape};
 use crate::v2::{
     BASE, BatchAnswer, BatchRequest, ClusterView, EventLine, EventListing, HEARTBEAT, MAX_BATCH,
     MAX_PAGE, MachineChange, MachineListing, MachineUnitListing, MachineView, Progress,
-    UnitListing, UnitView, WaitRequest,
+    UnitListing, UnitOnMachine, UnitStatus, UnitView, WaitRequest,
 };
 
 /// A wait's answer that says nothing for so long (not even an empty line) is broken.
@@ -67,6 +67,24 @@ impl Client {
     pub async fn unit_view(&self, name: &str) -> Result<Option<UnitView>, Error> {
         let path = format!("{BASE}/units/{}", escape(name));
         found(self.json(Call::get(path)).await)
+    }
+
+    /// A unit as its machines' systemds say at this moment; None if it does not exist.
+    pub async fn unit_status(&self, name: &str, lines: usize) -> Result<Option<UnitStatus>, Error> {
+        let path = format!("{BASE}/units/{}/status?lines={lines}", escape(name));
+        found(self.json(Call::get(path)).await)
+    }
+
+    /// What a machine's systemd says of a unit at this moment.
+    pub async fn unit_on_machine(
+        &self,
+        machine: &str,
+        name: &str,
+        lines: usize,
+    ) -> Result<UnitOnMachine, Error> {
+        let (machine, name) = (escape(machine), escape(name));
+        let path = format!("{BASE}/machines/{machine}/units/{name}?lines={lines}");
+        self.json(Call::get(path)).await
     }
 
     /// A page of units after a name, at the revision of the first page.
@@ -253,28 +271,36 @@ impl WaitStream<'_> {
 }
 
 /// The lines of an answer that goes on.
-struct Lines<'a> {
+pub(super) struct Lines<'a> {
     client: &'a Client,
     call: Call,
     body: Option<Incoming>,
     buffer: BytesMut,
+    /// It is broken when it says nothing for so long.
+    silence: Duration,
     /// So many bytes of the buffer hold no line break.
     searched: usize,
 }
 
 impl<'a> Lines<'a> {
-    fn new(client: &'a Client, call: Call, body: Incoming) -> Lines<'a> {
+    pub(super) fn new(client: &'a Client, call: Call, body: Incoming) -> Lines<'a> {
         Lines {
             client,
             call,
             body: Some(body),
             buffer: BytesMut::new(),
+            silence: SILENCE,
             searched: 0,
         }
     }
 
+    /// With another bound of a silence.
+    pub(super) fn silent_for(self, silence: Duration) -> Lines<'a> {
+        Lines { silence, ..self }
+    }
+
     /// The next line that says something; None at the end.
-    async fn next(&mut self) -> Result<Option<BytesMut>, Error> {
+    pub(super) async fn next(&mut self) -> Result<Option<BytesMut>, Error> {
         loop {
             if let Some(line) = self.line() {
                 if line.trim_ascii().is_empty() {
@@ -288,9 +314,9 @@ impl<'a> Lines<'a> {
             if self.buffer.len() > MAX_LINE_BYTES {
                 return Err(self.nonsense(&format!("it is longer than {MAX_LINE_BYTES} bytes")));
             }
-            match timeout(SILENCE, body.frame()).await {
+            match timeout(self.silence, body.frame()).await {
                 Err(_) => {
-                    return Err(self.client.timed_out(&self.call, SILENCE));
+                    return Err(self.client.timed_out(&self.call, self.silence));
                 }
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
@@ -322,7 +348,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn parse<T: DeserializeOwned>(&self, line: &[u8]) -> Result<T, Error> {
+    pub(super) fn parse<T: DeserializeOwned>(&self, line: &[u8]) -> Result<T, Error> {
         serde_json::from_slice(line).map_err(|error| self.nonsense(&error.to_string()))
     }
 
@@ -333,7 +359,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn ended(&self, why: &str) -> Error {
+    pub(super) fn ended(&self, why: &str) -> Error {
         self.client.broken(&self.call, why)
     }
 }

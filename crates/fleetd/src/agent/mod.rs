@@ -67,6 +67,7 @@ impl AgentConfig {
             record: MachineRecord {
                 boot_id: boot_id(),
                 public_ip: config.public_ip.clone().unwrap_or_default(),
+                api: String::new(),
                 metadata: config.metadata.clone(),
                 version: crate::VERSION.to_owned(),
                 format: FORMAT,
@@ -75,6 +76,14 @@ impl AgentConfig {
                 remark: None,
             },
         }
+    }
+}
+
+impl AgentConfig {
+    /// As of a machine whose API others reach there; empty: nowhere.
+    pub(crate) fn served_at(mut self, api: &str) -> AgentConfig {
+        api.clone_into(&mut self.record.api);
+        self
     }
 }
 

@@ -16,15 +16,19 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use fleet_core::records::MachineId;
+use tokio::sync::Semaphore;
 
 use crate::access::Access;
 use crate::access::denials::Denials;
+use crate::peer::Way;
 use crate::shutdown::Shutdown;
 use crate::store::{Revision, Store};
+use crate::units::UnitManager;
 
 mod batch;
 mod boundaries;
 mod failure;
+mod here;
 mod metrics;
 mod path;
 mod permit;
@@ -41,6 +45,8 @@ mod wish;
 mod tests;
 
 use boundaries::Boundaries;
+use failure::Failure;
+use here::Here;
 pub use metrics::ApiMetrics;
 use request::RequestIds;
 use telling::Telling;
@@ -82,6 +88,21 @@ pub(crate) struct Shared {
     /// Who may do what.
     access: Access,
     followers: Followers,
+    /// None: this API knows the store alone.
+    here: Option<Here>,
+    /// Places for those who read journals.
+    journal_readers: Arc<Semaphore>,
+}
+
+/// So many may read journals through this fleetd at the same time.
+const MAX_JOURNAL_READERS: usize = 64;
+
+impl Shared {
+    /// This machine, and the others.
+    fn here(&self) -> Result<&Here, Failure> {
+        let nothing = "this API knows the store alone, and no machine";
+        self.here.as_ref().ok_or_else(|| Failure::new(503, nothing))
+    }
 }
 
 impl ApiState {
@@ -105,6 +126,8 @@ impl ApiState {
                 denials: None,
                 access: Access::default(),
                 followers: Followers::default(),
+                here: None,
+                journal_readers: Arc::new(Semaphore::new(MAX_JOURNAL_READERS)),
             }),
         }
     }
@@ -136,6 +159,19 @@ impl ApiState {
     /// Under this policy; without one whoever reaches the API may do everything.
     pub fn under(self, access: Access) -> ApiState {
         self.map(|shared| Shared { access, ..shared })
+    }
+
+    /// With what only machines have: the units of this one, and the way to the others.
+    pub fn with_units(
+        self,
+        machine: MachineId,
+        manager: Arc<dyn UnitManager>,
+        way: Arc<dyn Way>,
+    ) -> ApiState {
+        self.map(|shared| Shared {
+            here: Some(Here::new(machine, manager, way)),
+            ..shared
+        })
     }
 
     /// With the sign to stop: waits end then, so that they do not hold up fleetd.

@@ -62,6 +62,10 @@ pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
         Route::V2(V2::Units) if is(Method::GET) => (&[Verb::UnitRead], On::Units),
         Route::V2(V2::Units) if is(Method::POST) => (WISH, On::Units),
         Route::V2(V2::Unit(name)) if is(Method::GET) => (&[Verb::UnitRead], On::Unit(name)),
+        Route::V2(V2::UnitStatus(name) | V2::UnitOnMachine(_, name)) if is(Method::GET) => {
+            (&[Verb::UnitRead], On::Unit(name))
+        }
+        Route::V2(V2::Journal) if is(Method::GET) => (&[Verb::JournalRead], On::Units),
         Route::V2(V2::Wait) if is(Method::POST) => (&[Verb::UnitRead], On::Units),
         Route::V2(V2::Machines | V2::Machine(_) | V2::UnitsOfMachine(_)) if is(Method::GET) => {
             (&[Verb::MachineRead], On::Machines)
@@ -81,6 +85,9 @@ pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
             | V2::UnitsOfMachine(_)
             | V2::Units
             | V2::Unit(_)
+            | V2::UnitStatus(_)
+            | V2::UnitOnMachine(..)
+            | V2::Journal
             | V2::Wait
             | V2::Cluster
             | V2::Events
@@ -127,6 +134,12 @@ impl Permit {
             .as_ref()
             .map(Caller::to_string)
             .unwrap_or_default()
+    }
+
+    /// How another machine is told for whom it is asked; None: nothing is known.
+    pub(crate) fn behalf(&self) -> Option<String> {
+        let caller = self.caller.as_ref()?;
+        Some(self.policy.behalf_header(caller))
     }
 
     /// The client itself, apart from others of the same user; empty if it is not known.

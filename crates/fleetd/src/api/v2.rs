@@ -19,7 +19,9 @@ use crate::store::{self, Range, Revision};
 
 mod cluster;
 mod events;
+mod journal;
 mod machines;
+mod status;
 
 pub(crate) use events::Followers;
 pub(crate) use machines::Members;
@@ -43,6 +45,11 @@ pub(crate) async fn serve(
         (V2::UnitsOfMachine(id), Method::GET) => machines::units(state, call, &id).await,
         (V2::Cluster, Method::GET) => cluster::get(state, call).await,
         (V2::Events, Method::GET) => events::get(state, call).await,
+        (V2::UnitStatus(name), Method::GET) => status::of_unit(state, call, &name).await,
+        (V2::UnitOnMachine(id, name), Method::GET) => {
+            status::of_machine(state, call, &id, &name).await
+        }
+        (V2::Journal, Method::GET) => journal::get(state, call).await,
         (V2::Thaw, Method::POST) => machines::thaw(state, call).await,
         (V2::AcceptStore, Method::POST) => machines::accept_store(state, call).await,
         (V2::Wait, Method::POST) => wait::start(state, call, body).await,
@@ -57,6 +64,9 @@ pub(crate) async fn serve(
             | V2::UnitsOfMachine(_)
             | V2::Cluster
             | V2::Events
+            | V2::UnitStatus(_)
+            | V2::UnitOnMachine(..)
+            | V2::Journal
             | V2::OpenApi,
             _,
         ) => not_allowed("GET"),
@@ -161,10 +171,16 @@ async fn members_of(
 
 async fn get(state: &Api, name: &str) -> Answer {
     let mut reading = Reading::new(&*state.store);
+    let (view, _) = unit_view(&mut reading, name).await?;
+    Ok(Reply::json(&view).with_warnings(reading.into_warnings()))
+}
+
+/// All that is known of one unit, and the machines.
+async fn unit_view(reading: &mut Reading<'_>, name: &str) -> Result<(UnitView, Members), Failure> {
     let unit = reading.unit(name).await?.ok_or_else(Failure::no_unit)?;
     let placement = reading.placement(name).await?;
     let states = reading.states(Some(name)).await?;
-    let members = Members::read(&mut reading, None).await?;
+    let members = Members::read(reading, None).await?;
     let text = Some(unit.record.text.to_string());
     let changed_by = unit.record.changed_by.clone();
     let view = UnitView {
@@ -178,7 +194,7 @@ async fn get(state: &Api, name: &str) -> Answer {
             .unwrap_or_default(),
         ..view(unit, placement, states, &members)
     };
-    Ok(Reply::json(&view).with_warnings(reading.into_warnings()))
+    Ok((view, members))
 }
 
 /// The placements of a page of units: a range over the same names.

@@ -74,6 +74,20 @@ pub(crate) async fn not_begun(manager: &Manager, unit: &UnitName) -> String {
 }
 
 async fn reason(manager: &Manager, unit: &UnitName) -> String {
+    let Some(interface) = interface(unit) else {
+        return "failed".to_owned();
+    };
+    match manager
+        .properties(&unit_object(unit.as_str()), &interface)
+        .await
+    {
+        Ok(properties) => in_words(&properties),
+        Err(error) => format!("failed; the reason cannot be had: {error}"),
+    }
+}
+
+/// The interface that only units of this type have, if it says more of how they end.
+pub(crate) fn interface(unit: &UnitName) -> Option<String> {
     let interface = match unit.unit_type() {
         UnitType::Service => "Service",
         UnitType::Socket => "Socket",
@@ -83,16 +97,9 @@ async fn reason(manager: &Manager, unit: &UnitName) -> String {
         UnitType::Path => "Path",
         UnitType::Timer => "Timer",
         UnitType::Scope => "Scope",
-        _ => return "failed".to_owned(),
+        _ => return None,
     };
-    let interface = format!("org.freedesktop.systemd1.{interface}");
-    match manager
-        .properties(&unit_object(unit.as_str()), &interface)
-        .await
-    {
-        Ok(properties) => in_words(&properties),
-        Err(error) => format!("failed; the reason cannot be had: {error}"),
-    }
+    Some(format!("org.freedesktop.systemd1.{interface}"))
 }
 
 /// `exit-code: main process exited, status 1/FAILURE`

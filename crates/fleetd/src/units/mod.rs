@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use fleet_api::v2::SystemdView;
 use fleet_core::agent::{Observed, Task};
 use fleet_core::name::UnitName;
+use tokio::process::Command;
 use tokio::sync::watch;
 
 mod connection;
@@ -18,6 +20,8 @@ mod dbus;
 mod failure;
 mod files;
 pub(crate) mod fuzz;
+mod inspect;
+mod journal;
 mod lease;
 mod load;
 mod logind;
@@ -31,6 +35,9 @@ pub mod systemd;
 mod work;
 
 pub(crate) use files::is_exclusive;
+pub use journal::JournalQuery;
+#[cfg(test)]
+pub(crate) use journal::as_child;
 pub use systemd::{Systemd, SystemdConfig};
 
 /// What has changed since it was last asked.
@@ -94,6 +101,20 @@ pub trait UnitManager: Send + Sync + 'static {
 
     /// What was announced need wait no longer.
     fn let_shutdown_go_on(&self) {}
+
+    /// What systemd says of a unit at this moment, also of one that is not fleet's; for people.
+    ///
+    /// # Errors
+    /// Why it cannot be asked, in words.
+    async fn inspect(&self, unit: &UnitName) -> Result<SystemdView, String> {
+        Err(format!("nobody here can say how {unit} is"))
+    }
+
+    /// What prints lines of this machine's journal: JSON objects, one a line. Not yet running; it ends
+    /// with whoever holds it.
+    fn journal(&self, query: &JournalQuery) -> Command {
+        journal::journalctl(query, false)
+    }
 
     /// Waits until something has changed. One caller; it may be dropped at any time.
     async fn changed(&self) -> Changes;

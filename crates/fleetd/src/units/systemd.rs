@@ -10,13 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use fleet_api::v2::SystemdView;
 use fleet_core::agent::{Observed, Phase, Task};
 use fleet_core::body::BodyHash;
 use fleet_core::name::UnitName;
 use futures_util::future::OptionFuture;
+use tokio::process::Command;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::config::Config;
 use crate::ticks::Ticks;
@@ -28,7 +30,7 @@ use super::lease::Lease;
 use super::logind::Goodbye;
 use super::signals;
 use super::state::Shared;
-use super::{Changes, UnitManager};
+use super::{Changes, JournalQuery, UnitManager, inspect, journal};
 
 /// Connecting again is tried after this, then twice as long each time…
 const FIRST_BACK_OFF: Duration = Duration::from_millis(20);
@@ -44,6 +46,9 @@ const MAX_JOBS: usize = 100;
 /// Further jobs that take long (a stop within its timeout, a start that waits for readiness).
 /// They are not run but waited for, and must not keep others from their turn.
 const MAX_SLOW_JOBS: usize = 300;
+
+/// Whoever asks how a unit is wants an answer now. systemd answers nobody while it reloads.
+const ASK_WITHIN: Duration = Duration::from_secs(3);
 
 /// How often it is looked whether somebody has taken files away; that costs two questions to the
 /// kernel.
@@ -205,6 +210,26 @@ impl UnitManager for Systemd {
                 .is_ok_and(|state| state == STOPPING),
             None => false,
         }
+    }
+
+    async fn inspect(&self, unit: &UnitName) -> Result<SystemdView, String> {
+        let manager = self.driver.shared.lock().manager.clone();
+        let Some(manager) = manager else {
+            let why = self.trouble();
+            return Err(why.unwrap_or_else(|| "systemd has not been reached yet".to_owned()));
+        };
+        let asked = timeout(ASK_WITHIN, inspect::inspect(&manager, unit)).await;
+        match asked {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err(format!(
+                "systemd has not answered for {} s",
+                ASK_WITHIN.as_secs()
+            )),
+        }
+    }
+
+    fn journal(&self, query: &JournalQuery) -> Command {
+        journal::journalctl(query, self.driver.user)
     }
 
     fn lease_until(&self, until: Duration) {

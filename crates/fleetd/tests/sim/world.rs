@@ -156,6 +156,7 @@ impl World {
                 run_directory: host.run_directory(),
                 record: MachineRecord {
                     boot_id: host.boot_id(),
+                    api: String::new(),
                     public_ip: format!("10.0.0.{}", host.number),
                     metadata: [("region".to_owned(), region.to_owned())].into(),
                     version: fleetd::VERSION.to_owned(),

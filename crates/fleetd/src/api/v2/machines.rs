@@ -277,7 +277,7 @@ impl Members {
         Ok(members)
     }
 
-    fn knows(&self, id: &str) -> bool {
+    pub(super) fn knows(&self, id: &str) -> bool {
         self.present.contains_key(id) || self.known.contains_key(id)
     }
 
@@ -290,7 +290,7 @@ impl Members {
         machine_status(self.present.contains_key(id), known)
     }
 
-    fn view(&self, id: &str, wish: Option<&MachineWish>) -> MachineView {
+    pub(super) fn view(&self, id: &str, wish: Option<&MachineWish>) -> MachineView {
         let present = self.present.get(id);
         let known = self.known.get(id);
         let own = present

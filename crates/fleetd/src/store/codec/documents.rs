@@ -221,6 +221,8 @@ shape! {
         boot: Cow<'a, str>,
         #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
         ip: Cow<'a, str>,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        api: Cow<'a, str>,
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         metadata: Cow<'a, BTreeMap<String, String>>,
         #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
@@ -237,6 +239,7 @@ shape! {
     of(record) {
         boot: (&*record.boot_id).into(),
         ip: (&*record.public_ip).into(),
+        api: (&*record.api).into(),
         metadata: Cow::Borrowed(&record.metadata),
         version: (&*record.version).into(),
         format: record.format,
@@ -249,6 +252,7 @@ shape! {
         Ok(MachineRecord {
             boot_id: doc.boot.into_owned(),
             public_ip: doc.ip.into_owned(),
+            api: doc.api.into_owned(),
             metadata: doc.metadata.into_owned(),
             version: doc.version.into_owned(),
             format: doc.format,

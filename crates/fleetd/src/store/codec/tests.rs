@@ -87,6 +87,7 @@ fn machine() -> MachineRecord {
         metadata: metadata(),
         version: "1.0.0".to_owned(),
         format: 1,
+        api: String::new(),
         disable_engine: true,
         trouble: Some("systemd cannot be reached: gone".to_owned()),
         remark: None,
@@ -228,6 +229,10 @@ fn every_record_comes_back_as_it_was() {
         refusals: vec![],
         passed_over: vec![],
         ..placement()
+    });
+    check(MachineRecord {
+        api: ":49153".into(),
+        ..machine()
     });
     check(MachineRecord::default());
     check(MachineWish::default());
