@@ -29,7 +29,7 @@ const BOB: u32 = 1001;
 const CAROL: u32 = 1002;
 const DAVE: u32 = 1003;
 
-fn policy(text: &str) -> Policy {
+pub(super) fn policy(text: &str) -> Policy {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("a.conf"), text).unwrap();
     let accounts = load::Accounts::of_this_machine();
@@ -47,7 +47,7 @@ impl Cluster {
         cluster
     }
 
-    async fn ask(&self, caller: &Caller, method: &str, path: &str, body: &str) -> Got {
+    pub(super) async fn ask(&self, caller: &Caller, method: &str, path: &str, body: &str) -> Got {
         self.ask_with(caller, method, path, &[], body).await
     }
 

@@ -316,3 +316,41 @@ async fn what_cannot_be_read_is_named() {
         assert_eq!(got.status, 400, "{query}: {}", got.body);
     }
 }
+
+#[tokio::test]
+async fn whoever_may_not_read_a_journal_gets_none_of_it_also_from_another_machine() {
+    let machines = Machines::up(&["m1", "m2"]).await;
+    for unit in ["web-1.service", "db-1.service"] {
+        machines.unit(unit, &["m2"]).await;
+        machines.machine("m2").says(10, unit, unit);
+    }
+    let role = "[Role web]\nAllow=journal:read\nUnits=web-*\n[Role look]\nAllow=unit:read\n\
+                [Grant web]\nTo=uid:1000\n[Grant look]\nTo=uid:1000\n";
+    let mut cluster = Cluster::over(Arc::clone(&machines.cluster.store), 100);
+    let manager = Arc::clone(&machines.machines["m1"]);
+    let state = ApiState::new(Arc::clone(&cluster.store), 100, "1.2.3");
+    let way = Arc::new(crate::peer::Plaintext);
+    cluster.state = state
+        .under(crate::access::Access::new(super::access::policy(role)))
+        .with_units(MachineId::new("m1"), manager, way);
+    let alice = crate::access::Caller::Unix {
+        uid: 1000,
+        gid: 1000,
+        pid: None,
+    };
+    let refused = cluster
+        .ask(&alice, "GET", "/fleet/v2/journal?unit=db-1.service", "")
+        .await;
+    assert_eq!(refused.status, 403, "{}", refused.body);
+    assert!(refused.body.contains("journal:read"), "{}", refused.body);
+    // She is told to the other machine with the names of her roles, and that one knows no policy.
+    let status = cluster
+        .ask(&alice, "GET", "/fleet/v2/units/db-1.service/status", "")
+        .await;
+    let status: fleet_api::v2::UnitStatus = serde_json::from_str(&status.body).unwrap();
+    let [on] = status.machines.as_slice() else {
+        panic!("{status:?}")
+    };
+    assert!(on.lines.is_empty(), "{on:?}");
+    assert!(on.error.contains("403"), "{on:?}");
+}
