@@ -325,6 +325,7 @@ impl Planner<'_> {
         let Some(machine) = self.cluster.machines.get(other) else {
             return false;
         };
+        let is_launched = |old: &Assigned| old.order == Order::Launched;
         let was_well = |state: &Reported| match state.reached {
             Reached::Launched | Reached::Working => !state.failed,
             // That was before it was told to start it.
@@ -333,7 +334,11 @@ impl Planner<'_> {
         };
         may_have_it(machine)
             && unit.states.get(home).is_some_and(|state| state.failed)
-            && unit.states.get(other).is_some_and(was_well)
+            && match unit.states.get(other) {
+                Some(state) => was_well(state),
+                // It may have started it, and not come to say so.
+                None => unit.assignments.get(other).is_some_and(is_launched),
+            }
     }
 
     /// systemd at the new machine has given up a unit that is well at the old one.

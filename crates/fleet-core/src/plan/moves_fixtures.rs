@@ -417,6 +417,31 @@ fn what_failed_at_its_new_machine_is_kept_where_it_is_started_for_the_first_time
 }
 
 #[test]
+fn what_failed_at_its_new_machine_is_kept_where_nothing_has_been_said_of_it_yet() {
+    assert_snapshot!(run("
+        machine m1
+        unit a.service launched
+        plan
+        drain m1
+        machine m2
+        plan
+        fail a.service m2 exit-code
+        plan
+        agents
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [launched@m1]
+    plan:
+      machine m2 present: it joined
+      a.service on m2, leaving m1: m1 is being drained; fewest units (0) of the machines that may run it [launched@m2]
+    plan:
+    agents:
+      a.service on m1, leaving m2: m1 is being drained, and it stays there: no other machine may run it: it failed there: exit-code [launched@m1, gone@m2, 1×it failed there: exit-code]
+    ");
+}
+
+#[test]
 fn what_was_starting_on_a_machine_that_is_lost_stops_there_only_when_it_runs_elsewhere() {
     let lost = "
         machine m1
