@@ -31,7 +31,7 @@ pub fn launch_record(text: &str) -> Option<String> {
     units::fuzz::launch_record(text)
 }
 
-/// The last lines of what journalctl printed.
+/// The last lines of what journalctl exported.
 pub fn journal(output: &[u8]) -> Vec<String> {
     units::fuzz::journal(output)
 }

@@ -43,7 +43,9 @@ const GATHER_SHARE: u32 = 16;
 const GATHER_TO: Duration = Duration::from_millis(60);
 
 /// A state that will pass (activating) is only said when it lasts longer than this.
-const PASSING: Duration = Duration::from_millis(250);
+pub(super) const PASSING: Duration = Duration::from_millis(250);
+/// A failure waits so long for the words of why, which whoever waits for the unit is shown with it.
+pub(super) const EXPLAINED_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is to be said of one unit.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -181,13 +183,13 @@ impl Publisher {
         self.in_flight.contains(unit)
     }
 
-    /// Says how a unit is. A state that is not settled goes out only if it lasts.
+    /// Says how a unit is, if that lasts for so long.
     /// `order`: the revision of the assignment that is answered, and `reason`: why it was given.
     pub(crate) fn say(
         &mut self,
         unit: &UnitName,
         state: StateRecord,
-        settled: bool,
+        lasts: Duration,
         order: Option<Revision>,
         reason: &str,
     ) {
@@ -197,8 +199,7 @@ impl Publisher {
             return;
         }
         let order = order.filter(|_| state.reached == Reached::Gone);
-        let now = Instant::now();
-        let due = if settled { now } else { now + PASSING };
+        let due = Instant::now() + lasts;
         match self.pending.get_mut(unit) {
             // What has waited keeps its place: a unit that flaps for ever is still heard of.
             Some(pending) => {
@@ -508,7 +509,7 @@ mod tests {
         let unit = UnitName::parse("a.service").unwrap();
         let key = keys::state("a.service", "m1");
         let mut first = publisher(&store, &unit).await;
-        first.say(&unit, run("i1"), true, None, "m2 is lost");
+        first.say(&unit, run("i1"), Duration::ZERO, None, "m2 is lost");
         // The first time it does not arrive.
         let batch = first.batch(fence).unwrap();
         first.done(batch, &Err(Error::Unavailable("gone".to_owned())));
@@ -527,7 +528,7 @@ mod tests {
             description: "Other".to_owned(),
             ..run("i1")
         };
-        first.say(&unit, renamed.clone(), true, None, "m2 is lost");
+        first.say(&unit, renamed.clone(), Duration::ZERO, None, "m2 is lost");
         let batch = first.batch(fence).unwrap();
         first.done(batch, &Err(Error::Unavailable("gone".to_owned())));
         while let Some(batch) = first.batch(fence) {
@@ -538,8 +539,8 @@ mod tests {
         // Nor does another fleetd, which goes on in the ring where this one has ended.
         drop(first);
         let mut second = publisher(&store, &unit).await;
-        second.say(&unit, run("i1"), true, None, "m2 is lost");
-        second.say(&unit, run("i2"), true, None, "m2 is lost");
+        second.say(&unit, run("i1"), Duration::ZERO, None, "m2 is lost");
+        second.say(&unit, run("i2"), Duration::ZERO, None, "m2 is lost");
         while let Some(batch) = second.batch(fence) {
             let (batch, outcome) = batch.send(Arc::clone(&store) as _).await;
             second.done(batch, &outcome);
@@ -565,11 +566,11 @@ mod tests {
             ("reload", Some("reload"), 1),
             ("running", Some("exited"), 2),
         ] {
-            publisher.say(&unit, state(before), true, None, "");
+            publisher.say(&unit, state(before), Duration::ZERO, None, "");
             let mut n_writes = 0;
             while let Some(batch) = publisher.batch(fence) {
                 if let (0, Some(meanwhile)) = (n_writes, meanwhile) {
-                    publisher.say(&unit, state(meanwhile), true, None, "");
+                    publisher.say(&unit, state(meanwhile), Duration::ZERO, None, "");
                 }
                 let (batch, outcome) = batch.send(Arc::clone(&store) as _).await;
                 outcome.as_ref().unwrap();
@@ -593,7 +594,7 @@ mod tests {
         // For two seconds, a unit every ten milliseconds.
         for n in 0..200 {
             let unit = UnitName::parse(&format!("u{n}.service")).unwrap();
-            publisher.say(&unit, state("running"), true, None, "");
+            publisher.say(&unit, state("running"), Duration::ZERO, None, "");
             let now = Instant::now();
             if publisher.next_due().is_some_and(|due| due <= now) {
                 let batch = publisher.batch(fence).unwrap();
@@ -608,7 +609,7 @@ mod tests {
 
         tokio::time::sleep(CALM).await;
         let unit = UnitName::parse("alone.service").unwrap();
-        publisher.say(&unit, state("running"), true, None, "");
+        publisher.say(&unit, state("running"), Duration::ZERO, None, "");
         assert!(
             publisher
                 .next_due()

@@ -20,7 +20,7 @@ use tracing::{debug, error, info, warn};
 use super::hold::Hold;
 use super::leaving::trouble_of;
 use super::presence::{self, Fence, Standing};
-use super::publisher::{Batch, Publisher};
+use super::publisher::{Batch, EXPLAINED_WITHIN, PASSING, Publisher};
 use super::{AgentConfig, AgentMetrics, Memory, Question};
 use crate::backoff::Backoff;
 use crate::clock;
@@ -407,8 +407,12 @@ impl Worker {
                 let order = self.orders.get(unit).copied();
                 let assignment = self.desired.get(unit);
                 let reason = assignment.map_or("", |assignment| &assignment.reason);
-                self.publisher
-                    .say(unit, state, report.settled, order, reason);
+                let lasts = match report.settled {
+                    true => Duration::ZERO,
+                    false if observed.failure_pending => EXPLAINED_WITHIN,
+                    false => PASSING,
+                };
+                self.publisher.say(unit, state, lasts, order, reason);
             }
             None if assignment.is_none() && circumstances.systemd => self.forget(unit, &observed),
             None => {}
@@ -560,7 +564,8 @@ impl Worker {
                 }
             }
             for (unit, state) in &bound {
-                self.publisher.say(unit, state.clone(), true, None, "");
+                self.publisher
+                    .say(unit, state.clone(), Duration::ZERO, None, "");
             }
             while let Some(batch) = self.publisher.batch(fence) {
                 let (batch, outcome) = batch.send(Arc::clone(&self.store)).await;

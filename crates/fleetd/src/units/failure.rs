@@ -1,28 +1,13 @@
 //! Why a unit failed: systemd's result and exit status in words, and the last lines of its journal.
 
 use std::collections::HashMap;
-use std::process::Stdio;
-use std::time::Duration;
 
 use fleet_core::agent::Failure;
 use fleet_core::name::{UnitName, UnitType};
-use fleet_core::records::StateRecord;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::Semaphore;
 use zbus::{OwnedVariant, Variant};
 
 use super::dbus::{Manager, UNIT, unit_object};
-
-/// A journal of some gigabytes answers within this; a failure is told without its log otherwise.
-const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
-/// journald may still be reading what a process wrote just before it died.
-const JOURNAL_LAG: Duration = Duration::from_millis(50);
-/// More would compete with the units that are being started.
-static JOURNAL_READERS: Semaphore = Semaphore::const_new(2);
-/// What is read of journalctl's output: ten ordinary lines are a thousand bytes.
-const MAX_JOURNAL_READ: u64 = 1024 * 1024;
-/// What is looked at of it.
-const MAX_JOURNAL_BYTES: usize = 64 * 1024;
+use super::last_words;
 
 /// Asks systemd and the journal.
 pub(crate) async fn look_up(
@@ -33,7 +18,7 @@ pub(crate) async fn look_up(
 ) -> Failure {
     Failure {
         why: reason(manager, unit).await,
-        log: journal(invocation_id, user).await,
+        log: last_words::of_invocation(unit, invocation_id, user).await,
     }
 }
 
@@ -236,85 +221,13 @@ fn signal_name(signal: i32) -> String {
     format!("{signal}/{name}")
 }
 
-/// The last lines of an invocation: its processes' and systemd's own about it.
-async fn journal(invocation_id: &str, user: bool) -> Vec<String> {
-    if invocation_id.is_empty() {
-        return Vec::new();
-    }
-    let about = if user {
-        format!("USER_INVOCATION_ID={invocation_id}")
-    } else {
-        format!("INVOCATION_ID={invocation_id}")
-    };
-    let of_processes = format!("_SYSTEMD_INVOCATION_ID={invocation_id}");
-    read_journal(
-        &[&of_processes, "+", &about],
-        StateRecord::MAX_LOG_LINES,
-        user,
-    )
-    .await
-}
-
 /// Why systemd cannot load a unit file: what it answers, and what it has just told its journal of
 /// the unit, which names the line or the setting.
 pub(crate) async fn not_loaded(unit: &UnitName, answer: &str, user: bool) -> String {
-    let field = if user { "USER_UNIT" } else { "UNIT" };
-    let lines = read_journal(&[&format!("{field}={unit}")], 1, user).await;
-    match lines.first() {
+    match last_words::of_systemd(unit, user).await {
         Some(line) => format!("{}: {line}", answer.trim_end_matches('.')),
         None => format!("{answer} (systemd-analyze verify says which)"),
     }
-}
-
-async fn read_journal(matches: &[&str], n_lines: usize, user: bool) -> Vec<String> {
-    let Ok(_reader) = JOURNAL_READERS.acquire().await else {
-        return Vec::new();
-    };
-    tokio::time::sleep(JOURNAL_LAG).await;
-    let mut command = tokio::process::Command::new("journalctl");
-    if user {
-        command.arg("--user");
-    }
-    command
-        .args(["--quiet", "--no-pager", "-o", "cat", "-n"])
-        .arg(n_lines.to_string())
-        .args(matches)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let read = async {
-        let mut child = command.spawn().ok()?;
-        let output = read_bounded(child.stdout.take()?).await.ok()?;
-        // One that is not done yet has more to say than anybody reads: it is killed.
-        Some(last_lines(&output))
-    };
-    // No journal is no trouble: the reason is told without it.
-    let lines = tokio::time::timeout(JOURNAL_TIMEOUT, read).await;
-    lines.ok().flatten().unwrap_or_default()
-}
-
-/// Lines may be as long as a program likes.
-async fn read_bounded(from: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
-    let mut output = Vec::new();
-    from.take(MAX_JOURNAL_READ).read_to_end(&mut output).await?;
-    Ok(output)
-}
-
-pub(crate) fn last_lines(output: &[u8]) -> Vec<String> {
-    let from = output.len().saturating_sub(MAX_JOURNAL_BYTES);
-    let text = String::from_utf8_lossy(&output[from..]);
-    let lines: Vec<&str> = text.lines().collect();
-    let from = lines.len().saturating_sub(StateRecord::MAX_LOG_LINES);
-    lines[from..].iter().map(|line| cut(line)).collect()
-}
-
-fn cut(line: &str) -> String {
-    let mut end = line.len().min(StateRecord::MAX_LOG_LINE_BYTES);
-    while !line.is_char_boundary(end) {
-        end -= 1;
-    }
-    line[..end].to_owned()
 }
 
 #[cfg(test)]
@@ -370,25 +283,5 @@ mod tests {
         ] {
             assert_eq!(in_words(&properties(result, code, status)), words);
         }
-    }
-
-    #[tokio::test]
-    async fn a_journal_without_end_is_read_up_to_a_bound() {
-        let output = read_bounded(tokio::io::repeat(b'x')).await.unwrap();
-        assert_eq!(output.len() as u64, MAX_JOURNAL_READ);
-        assert_eq!(
-            last_lines(&output)[0].len(),
-            StateRecord::MAX_LOG_LINE_BYTES
-        );
-    }
-
-    #[test]
-    fn a_log_is_cut_to_its_last_lines_and_long_lines_are_cut() {
-        let long = "é".repeat(400);
-        let text = (0..30).map(|n| format!("{n}\n")).collect::<String>() + &long + "\n";
-        let lines = last_lines(text.as_bytes());
-        assert_eq!(lines.len(), StateRecord::MAX_LOG_LINES);
-        assert_eq!(lines[0], "21");
-        assert_eq!(lines[9].len(), StateRecord::MAX_LOG_LINE_BYTES);
     }
 }

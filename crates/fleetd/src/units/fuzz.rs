@@ -13,7 +13,7 @@ use super::connection::MAX_QUEUED;
 use super::dbus::{self, LinkChange, Raw};
 use super::files::UnitFiles;
 use super::noise::Listener;
-use super::{failure, private_socket};
+use super::{failure, last_words, private_socket};
 
 /// Half of all units are its own.
 #[derive(Debug)]
@@ -70,5 +70,5 @@ pub(crate) fn launch_record(text: &str) -> Option<String> {
 }
 
 pub(crate) fn journal(output: &[u8]) -> Vec<String> {
-    failure::last_lines(output)
+    last_words::last_lines(output, "")
 }

@@ -22,6 +22,7 @@ mod files;
 pub(crate) mod fuzz;
 mod inspect;
 mod journal;
+mod last_words;
 mod lease;
 mod load;
 mod logind;

@@ -33,6 +33,8 @@ fn start_returns_after_the_unit_is_active_and_tells_failures() {
         told(&out)
     );
 
+    last_words_are_waited_for(&cluster);
+
     // A program that does not exist.
     let path = cluster.file("missing.service", "[Service]\nExecStart=/no/such/program\n");
     let out = cluster.fleetctl(&["start", &path]);
@@ -78,6 +80,34 @@ fn start_returns_after_the_unit_is_active_and_tells_failures() {
         cluster.wait_for_place("mars.service", crate::cluster::SOON),
         1
     );
+}
+
+/// journald is behind until systemd has said that the unit failed: what the process wrote is told all
+/// the same.
+fn last_words_are_waited_for(cluster: &Cluster) {
+    let host = cluster.host(0);
+    let id = host.machine_id().unwrap();
+    let path = cluster.file(
+        "late.service",
+        &format!(
+            "[Service]\nExecStart=/bin/sh -c 'echo the pump is dry; exit 7'\n\
+             [X-Fleet]\nMachineID={id}\n"
+        ),
+    );
+    let journald = host
+        .run(&["systemctl", "show", "-P", "MainPID", "systemd-journald"])
+        .unwrap();
+    let journald = journald.trim();
+    host.run(&["kill", "-STOP", journald]).unwrap();
+    let until_failed = format!(
+        "timeout 30 sh -c 'until systemctl is-failed -q late.service; do :; done'; kill -CONT {journald}"
+    );
+    std::thread::scope(|scope| {
+        scope.spawn(|| host.run(&["sh", "-c", &until_failed]).unwrap());
+        let out = cluster.fleetctl(&["start", &path]);
+        assert_eq!(out.code, 1, "{}", told(&out));
+        assert!(out.stderr.contains("the pump is dry"), "{}", told(&out));
+    });
 }
 
 #[test]
