@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::body::BodyHash;
 use crate::hash::UnitHash;
 use crate::name::UnitName;
-use crate::records::{AssignmentRecord, Decision, Reached, StateRecord};
+use crate::records::{AssignmentRecord, Decision, Order, Reached, StateRecord};
 
 mod planner;
 
@@ -388,6 +388,45 @@ pub fn plan_unit(
     }
     plan.report = Some(report);
     plan
+}
+
+impl UnitPlan {
+    /// Whether it lets contents of a store count that did not count before: it writes them, starts
+    /// them, or stops what runs to make room for them. They must be trusted then; to carry out another
+    /// order on what is here they need not be.
+    pub fn brings_in(&self, assignment: &AssignmentRecord, observed: &Observed) -> bool {
+        self.tasks.iter().any(|task| match task.kind {
+            TaskKind::Load(..) | TaskKind::Start(_) | TaskKind::Restart(_) => true,
+            TaskKind::Stop(_) => {
+                assignment.order != Order::Gone && observed.file != Some(assignment.hash)
+            }
+            TaskKind::Unload(_) | TaskKind::Remember(_) | TaskKind::Forget => false,
+        })
+    }
+
+    /// The plan instead of one that [`UnitPlan::brings_in`] contents that are not trusted, and why not:
+    /// nothing is done. What runs goes on running: only a machine where nothing does refuses the unit,
+    /// since it is placed elsewhere then.
+    pub fn of_untrusted(
+        assignment: &AssignmentRecord,
+        observed: &Observed,
+        why: String,
+    ) -> UnitPlan {
+        let reached = match observed.is_down() && observed.working.is_none() {
+            true => Reached::Refused,
+            false => Reached::Working,
+        };
+        UnitPlan {
+            tasks: Vec::new(),
+            report: Some(Report {
+                decision: assignment.decision,
+                reached,
+                why: Some(why.clone()),
+                settled: true,
+            }),
+            remark: Some(why),
+        }
+    }
 }
 
 /// What is to be remembered of a unit instead, before a store is believed that it did not come

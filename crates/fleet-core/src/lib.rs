@@ -35,6 +35,7 @@ pub mod plan;
 pub mod planted;
 pub mod records;
 pub mod requirements;
+pub mod signed;
 pub mod small_map;
 pub mod unit_file;
 pub mod validate;

@@ -15,6 +15,7 @@ use fleet_core::validate::{UnknownKeys, ValidateError, validate_unit};
 use crate::fleet::Fleet;
 use crate::names::UnitArg;
 use crate::report::{Goal, Report};
+use crate::signing::Signer;
 
 /// What is to be done about a unit before its desired state is set.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub(crate) struct Creator<'a> {
     report: &'a Report<'a>,
     replace: bool,
     unknown_keys: UnknownKeys,
+    /// Who signs what is handed in.
+    signer: Option<&'a Signer>,
     /// Desired states in which the command may replace a unit.
     replaceable: &'static [Goal],
     /// Templates of the registry that have been asked for.
@@ -76,6 +79,7 @@ impl<'a> Creator<'a> {
         report: &'a Report<'a>,
         replace: bool,
         unknown_keys: UnknownKeys,
+        signer: Option<&'a Signer>,
         replaceable: &'static [Goal],
     ) -> Creator<'a> {
         Creator {
@@ -83,6 +87,7 @@ impl<'a> Creator<'a> {
             report,
             replace,
             unknown_keys,
+            signer,
             replaceable,
             templates: BTreeMap::new(),
         }
@@ -161,7 +166,7 @@ impl<'a> Creator<'a> {
     /// template's file.
     async fn new_file(&mut self, arg: &UnitArg) -> Result<UnitFile, CreateError> {
         if let Some(file) = read_unit_file(&arg.file()).map_err(|e| of_file(arg, &e))? {
-            return Ok(file);
+            return Ok(self.signed(&arg.name, file));
         }
         let Some(template) = arg.template() else {
             return Err(CreateError::Unit(format!(
@@ -177,6 +182,7 @@ impl<'a> Creator<'a> {
                 arg.arg
             ))
         });
+        let local = local.map(|file| file.map(|file| self.signed(&template, file)));
         match (self.template(&template).await?, local) {
             (Some(file), local) => {
                 if local.is_ok_and(|local| local.is_some_and(|local| local.hash() != file.hash())) {
@@ -197,13 +203,22 @@ impl<'a> Creator<'a> {
     /// The local file of a unit, or that of its template.
     fn local(&self, arg: &UnitArg) -> Result<Option<(UnitFile, Kind)>, CreateError> {
         if let Some(file) = read_unit_file(&arg.file()).map_err(|e| of_file(arg, &e))? {
-            return Ok(Some((file, Kind::Unit)));
+            return Ok(Some((self.signed(&arg.name, file), Kind::Unit)));
         }
-        let Some(template) = arg.template_file() else {
+        let (Some(name), Some(path)) = (arg.template(), arg.template_file()) else {
             return Ok(None);
         };
-        let file = read_unit_file(&template).map_err(|e| of_file(arg, &e))?;
-        Ok(file.map(|file| (file, Kind::Template)))
+        let file = read_unit_file(&path).map_err(|e| of_file(arg, &e))?;
+        Ok(file.map(|file| (self.signed(&name, file), Kind::Template)))
+    }
+
+    /// A file as it is handed in. That of a template is signed under the template's name, so that it is
+    /// the same for all instances.
+    fn signed(&self, name: &str, file: UnitFile) -> UnitFile {
+        match self.signer {
+            Some(signer) => signer.sign(name, &file),
+            None => file,
+        }
     }
 
     async fn template(&mut self, name: &str) -> Result<Option<UnitFile>, CreateError> {
@@ -211,6 +226,7 @@ impl<'a> Creator<'a> {
             return Ok(known.clone());
         }
         let file = self.fleet.unit_file(name).await.map_err(CreateError::Api)?;
+        let file = file.map(|file| self.signed(name, file));
         self.templates.insert(name.to_owned(), file.clone());
         Ok(file)
     }

@@ -22,6 +22,7 @@ mod machines;
 mod man;
 mod names;
 mod report;
+mod signing;
 mod ssh;
 mod suggest;
 mod tabwriter;

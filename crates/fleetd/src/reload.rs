@@ -13,7 +13,7 @@ use fleet_core::records::MachineId;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::access::{self, Access, Policy};
+use crate::access::{self, Access, Policy, Trust};
 use crate::agent::AgentConfig;
 use crate::config::Config;
 use crate::config::keys::{KEYS, Key, Reload};
@@ -41,6 +41,8 @@ pub struct Controls {
     pub(crate) access: Access,
     /// Where other machines reach the API: its sockets stay as they are.
     pub(crate) api: String,
+    /// Which unit files are taken.
+    pub(crate) trust: watch::Sender<Arc<Trust>>,
     /// What the parts have now.
     pub(crate) current: Config,
     /// Whose connections can be exchanged.
@@ -74,9 +76,10 @@ impl Controls {
                 keep(key, &self.current, &mut config);
             }
         }
-        let policy = policy(&config)?;
+        let (policy, trust) = (policy(&config)?, trust(&config)?);
         self.reconnect(&config)?;
         self.access.set(policy);
+        self.set_trust(trust);
         for (key, wanted) in &later {
             let key_name = key.name;
             warn!(
@@ -126,6 +129,23 @@ impl Controls {
                 self.access.set(Policy::closed(access::load::myself()));
             }
         }
+        self.set_trust(trust(&self.current).unwrap_or_else(|problem| {
+            error!(
+                problem,
+                "no unit is written or started until this is mended and read again (systemctl \
+                 reload fleet): {problem}"
+            );
+            Trust::only(Vec::new())
+        }));
+    }
+
+    /// What was refused by other keys is looked at again.
+    fn set_trust(&self, trust: Trust) {
+        self.trust.send_if_modified(|current| {
+            let changed = **current != trust;
+            *current = Arc::new(trust);
+            changed
+        });
     }
 
     /// Whether a change of servers would be a change of the store: from none to some, or back.
@@ -155,7 +175,29 @@ impl Controls {
 /// # Errors
 /// What is wrong with them.
 pub fn check(config: &Config) -> Result<(), String> {
-    policy(config).map(|_| ())
+    policy(config)?;
+    trust(config)?;
+    Ok(())
+}
+
+/// Reads which unit files are taken.
+fn trust(config: &Config) -> Result<Trust, String> {
+    let directory = &config.trusted_keys;
+    let required = config.require_signed_units;
+    let trust = access::trust::load(required, directory, access::load::myself());
+    let trust = trust.map_err(|problem| problem.to_string())?;
+    match trust.n_keys() {
+        Some(0) => warn!(
+            "require_signed_units is set and there is no key in {}: no unit is written or started",
+            directory.display()
+        ),
+        Some(keys) => info!(
+            keys,
+            "only units that are signed by a trusted key are taken"
+        ),
+        None => {}
+    }
+    Ok(trust)
 }
 
 /// Reads who may do what.
@@ -216,6 +258,7 @@ mod tests {
             insecure: Arc::new(AtomicBool::new(config.api_insecure)),
             access: Access::default(),
             api: ":49153".to_owned(),
+            trust: watch::Sender::default(),
             current: config,
             etcd,
             verbosity: None,
@@ -345,6 +388,24 @@ mod tests {
         assert!(problem.contains("[Grant pilot] names no role"), "{problem}");
         assert_eq!(controls.access.policy().counts(), (0, 1));
         assert!(controls.current.metadata.is_empty());
+        // So it is with keys.
+        write("[Grant viewer]\nTo=uid:1000\n");
+        let keys = format!(
+            "{text}require_signed_units=true\ntrusted_keys={}\n",
+            dir.path().display()
+        );
+        controls.apply(&loaded(&keys)).unwrap();
+        assert_eq!(controls.trust.borrow().n_keys(), Some(0));
+        std::fs::write(dir.path().join("x.pub"), "nonsense\n").unwrap();
+        assert!(
+            controls
+                .apply(&loaded(&keys))
+                .unwrap_err()
+                .contains("x.pub")
+        );
+        controls.apply(&loaded(&text)).unwrap();
+        assert_eq!(controls.trust.borrow().n_keys(), None);
+        write("[Grant pilot]\nTo=uid:1000\n");
         // A fleetd that starts with it has nothing to go on with.
         controls.read_policy();
         let policy = controls.access.policy();

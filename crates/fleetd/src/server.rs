@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::access::Access;
+use crate::access::{Access, Trust};
 use crate::agent::{Agent, AgentConfig, AgentMetrics, Duplicate, KEEPALIVES_PER_TTL};
 use crate::api::{self, ApiState};
 use crate::config::Config;
@@ -88,6 +88,7 @@ impl Server {
         let store_metrics = Arc::new(StoreMetrics::default());
         let store: Arc<dyn Store> = Arc::new(Measured::new(deps.store, Arc::clone(&store_metrics)));
         let access = Access::default();
+        let trust = watch::Sender::<Arc<Trust>>::default();
         let state = ApiState::new(
             Arc::clone(&store),
             config.token_limit,
@@ -99,7 +100,8 @@ impl Server {
             deps.machine.clone(),
             Arc::clone(&deps.manager),
             Arc::new(Plaintext),
-        );
+        )
+        .trusting(trust.subscribe());
         let api = peer::published(&deps.listeners);
         let agent_config = AgentConfig::from_config(config, deps.machine.clone());
         let agent_config = watch::Sender::new(agent_config.served_at(&api));
@@ -109,7 +111,8 @@ impl Server {
             agent_config.subscribe(),
             Arc::clone(&agent_metrics),
         )
-        .with_leases_on(deps.leases.clone());
+        .with_leases_on(deps.leases.clone())
+        .trusting(trust.subscribe());
         let engine_config =
             watch::Sender::new(EngineConfig::from_config(config, deps.machine.clone()));
         let engine = Engine::new(
@@ -136,6 +139,7 @@ impl Server {
             insecure: Arc::clone(&insecure),
             access,
             api,
+            trust,
             current: config.clone(),
             etcd: None,
             verbosity: None,

@@ -646,3 +646,48 @@ fn all_stops_and_files_come_before_all_starts() {
         ]
     );
 }
+
+/// Each line: whether the plan lets contents count that did not, and what is reached when they are not
+/// trusted.
+#[test]
+fn contents_that_are_not_trusted_start_nothing_and_stop_nothing() {
+    for (line, expected) in [
+        ("launched A @1 => ", "refused"),
+        ("loaded A @1 => ", "refused"),
+        (
+            "launched B @2 => file=A active launched=A@1 id=i",
+            "working",
+        ),
+        (
+            "launched A/x @2 => file=A active launched=A@1 id=i",
+            "working",
+        ),
+        (
+            "launched A @2 restarts=1 => file=A active launched=A@1 id=i",
+            "working",
+        ),
+        (
+            "launched A @2 => file=A failed launched=A@1 id=i",
+            "refused",
+        ),
+        // Nothing new: what is here stays, and other orders on it are carried out.
+        ("launched A @1 => file=A active launched=A@1 id=i", "-"),
+        ("launched A @1.2 => file=A active launched=A@1 id=i", "-"),
+        ("loaded A @2 => file=A active launched=A@1 id=i", "-"),
+        ("gone B @2 => file=A active launched=A@1 id=i", "-"),
+        ("gone B @2 => file=A launched=A@1 id=i", "-"),
+    ] {
+        let (assigned, here) = line.split_once("=>").unwrap();
+        let (assigned, here) = (assignment(assigned.trim()).unwrap(), here_of(here));
+        let plan = plan_unit(&name(), Some(&assigned), &here, Circumstances::GOOD);
+        let reached = match plan.brings_in(&assigned, &here) {
+            false => "-".to_owned(),
+            true => {
+                let instead = UnitPlan::of_untrusted(&assigned, &here, "no".to_owned());
+                assert!(instead.tasks.is_empty(), "{line}");
+                instead.report.unwrap().reached.as_str().to_owned()
+            }
+        };
+        assert_eq!(reached, expected, "{line}: {:?}", plan.tasks);
+    }
+}

@@ -31,6 +31,7 @@ pub(crate) fn known() -> impl Iterator<Item = &'static str> {
         EXCLUSIVE,
         LOST_AFTER,
         RESCHEDULE_ON_FAILURE,
+        crate::signed::SIGNATURE,
     ];
     today
         .into_iter()

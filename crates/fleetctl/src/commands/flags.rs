@@ -1,9 +1,13 @@
 //! Flags that several commands have.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use fleet_core::validate::UnknownKeys;
 
+use crate::error::CommandError;
 use crate::report::Report;
+use crate::signing::Signer;
 use crate::ui::Ui;
 use crate::wait::Bounds;
 
@@ -87,12 +91,22 @@ pub(crate) struct CreateFlags {
     #[arg(long)]
     allow_unknown: bool,
 
+    /// Sign the unit files that are handed in by this secret key (fleetctl keygen)
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    sign_key: Option<PathBuf>,
+
     /// Accepted for the original's sake
     #[arg(long, hide = true)]
     sign: bool,
 }
 
 impl CreateFlags {
+    /// Who signs; None: nobody does.
+    pub(crate) fn signer(&self) -> Result<Option<Signer>, CommandError> {
+        let read = self.sign_key.as_deref().map(Signer::read).transpose();
+        read.map_err(CommandError::new)
+    }
+
     pub(crate) fn unknown_keys(&self) -> UnknownKeys {
         match (self.strict, self.allow_unknown) {
             (true, _) => UnknownKeys::Strict,

@@ -14,6 +14,7 @@ use crate::error::{CommandError, cures};
 use crate::exit::Exit;
 use crate::names::{UnitArg, globs, is_pattern, matching_files, without_repetition};
 use crate::report::{Goal, Report};
+use crate::signing::Signer;
 use crate::wait::{Bounds, Waited};
 use crate::wishes::{self, Manner, Wish, Wording};
 
@@ -53,10 +54,12 @@ pub(crate) async fn run(
         context.ui.note("No units given");
         return Ok(Exit::Success);
     }
+    let signer = create.signer()?;
+    let signer = signer.as_ref();
     let args = expand(context, report, args).await?;
-    let waited = match unasked(context, report, &args, create, &launch).await? {
+    let waited = match unasked(context, report, &args, create, signer, &launch).await? {
         Some(waited) => waited,
-        None => asked(context, report, &args, create, &launch).await?,
+        None => asked(context, report, &args, create, signer, &launch).await?,
     };
     if waited.interrupted {
         wishes::tell_interrupted(report);
@@ -72,11 +75,12 @@ async fn asked(
     report: &Report<'_>,
     args: &[UnitArg],
     create: &CreateFlags,
+    signer: Option<&Signer>,
     launch: &Launch,
 ) -> Result<Waited, CommandError> {
     let names: Vec<String> = args.iter().map(|arg| arg.name.clone()).collect();
     let existing = known(context, &names).await?;
-    let wishes = wishes(context, report, args, existing, create, launch).await;
+    let wishes = wishes(context, report, args, existing, create, signer, launch).await;
     let manner = launch.manner(create);
     Ok(wishes::carry_out(context.fleet, report, wishes, manner).await)
 }
@@ -89,6 +93,7 @@ async fn unasked(
     report: &Report<'_>,
     args: &[UnitArg],
     create: &CreateFlags,
+    signer: Option<&Signer>,
     launch: &Launch,
 ) -> Result<Option<Waited>, CommandError> {
     // A launched unit is not to be loaded, and what is replaced is compared before.
@@ -97,6 +102,10 @@ async fn unasked(
     }
     let wish = |arg: &UnitArg| {
         let file = faultless_file(arg, create.unknown_keys())?;
+        let file = match signer {
+            Some(signer) => signer.sign(&arg.name, &file),
+            None => file,
+        };
         let global = Requirements::parse(&file, None).0.global;
         Some(Wish {
             file: Some(file),
@@ -132,7 +141,16 @@ pub(crate) async fn known_or_submitted(
     let names: Vec<String> = args.iter().map(|arg| arg.name.clone()).collect();
     let mut existing = known(context, &names).await?;
     let create = CreateFlags::default();
-    let wishes = wishes(context, report, &args, existing.clone(), &create, &launch).await;
+    let wishes = wishes(
+        context,
+        report,
+        &args,
+        existing.clone(),
+        &create,
+        None,
+        &launch,
+    )
+    .await;
     let submitted: Vec<String> = wishes.iter().map(|wish| wish.name.clone()).collect();
     let manner = launch.manner(&create);
     let waited = wishes::carry_out(context.fleet, report, wishes, manner).await;
@@ -218,6 +236,7 @@ async fn wishes(
     args: &[UnitArg],
     mut existing: BTreeMap<String, UnitView>,
     create: &CreateFlags,
+    signer: Option<&Signer>,
     launch: &Launch,
 ) -> Vec<Wish> {
     let mut creator = Creator::new(
@@ -225,6 +244,7 @@ async fn wishes(
         report,
         create.replace,
         create.unknown_keys(),
+        signer,
         launch.replaceable,
     );
     let mut wishes = Vec::with_capacity(args.len());

@@ -23,6 +23,7 @@ mod flags;
 mod help;
 mod import;
 mod journal;
+mod keygen;
 mod launch;
 mod list_machines;
 mod list_unit_files;
@@ -32,6 +33,7 @@ mod load;
 mod man;
 mod put_down;
 mod restart;
+mod sign;
 mod ssh;
 mod start;
 mod status;
@@ -70,11 +72,13 @@ pub(crate) enum Command {
     // The largest: it would make all of them so.
     Import(Box<import::Args>),
     Journal(journal::Args),
+    Keygen(keygen::Args),
     ListMachines(list_machines::Args),
     ListUnitFiles(list_unit_files::Args),
     ListUnits(list_units::Args),
     Load(load::Args),
     Restart(restart::Args),
+    Sign(sign::Args),
     Ssh(ssh::Args),
     Start(start::Args),
     Status(status::Args),
@@ -98,6 +102,8 @@ impl Command {
         match self {
             Command::FdForward(args) => Ok(fd_forward::run(args)),
             Command::Help(args) => Ok(help::run(args, ui)),
+            Command::Keygen(args) => Ok(keygen::run(args, ui)),
+            Command::Sign(args) => Ok(sign::run(args, ui)),
             Command::Verify(args) => Ok(verify::run(args, ui)),
             Command::Version(args) => Ok(version::run(args, ui)),
             Command::Man(args) => Ok(man::run(args)),
@@ -134,6 +140,8 @@ impl Command {
             Command::Why(args) => why::run(args, context).await,
             Command::FdForward(args) => fd_forward::run(args),
             Command::Help(args) => help::run(args, context.ui),
+            Command::Keygen(args) => keygen::run(args, context.ui),
+            Command::Sign(args) => sign::run(args, context.ui),
             Command::Verify(args) => verify::run(args, context.ui),
             Command::Version(args) => version::run(args, context.ui),
             Command::Man(args) => man::run(args),

@@ -30,11 +30,13 @@ Commands:
   import           Bring the units of another cluster here, with their desired states and machines'
                    metadata
   journal          Print the last lines of a unit's journal
+  keygen           Make a key that unit files are signed with
   list-machines    List the machines that are present
   list-unit-files  List all units and templates that fleet has, with what is wished for them
   list-units       List units with what systemd says of them
   load             Give units to machines without starting them
   restart          Stop units and start them again, on all machines that run them
+  sign             Sign unit files, for machines that run nothing else
   ssh              Open a shell or run a command on a machine, or where a unit is
   start            Start units, and wait until systemd says that they run
   status           Show what systemd says of units, where they are

@@ -133,17 +133,31 @@ fn number_of(text: &str, name: &str) -> Option<u32> {
 /// # Errors
 /// What keeps it from being used.
 pub fn load(directory: &Path, owner: u32, accounts: &Accounts) -> Result<Loaded, Error> {
-    let files = files(directory)?;
+    let texts = texts(directory, "conf", owner)?;
     let mut loaded = Loaded {
         policy: Policy::closed(owner),
         warnings: Vec::new(),
     };
-    if files.is_empty() {
+    if texts.is_empty() {
         loaded.policy = Policy::open(owner);
         return Ok(loaded);
     }
-    check_safe(directory, owner)?;
+    read(&texts, accounts, &mut loaded)?;
+    Ok(loaded)
+}
+
+/// The files below a directory whose names have this ending, in order; none if it is not there.
+/// `owner`: who beside root may have written them.
+pub(super) fn texts(
+    directory: &Path,
+    ending: &str,
+    owner: u32,
+) -> Result<Vec<(PathBuf, Vec<u8>)>, Error> {
+    let files = files(directory, ending)?;
     let mut texts = Vec::with_capacity(files.len());
+    if !files.is_empty() {
+        check_safe(directory, owner)?;
+    }
     for path in files {
         check_safe(&path, owner)?;
         let text = std::fs::read(&path);
@@ -153,11 +167,10 @@ pub fn load(directory: &Path, owner: u32, accounts: &Accounts) -> Result<Loaded,
         })?;
         texts.push((path, text));
     }
-    read(&texts, accounts, &mut loaded)?;
-    Ok(loaded)
+    Ok(texts)
 }
 
-fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+fn files(directory: &Path, ending: &str) -> Result<Vec<PathBuf>, Error> {
     let failed = |source| Error::Read {
         path: directory.to_owned(),
         source,
@@ -172,7 +185,7 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
         // Editors and package managers leave others beside them.
         if path
             .extension()
-            .is_some_and(|extension| extension == "conf")
+            .is_some_and(|extension| extension == ending)
         {
             files.push(path);
         }

@@ -19,12 +19,14 @@ use fleet_core::records::MachineId;
 pub(crate) mod denials;
 pub mod load;
 pub mod policy;
+pub mod trust;
 mod verb;
 
 #[cfg(test)]
 mod tests;
 
 pub use policy::{Decision, Object, Policy};
+pub use trust::Trust;
 pub use verb::{Verb, Verbs};
 
 /// The header with which a machine asks on behalf of its own caller, see [`Behalf`].

@@ -25,6 +25,7 @@ mod worker;
 pub use metrics::AgentMetrics;
 pub use presence::Duplicate;
 
+use crate::access::Trust;
 use crate::config::Config;
 use crate::lease_thread::LeaseThread;
 use crate::machine;
@@ -116,6 +117,7 @@ pub struct Agent {
     ask: mpsc::Sender<Question>,
     asked: mpsc::Receiver<Question>,
     leases: LeaseThread,
+    trust: watch::Receiver<Arc<Trust>>,
 }
 
 /// Asks the agent what it holds in memory.
@@ -150,7 +152,13 @@ impl Agent {
             ask,
             asked,
             leases: LeaseThread::default(),
+            trust: watch::Sender::default().subscribe(),
         }
+    }
+
+    /// Only unit files that are taken by this are written and started.
+    pub(crate) fn trusting(self, trust: watch::Receiver<Arc<Trust>>) -> Agent {
+        Agent { trust, ..self }
     }
 
     /// Presence is kept on that thread.
@@ -217,6 +225,7 @@ impl Agent {
             standing,
             renew,
             asked: self.asked,
+            trust: self.trust,
         });
         let mut work = std::pin::pin!(async move {
             tokio::join!(worker.run(shutdown), identity, leaving);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_core::agent::{self, Circumstances, Observed, Phase, Start, Task, TaskKind};
+use fleet_core::agent::{self, Circumstances, Observed, Phase, Start, Task, TaskKind, UnitPlan};
 use fleet_core::name::UnitName;
 use fleet_core::records::{AssignmentRecord, MachineId, MachineRecord, Order, Reached};
 use futures_util::StreamExt;
@@ -22,6 +22,7 @@ use super::leaving::trouble_of;
 use super::presence::{self, Fence, Standing};
 use super::publisher::{Batch, EXPLAINED_WITHIN, PASSING, Publisher};
 use super::{AgentConfig, AgentMetrics, Memory, Question};
+use crate::access::Trust;
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::shutdown::{Shutdown, stopped};
@@ -49,6 +50,7 @@ pub(super) struct Parts {
     pub(super) standing: watch::Receiver<Standing>,
     pub(super) renew: Arc<Notify>,
     pub(super) asked: mpsc::Receiver<Question>,
+    pub(super) trust: watch::Receiver<Arc<Trust>>,
 }
 
 /// Everything the loop holds.
@@ -65,6 +67,8 @@ pub(super) struct Worker {
     standing: watch::Receiver<Standing>,
     renew: Arc<Notify>,
     asked: mpsc::Receiver<Question>,
+    /// Which unit files are written and started.
+    trust: watch::Receiver<Arc<Trust>>,
     was_certain: bool,
     hold: Hold,
     publisher: Publisher,
@@ -101,6 +105,26 @@ enum Left {
     Away(Option<Revision>, Error),
 }
 
+/// What those beside the loop tell it.
+enum Told {
+    Question(Question),
+    /// Other unit files are taken than before.
+    Trust,
+}
+
+/// None: nobody is left to tell anything.
+async fn told(
+    asked: &mut mpsc::Receiver<Question>,
+    trust: &mut watch::Receiver<Arc<Trust>>,
+) -> Option<Told> {
+    tokio::select! {
+        biased;
+        Some(question) = asked.recv() => Some(Told::Question(question)),
+        Ok(()) = trust.changed() => Some(Told::Trust),
+        else => None,
+    }
+}
+
 impl Worker {
     pub(super) fn new(parts: Parts) -> Worker {
         let config = parts.config.borrow().clone();
@@ -120,6 +144,7 @@ impl Worker {
             standing: parts.standing,
             renew: parts.renew,
             asked: parts.asked,
+            trust: parts.trust,
             was_certain: false,
             desired: BTreeMap::new(),
             read_behind: None,
@@ -229,7 +254,11 @@ impl Worker {
                     }
                 },
                 changes = manager.changed() => self.systemd_changed(&changes),
-                Some(question) = self.asked.recv() => self.answer(question),
+                Some(told) = told(&mut self.asked, &mut self.trust) => match told {
+                    Told::Question(question) => self.answer(question),
+                    // What was refused before may be taken now.
+                    Told::Trust => self.dirty.extend(self.desired.keys().cloned()),
+                },
                 changed = self.standing.changed() => {
                     let standing = *self.standing.borrow_and_update();
                     if changed.is_err() {
@@ -388,6 +417,7 @@ impl Worker {
             ..circumstances
         };
         let plan = agent::plan_unit(unit, assignment, &observed, circumstances);
+        let plan = self.trusted(unit, assignment, &observed, plan);
         if plan.remark.as_ref() != self.remarks.get(unit) {
             match plan.remark {
                 Some(remark) => {
@@ -418,6 +448,24 @@ impl Worker {
             None => {}
         }
         plan.tasks
+    }
+
+    /// The plan, unless it lets contents count that this machine does not take.
+    fn trusted(
+        &self,
+        unit: &UnitName,
+        assignment: Option<&AssignmentRecord>,
+        observed: &Observed,
+        plan: UnitPlan,
+    ) -> UnitPlan {
+        let brings_in = |assignment: &&AssignmentRecord| plan.brings_in(assignment, observed);
+        let Some(assignment) = assignment.filter(brings_in) else {
+            return plan;
+        };
+        match self.trust.borrow().check_order(unit, assignment) {
+            Ok(()) => plan,
+            Err(why) => UnitPlan::of_untrusted(assignment, observed, why),
+        }
     }
 
     /// Whether a unit must not run twice, and the store that wants it here may be an older copy,

@@ -16,10 +16,10 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use fleet_core::records::MachineId;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
-use crate::access::Access;
 use crate::access::denials::Denials;
+use crate::access::{Access, Trust};
 use crate::peer::Way;
 use crate::shutdown::Shutdown;
 use crate::store::{Revision, Store};
@@ -87,6 +87,8 @@ pub(crate) struct Shared {
     denials: Option<Denials>,
     /// Who may do what.
     access: Access,
+    /// Which unit files this machine takes.
+    trust: watch::Receiver<Arc<Trust>>,
     followers: Followers,
     /// None: this API knows the store alone.
     here: Option<Here>,
@@ -125,6 +127,7 @@ impl ApiState {
                 telling: None,
                 denials: None,
                 access: Access::default(),
+                trust: watch::Sender::default().subscribe(),
                 followers: Followers::default(),
                 here: None,
                 journal_readers: Arc::new(Semaphore::new(MAX_JOURNAL_READERS)),
@@ -172,6 +175,11 @@ impl ApiState {
             here: Some(Here::new(machine, manager, way)),
             ..shared
         })
+    }
+
+    /// Units that this machine would not take are not handed in here.
+    pub fn trusting(self, trust: watch::Receiver<Arc<Trust>>) -> ApiState {
+        self.map(|shared| Shared { trust, ..shared })
     }
 
     /// With the sign to stop: waits end then, so that they do not hold up fleetd.

@@ -16,7 +16,7 @@ use hyper::Method;
 use super::failure::Failure;
 use super::path::{Route, V1, V2};
 use crate::access::denials::Denial;
-use crate::access::{BEHALF_HEADER, Caller, Decision, Object, Policy, Verb};
+use crate::access::{BEHALF_HEADER, Caller, Decision, Object, Policy, Trust, Verb};
 
 /// What a request needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,12 +98,13 @@ pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
     OneOf(verbs, on)
 }
 
-/// Who asks, and under which policy. What is refused is remembered, to be told when the request is
+/// Who asks, and under which policy; which unit files are taken. What is refused is remembered, to be told when the request is
 /// answered.
 #[derive(Debug, Default)]
 pub(crate) struct Permit {
     caller: Option<Caller>,
     policy: Arc<Policy>,
+    trust: Arc<Trust>,
     denied: Mutex<Vec<Denial>>,
 }
 
@@ -116,6 +117,7 @@ impl Permit {
         caller: Option<Caller>,
         behalf: Option<&hyper::header::HeaderValue>,
         policy: Arc<Policy>,
+        trust: Arc<Trust>,
     ) -> Result<Permit, Failure> {
         let caller = match behalf {
             None => caller,
@@ -124,6 +126,7 @@ impl Permit {
         Ok(Permit {
             caller,
             policy,
+            trust,
             denied: Mutex::default(),
         })
     }
@@ -210,7 +213,29 @@ impl Permit {
                 self.check(verb, Object::UnitFor(name, &pins))?;
             }
         }
-        Ok(())
+        self.check_trust(name, before, now)
+    }
+
+    /// Refuses contents that this machine would not take, when they are handed in or to be started: they
+    /// would not run here, and whoever wishes them hears why at once.
+    fn check_trust(
+        &self,
+        name: &str,
+        before: Option<&UnitRecord>,
+        now: &UnitRecord,
+    ) -> Result<(), Failure> {
+        let starts = matches!(now.desired, DesiredState::Loaded | DesiredState::Launched);
+        let is_new = before.is_none_or(|before| before.hash != now.hash);
+        let is_left = now.desired == DesiredState::Destroyed || !starts && !is_new;
+        let unit = UnitName::parse(name).ok().filter(|_| !is_left);
+        let checked = unit.map_or(Ok(()), |unit| self.trust.check(&unit, &now.text));
+        checked.map_err(|why| {
+            let verb = match is_new {
+                true => Verb::UnitSubmit,
+                false => Verb::UnitStart,
+            };
+            self.refuse(verb, Object::Unit(name), format!("Unit {name}: {why}"))
+        })
     }
 
     /// What was refused since this was last asked.

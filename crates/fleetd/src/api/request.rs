@@ -129,7 +129,8 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
     let mut body = RequestBody::new(body, &parts.headers);
     let caller = parts.extensions.get::<Caller>().cloned();
     let behalf = parts.headers.get(BEHALF_HEADER);
-    let (permit, permitted) = match Permit::new(caller, behalf, state.access.policy()) {
+    let (policy, trust) = (state.access.policy(), Arc::clone(&state.trust.borrow()));
+    let (permit, permitted) = match Permit::new(caller, behalf, policy, trust) {
         Ok(permit) => (permit, Ok(())),
         Err(failure) => (Permit::default(), Err(failure)),
     };

@@ -322,6 +322,25 @@ pub const KEYS: &[Key] = &[
         show_path
     ),
     key!(
+        require_signed_units,
+        Bool,
+        Live,
+        "write and start only units that are signed by a trusted key (fleetctl sign)",
+        |c, v| match values::go_bool(v) {
+            Some(required) => required,
+            None => return Err(fatal("neither true nor false")),
+        },
+        ToString::to_string
+    ),
+    key!(
+        trusted_keys,
+        Path,
+        Live,
+        "where these keys are (*.pub)",
+        |c, v| directory(v)?,
+        show_path
+    ),
+    key!(
         systemd_user,
         Bool,
         Restart,

@@ -89,6 +89,10 @@ pub struct Config {
     pub api_insecure: bool,
     /// Where roles and grants are written (`/etc/fleet/access.d`).
     pub access_directory: PathBuf,
+    /// Only units that are signed by a trusted key are written and started.
+    pub require_signed_units: bool,
+    /// Where these keys are (`/etc/fleet/trusted-keys`).
+    pub trusted_keys: PathBuf,
     /// Drive the user's own systemd.
     pub systemd_user: bool,
     /// Page size of v1 listings.
@@ -128,6 +132,8 @@ impl Config {
             api_listen: Vec::new(),
             api_insecure: false,
             access_directory: PathBuf::from("/etc/fleet/access.d"),
+            require_signed_units: false,
+            trusted_keys: PathBuf::from("/etc/fleet/trusted-keys"),
             systemd_user: false,
             token_limit: 100,
             disable_engine: false,
@@ -145,6 +151,7 @@ impl Config {
             state_directory: state.join("fleet"),
             api_socket: runtime.join("fleet.sock"),
             access_directory: state.join("fleet/access.d"),
+            trusted_keys: state.join("fleet/trusted-keys"),
             ..Config::for_system()
         }
     }

@@ -6,6 +6,7 @@ mod rig;
 
 use fleet_core::agent::Working;
 
+use crate::access::trust::tests::{public_key, sign};
 use crate::store::memory::MemoryStore;
 use crate::store::{LeaseId, RESUME_WITHIN};
 use rig::{MACHINE, Rig, decision, running};
@@ -322,4 +323,70 @@ async fn what_another_store_has_started_obeys_the_right_one_when_it_is_back() {
         })
         .await;
     }
+}
+
+/// Whoever has the store writes orders as he likes: what nobody with a key has signed starts nothing, and
+/// what runs goes on running, signed or not.
+#[tokio::test(start_paused = true)]
+async fn a_tampered_order_starts_nothing_and_stops_nothing() {
+    let rig = Rig::new().await;
+    rig.trust_only(Trust::only(vec![public_key(1)]));
+    let (mine, evil) = (
+        sign(TEXT, "a.service", 1),
+        TEXT.replace("/bin/a", "/bin/evil"),
+    );
+    // Runs from before signatures were demanded.
+    rig.run("old.service", 1, TEXT).await;
+    rig.until_said("old.service", Reached::Launched).await;
+    rig.assign("a.service", Order::Launched, 1, &mine).await;
+    rig.until("what is signed is started", || {
+        rig.tasks("a.service").contains(&"start")
+    })
+    .await;
+    rig.is_here("a.service", running(1, &mine));
+
+    let tampered = mine.replace("/bin/a", "/bin/evil");
+    for (unit, text) in [
+        ("unsigned.service", evil.as_str()),
+        ("tampered.service", &tampered),
+        // Signed for another name.
+        ("swapped.service", &mine),
+        ("wrong-key.service", &sign(&evil, "wrong-key.service", 9)),
+    ] {
+        rig.assign(unit, Order::Launched, 2, text).await;
+        rig.until_said(unit, Reached::Refused).await;
+        assert_eq!(rig.tasks(unit), Vec::<&str>::new(), "{unit}");
+        let why = rig.state(unit).await.and_then(|state| state.why).unwrap();
+        assert!(why.contains("require_signed_units"), "{why}");
+    }
+    // Other contents for what runs: it is not stopped to make room for them.
+    let before = rig.tasks("a.service");
+    for unit in ["a.service", "old.service"] {
+        rig.assign(unit, Order::Launched, 3, &tampered).await;
+        rig.until_said(unit, Reached::Working).await;
+        let why = rig.state(unit).await.and_then(|state| state.why).unwrap();
+        assert!(why.contains("require_signed_units"), "{why}");
+    }
+    assert_eq!(rig.tasks("a.service"), before);
+    assert_eq!(rig.tasks("old.service"), Vec::<&str>::new());
+    // Orders are carried out all the same.
+    rig.assign("old.service", Order::Gone, 4, "").await;
+    rig.until("it is stopped on order", || {
+        rig.tasks("old.service") == ["stop"]
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_started_when_its_key_is_trusted() {
+    let rig = Rig::new().await;
+    rig.trust_only(Trust::only(Vec::new()));
+    let text = sign(TEXT, "a.service", 1);
+    rig.assign("a.service", Order::Launched, 1, &text).await;
+    rig.until_said("a.service", Reached::Refused).await;
+    rig.trust_only(Trust::only(vec![public_key(1)]));
+    rig.until("it is started", || {
+        rig.tasks("a.service").contains(&"start")
+    })
+    .await;
 }

@@ -1,10 +1,12 @@
 //! Who may do what, through the whole API.
 
 use fleet_core::records::DesiredState;
+use fleet_core::unit_file::UnitFile;
 
 use super::*;
 
-use crate::access::{Access, BEHALF_HEADER, Caller, Identity, Policy, load};
+use crate::access::trust::tests::{public_key, sign};
+use crate::access::{Access, BEHALF_HEADER, Caller, Identity, Policy, Trust, load};
 
 /// alice (1000) has `web`; bob (1001) is an operator, carol (1002) a viewer, and dave (1003) nothing.
 const POLICY: &str = "[Role web]
@@ -558,4 +560,74 @@ async fn a_new_policy_holds_from_the_next_request_on() {
     assert_eq!((asked(&uid(DAVE)).await, asked(&carol).await), (200, 403));
     access.set(policy("[Grant viewer]\nTo=cert:carol\n"));
     assert_eq!((asked(&uid(DAVE)).await, asked(&carol).await), (403, 200));
+}
+
+/// Who hands in what this machine would not run hears it at once; what is there already may be stopped.
+#[tokio::test]
+async fn where_signatures_are_demanded_unsigned_units_are_refused_with_the_cure() {
+    let mut cluster = Cluster::new();
+    let trust = Arc::new(Trust::only(vec![public_key(1)]));
+    let (_trust, trust) = tokio::sync::watch::channel(trust);
+    cluster.state = cluster.state.trusting(trust);
+    cluster
+        .has("old.service", "eu", DesiredState::Launched)
+        .await;
+    let put = async |unit: &str, body: &str| {
+        let path = format!("/fleet/v1/units/{unit}");
+        cluster.ask(&uid(0), "PUT", &path, body).await
+    };
+    let got = put("a.service", SLEEP).await;
+    assert_eq!(got.status, 403);
+    let said = "Unit a.service: it is not signed";
+    assert!(
+        got.body.contains(said) && got.body.contains("fleetctl sign"),
+        "{}",
+        got.body
+    );
+    assert_eq!(
+        put("old.service", r#"{"desiredState":"loaded"}"#)
+            .await
+            .status,
+        403
+    );
+    assert_eq!(
+        put("old.service", r#"{"desiredState":"inactive"}"#)
+            .await
+            .status,
+        204
+    );
+    assert_eq!(
+        put("old.service", r#"{"desiredState":"launched"}"#)
+            .await
+            .status,
+        403
+    );
+    let got = cluster
+        .ask(&uid(0), "DELETE", "/fleet/v1/units/old.service", "")
+        .await;
+    assert_eq!(got.status, 204);
+
+    // v1 clients need not know of it: the signature is in the file.
+    let signed = UnitFile::parse(sign(SLEEP_TEXT, "a.service", 1)).unwrap();
+    let options: Vec<_> = signed
+        .options()
+        .iter()
+        .map(|o| (&*o.section, &*o.name, &*o.value))
+        .collect();
+    assert_eq!(
+        put("a.service", &body(&options, "launched")).await.status,
+        201
+    );
+    assert_eq!(put("b.service", &body(&options, "")).await.status, 403);
+    let text = serde_json::json!(sign(SLEEP_TEXT, "c@.service", 1));
+    let batch = format!(
+        r#"{{"units":[{{"name":"c@1.service","text":{text},"desiredState":"launched"}},
+            {{"name":"d.service","text":{text}}}]}}"#
+    );
+    let got = cluster
+        .ask(&uid(0), "POST", "/fleet/v2/units", &batch)
+        .await;
+    let answer: serde_json::Value = serde_json::from_str(&got.body).unwrap();
+    assert_eq!(answer["units"][0]["outcome"], "created", "{}", got.body);
+    assert_eq!(answer["units"][1]["code"], 403, "{}", got.body);
 }

@@ -341,6 +341,8 @@ const VALUES: &[(&str, &str, &str, &str)] = &[
     ),
     ("api_insecure", "T", "true", "false"),
     ("access_directory", "/a", "/a", "/etc/fleet/access.d"),
+    ("require_signed_units", "true", "true", "false"),
+    ("trusted_keys", "/t", "/t", "/etc/fleet/trusted-keys"),
     ("systemd_user", "1", "true", "false"),
     ("token_limit", "65535", "65535", "100"),
     ("disable_engine", "TRUE", "true", "false"),

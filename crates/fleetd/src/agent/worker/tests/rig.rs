@@ -133,6 +133,7 @@ pub(super) struct Rig {
     renew: Arc<Notify>,
     ask: mpsc::Sender<Question>,
     config: watch::Sender<AgentConfig>,
+    trust: watch::Sender<Arc<Trust>>,
     worker: Option<JoinHandle<()>>,
     dir: tempfile::TempDir,
 }
@@ -164,6 +165,7 @@ impl Rig {
             renew: Arc::default(),
             ask,
             config: watch::Sender::new(config),
+            trust: watch::Sender::default(),
             worker: None,
             dir,
         };
@@ -187,6 +189,7 @@ impl Rig {
             standing: self.standing.subscribe(),
             renew: Arc::clone(&self.renew),
             asked,
+            trust: self.trust.subscribe(),
         };
         let (stop, shutdown) = watch::channel(false);
         let worker = Worker::new(parts).run(shutdown);
@@ -194,6 +197,11 @@ impl Rig {
             worker.await;
             drop(stop);
         }));
+    }
+
+    /// From now on the machine takes only these unit files.
+    pub(super) fn trust_only(&self, trust: Trust) {
+        self.trust.send_replace(Arc::new(trust));
     }
 
     /// It dies at once.
