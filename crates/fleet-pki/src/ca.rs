@@ -7,7 +7,8 @@ use rcgen::{
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use time::OffsetDateTime;
-use x509_parser::prelude::FromDer;
+use x509_parser::pem::Pem;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::identity::{SERIAL_BYTES, SERIAL_MARK, is_machine_id};
 use crate::{
@@ -30,7 +31,8 @@ pub fn fingerprint(der: &[u8]) -> Fingerprint {
 /// A CA with its key: whoever has it says who belongs to the cluster.
 pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    certificate_pem: String,
+    der: Vec<u8>,
+    bundle_pem: String,
     fingerprint: Fingerprint,
 }
 
@@ -114,32 +116,45 @@ impl Ca {
         Ok((Ca::open(&certificate.pem(), &key_pem)?, key_pem))
     }
 
-    /// A CA from its files (PEM).
+    /// A CA from its files (PEM). In that of the certificates others may stand, too, which are
+    /// believed as well: the old one, while another takes over.
     ///
     /// # Errors
-    /// They cannot be read, or do not belong together.
-    pub fn open(certificate_pem: &str, key_pem: &str) -> Result<Ca, Error> {
+    /// They cannot be read, or the key is that of none of them.
+    pub fn open(bundle_pem: &str, key_pem: &str) -> Result<Ca, Error> {
         let bad = |why: &dyn std::fmt::Display| Error::BadCertificate(why.to_string());
-        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes())
-            .map_err(|error| bad(&error))?;
-        let (_, certificate) = x509_parser::prelude::X509Certificate::from_der(&pem.contents)
-            .map_err(|error| bad(&error))?;
         let key = key_pair(key_pem)?;
-        if certificate.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-            return Err(Error::OtherKey);
+        let mut own = None;
+        for pem in Pem::iter_from_buffer(bundle_pem.as_bytes()) {
+            let pem = pem.map_err(|error| bad(&error))?;
+            let (_, certificate) =
+                X509Certificate::from_der(&pem.contents).map_err(|error| bad(&error))?;
+            if certificate.public_key().subject_public_key.data.as_ref() == key.public_key_raw() {
+                own = Some(pem.contents);
+                break;
+            }
         }
-        let der = pem.contents.as_slice().into();
-        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|error| bad(&error))?;
+        let Some(der) = own else {
+            return Err(Error::OtherKey);
+        };
+        let issuer =
+            Issuer::from_ca_cert_der(&der.as_slice().into(), key).map_err(|error| bad(&error))?;
         Ok(Ca {
             issuer,
-            certificate_pem: certificate_pem.to_owned(),
-            fingerprint: fingerprint(&pem.contents),
+            bundle_pem: bundle_pem.to_owned(),
+            fingerprint: fingerprint(&der),
+            der,
         })
     }
 
-    /// Its certificate (PEM): everybody may have it.
-    pub fn certificate_pem(&self) -> &str {
-        &self.certificate_pem
+    /// Its certificate (PEM), and those of others that are believed: everybody may have them.
+    pub fn bundle_pem(&self) -> &str {
+        &self.bundle_pem
+    }
+
+    /// Its certificate (DER).
+    pub fn certificate_der(&self) -> &[u8] {
+        &self.der
     }
 
     /// Of its certificate.
@@ -178,7 +193,9 @@ impl Ca {
     fn params(&self, grant: &Grant, now_ms: u64) -> Result<CertificateParams, Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name = common_name(grant.subject.name());
-        let mut names = vec![SanType::URI(grant.subject.uri().try_into().map_err(crypto)?)];
+        let mut names = vec![SanType::URI(
+            grant.subject.uri().try_into().map_err(crypto)?,
+        )];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         match &grant.subject {

@@ -103,11 +103,12 @@ impl Identity {
     pub fn read(der: &[u8]) -> Result<Identity, Error> {
         let bad = |why: &dyn fmt::Display| Error::BadCertificate(why.to_string());
         let (_, certificate) = X509Certificate::from_der(der).map_err(|error| bad(&error))?;
-        let text = |values: &mut dyn Iterator<Item = &x509_parser::x509::AttributeTypeAndValue<'_>>| {
-            values
-                .filter_map(|value| value.as_str().ok().map(str::to_owned))
-                .collect::<Vec<String>>()
-        };
+        let text =
+            |values: &mut dyn Iterator<Item = &x509_parser::x509::AttributeTypeAndValue<'_>>| {
+                values
+                    .filter_map(|value| value.as_str().ok().map(str::to_owned))
+                    .collect::<Vec<String>>()
+            };
         let subject = certificate.subject();
         let common = text(&mut subject.iter_common_name());
         let roles = text(&mut subject.iter_organization());

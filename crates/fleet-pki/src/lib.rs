@@ -54,7 +54,9 @@ pub enum Error {
     #[error("{0}")]
     BadName(String),
     /// Text that is no token.
-    #[error("this is no join token: it begins with \"fleet1-\" and is made by `fleetctl join-token`")]
+    #[error(
+        "this is no join token: it begins with \"fleet1-\" and is made by `fleetctl join-token`"
+    )]
     NoToken,
     /// A token of another CA, or one that somebody has changed.
     #[error("this join token was not made by this cluster's CA, or it was changed")]

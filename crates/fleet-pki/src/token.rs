@@ -185,7 +185,10 @@ mod tests {
             assert_eq!(read, made);
             assert_eq!(&read.ca, ca.fingerprint());
             ca.check(&read, NOW + 59_999).unwrap();
-            assert!(matches!(ca.check(&read, NOW + 60_000), Err(Error::LateToken)));
+            assert!(matches!(
+                ca.check(&read, NOW + 60_000),
+                Err(Error::LateToken)
+            ));
         }
     }
 
@@ -204,7 +207,14 @@ mod tests {
         }
         let token = Token::parse(&text).unwrap();
         assert!(matches!(other.check(&token, NOW), Err(Error::OtherToken)));
-        for text in ["", "fleet1-", "fleet1-zz", "fleet1-0", "fleet2-00", &text[..90]] {
+        for text in [
+            "",
+            "fleet1-",
+            "fleet1-zz",
+            "fleet1-0",
+            "fleet2-00",
+            &text[..90],
+        ] {
             assert!(matches!(Token::parse(text), Err(Error::NoToken)), "{text}");
         }
     }

@@ -14,13 +14,12 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use fleet_core::records::MachineRecord;
 use fleetd::api::{ApiState, router};
-use fleetd::listen::{self, Listener};
+use fleetd::listen::{self, Door, Listener};
 use fleetd::store::{Document, MAX_TXN_OPS, Op, Store, Txn, keys};
 use tokio::task::JoinSet;
 
@@ -63,8 +62,7 @@ async fn serve(url: &str, socket: &Path) -> Result<()> {
     let listener = Listener::Unix(tokio::net::UnixListener::bind(socket)?);
     let state = ApiState::new(store, 100, "bench");
     let (_stop, shutdown) = tokio::sync::watch::channel(false);
-    let insecure = Arc::new(AtomicBool::new(false));
-    listen::serve(vec![listener], router(state), insecure, shutdown).await;
+    listen::serve(vec![listener], router(state), Door::default(), shutdown).await;
     Ok(())
 }
 

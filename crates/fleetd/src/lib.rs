@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod notify;
 pub mod panics;
 pub mod peer;
+pub mod pki;
 pub mod reload;
 pub mod server;
 pub mod shutdown;

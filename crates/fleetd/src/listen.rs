@@ -2,6 +2,7 @@
 //! configuration, and the TCP addresses of `api_listen`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, SERVER};
 use axum::http::{Request, Response, StatusCode};
 use fleet_api::error::ErrorBody;
+use fleet_core::records::MachineId;
+use fleet_pki::{Identity, Subject};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,8 +23,9 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
-use crate::access::Caller;
+use crate::access::{self, Caller};
 use crate::config::Config;
+use crate::pki::{self, Admitted, Pki};
 use crate::shutdown::{Shutdown, stopped};
 use crate::stall::Unstalled;
 
@@ -155,25 +159,35 @@ fn bind_tcp(address: &str) -> Result<TcpListener, Error> {
     TcpListener::from_std(socket).map_err(bind)
 }
 
-/// Serves the router on all listeners until told to stop; answers under way may finish. While
-/// `insecure` is set, plaintext off loopback is served too.
-pub async fn serve(
-    listeners: Vec<Listener>,
-    router: Router,
-    insecure: Arc<AtomicBool>,
-    shutdown: Shutdown,
-) {
+/// What decides who gets in over TCP, and to what.
+#[derive(Clone)]
+pub struct Door {
+    /// While it is set, plaintext off loopback is served, too.
+    pub insecure: Arc<AtomicBool>,
+    /// TLS, if there is any.
+    pub pki: Arc<Pki>,
+    /// All that somebody without a certificate gets over TLS, who wants one.
+    pub newcomers: Router,
+}
+
+impl Default for Door {
+    /// No TLS, and no plaintext off loopback.
+    fn default() -> Door {
+        Door {
+            insecure: Arc::default(),
+            pki: Pki::off(),
+            newcomers: Router::new(),
+        }
+    }
+}
+
+/// Serves the router on all listeners until told to stop; answers under way may finish.
+pub async fn serve(listeners: Vec<Listener>, router: Router, door: Door, shutdown: Shutdown) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut loops = tokio::task::JoinSet::new();
     for listener in listeners {
         let (router, room, shutdown) = (router.clone(), room.clone(), shutdown.clone());
-        loops.spawn(accept(
-            listener,
-            router,
-            Arc::clone(&insecure),
-            room,
-            shutdown,
-        ));
+        loops.spawn(accept(listener, router, door.clone(), room, shutdown));
     }
     while loops.join_next().await.is_some() {}
     let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
@@ -188,7 +202,7 @@ pub async fn serve(
 async fn accept(
     listener: Listener,
     router: Router,
-    insecure: Arc<AtomicBool>,
+    door: Door,
     room: Arc<Semaphore>,
     mut shutdown: Shutdown,
 ) {
@@ -200,25 +214,40 @@ async fn accept(
             accepted = accept_one(&listener) => accepted,
             () = stopped(&mut shutdown) => return,
         };
-        let (stream, caller, allowed) = match accepted {
-            Ok((stream, caller, local)) => {
-                (stream, caller, local || insecure.load(Ordering::Relaxed))
-            }
+        let (stream, caller, is_local) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let router = if allowed {
-            router.clone()
-        } else {
-            plaintext_refused()
-        };
-        let shutdown = shutdown.clone();
+        let (router, door, shutdown) = (router.clone(), door.clone(), shutdown.clone());
         tokio::spawn(async move {
             let _place = place;
-            connection(stream, router, caller, shutdown).await;
+            let is_insecure = door.insecure.load(Ordering::Relaxed);
+            match (stream, caller) {
+                (Stream::Tcp(stream), Caller::Anonymous(address)) if door.pki.has_tls() => {
+                    match pki::speaks_tls(&stream).await {
+                        Ok(true) => tls(stream, router, door, address, shutdown).await,
+                        Ok(false) if is_local || is_insecure => {
+                            http(stream, router, Caller::Anonymous(address), shutdown).await;
+                        }
+                        Ok(false) => {
+                            let refused = plaintext_refused(PLAINTEXT_BESIDE_TLS);
+                            http(stream, refused, Caller::Anonymous(address), shutdown).await;
+                        }
+                        Err(error) => debug!(%error, %address, "a connection said nothing"),
+                    }
+                }
+                (Stream::Tcp(stream), caller) if is_local || is_insecure => {
+                    http(stream, router, caller, shutdown).await;
+                }
+                (Stream::Tcp(stream), caller) => {
+                    http(stream, plaintext_refused(PLAINTEXT), caller, shutdown).await;
+                }
+                (Stream::Unix(stream), caller) => http(stream, router, caller, shutdown).await,
+            }
         });
     }
 }
@@ -250,10 +279,44 @@ async fn accept_one(listener: &Listener) -> io::Result<(Stream, Caller, bool)> {
     }
 }
 
-async fn connection(stream: Stream, router: Router, caller: Caller, shutdown: Shutdown) {
-    match stream {
-        Stream::Unix(stream) => http(stream, router, caller, shutdown).await,
-        Stream::Tcp(stream) => http(stream, router, caller, shutdown).await,
+/// Who shows this certificate.
+fn caller(identity: &Identity, address: SocketAddr) -> Caller {
+    match &identity.subject {
+        Subject::Machine(id) => Caller::Machine(MachineId::new(id), address),
+        Subject::User(name) => {
+            let identity = access::Identity {
+                name: name.clone(),
+                roles: identity.roles.clone(),
+            };
+            Caller::Certificate(Arc::new(identity), address)
+        }
+    }
+}
+
+/// A connection over TLS: it lasts as long as the certificate that was shown is believed.
+async fn tls(
+    stream: TcpStream,
+    router: Router,
+    door: Door,
+    address: SocketAddr,
+    shutdown: Shutdown,
+) {
+    match pki::admit(&door.pki, stream).await {
+        Ok((stream, Admitted::Member(identity))) => {
+            let caller = caller(&identity, address);
+            let served = http(stream, router, caller, shutdown);
+            tokio::select! {
+                () = served => {}
+                why = pki::ended(&door.pki, &identity) => {
+                    let subject = identity.subject.to_string();
+                    info!(subject, %address, why, "a connection is cut");
+                }
+            }
+        }
+        Ok((stream, Admitted::Newcomer)) => {
+            http(stream, door.newcomers, Caller::Anonymous(address), shutdown).await;
+        }
+        Err(error) => info!(%error, %address, "a TLS connection was refused: {error}"),
     }
 }
 
@@ -288,14 +351,20 @@ pub(crate) async fn http(
 }
 
 /// What plaintext TCP off loopback gets: anybody on the network would be root everywhere.
-fn plaintext_refused() -> Router {
-    const MESSAGE: &str = "plaintext TCP is served on loopback only: use the unix socket or an \
-        SSH tunnel (fleetctl --tunnel), or set api_insecure=true in fleet.conf to let anybody on \
-        this network control the cluster";
-    Router::new().fallback(async |request: Request<Body>| {
+const PLAINTEXT: &str = "plaintext TCP is served on loopback only: use the unix socket or an SSH \
+    tunnel (fleetctl --tunnel), or set api_insecure=true in fleet.conf to let anybody on this \
+    network control the cluster";
+
+/// The same where there is something better.
+const PLAINTEXT_BESIDE_TLS: &str = "plaintext TCP is served on loopback only: use https:// with a \
+    certificate of this cluster (fleetctl join gets one), the unix socket, or an SSH tunnel \
+    (fleetctl --tunnel)";
+
+fn plaintext_refused(message: &'static str) -> Router {
+    Router::new().fallback(async move |request: Request<Body>| {
         let caller = request.extensions().get::<Caller>().map(Caller::to_string);
         info!(caller, "plaintext TCP off loopback was refused");
-        let body = fleet_api::v1::to_json(&ErrorBody::new(403, MESSAGE));
+        let body = fleet_api::v1::to_json(&ErrorBody::new(403, message));
         Response::builder()
             .status(StatusCode::FORBIDDEN)
             .header(CONTENT_TYPE, "application/json")

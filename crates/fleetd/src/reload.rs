@@ -20,6 +20,7 @@ use crate::config::keys::{KEYS, Key, Reload};
 use crate::config::load::Loaded;
 use crate::engine::EngineConfig;
 use crate::logging::Verbosity;
+use crate::pki::{self, Pki};
 use crate::store::etcd::{EtcdConfig, EtcdStore};
 
 /// Waits for a change of a piece of the configuration; for ever when nobody can change it any
@@ -43,6 +44,8 @@ pub struct Controls {
     pub(crate) api: String,
     /// Which unit files are taken.
     pub(crate) trust: watch::Sender<Arc<Trust>>,
+    /// What the API is served over TLS with. Its files are read at each reload.
+    pub(crate) pki: Arc<Pki>,
     /// What the parts have now.
     pub(crate) current: Config,
     /// Whose connections can be exchanged.
@@ -77,7 +80,10 @@ impl Controls {
             }
         }
         let (policy, trust) = (policy(&config)?, trust(&config)?);
+        let tls = self.pki.read(&pki::Files::from_config(&config));
+        let tls = tls.map_err(|error| error.to_string())?;
         self.reconnect(&config)?;
+        self.pki.take(tls);
         self.access.set(policy);
         self.set_trust(trust);
         for (key, wanted) in &later {
@@ -259,6 +265,7 @@ mod tests {
             access: Access::default(),
             api: ":49153".to_owned(),
             trust: watch::Sender::default(),
+            pki: Pki::off(),
             current: config,
             etcd,
             verbosity: None,

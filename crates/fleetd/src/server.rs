@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use axum::Router;
 use fleet_core::records::MachineId;
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::watch;
@@ -18,11 +19,12 @@ use crate::config::Config;
 use crate::config::load::{self, Loaded};
 use crate::engine::{Engine, EngineConfig, EngineMetrics, RoleMetrics};
 use crate::lease_thread::LeaseThread;
-use crate::listen::{self, Listener};
+use crate::listen::{self, Door, Listener};
 use crate::logging::Verbosity;
 use crate::memory::Memory;
 use crate::metrics::{self, Metrics, Process};
 use crate::peer::{self, Plaintext};
+use crate::pki::{self, Pki};
 use crate::reload::Controls;
 use crate::shutdown::Shutdown;
 use crate::store::choice::{self, Choice};
@@ -68,6 +70,8 @@ pub struct Deps {
     pub listeners: Vec<Listener>,
     /// Where leases are kept alive.
     pub leases: LeaseThread,
+    /// TLS of the API.
+    pub pki: Arc<Pki>,
 }
 
 /// A fleetd, wired and not yet running.
@@ -77,6 +81,8 @@ pub struct Server {
     state: ApiState,
     listeners: Vec<Listener>,
     insecure: Arc<AtomicBool>,
+    pki: Arc<Pki>,
+    store: Arc<dyn Store>,
 }
 
 impl Server {
@@ -140,6 +146,7 @@ impl Server {
             access,
             api,
             trust,
+            pki: Arc::clone(&deps.pki),
             current: config.clone(),
             etcd: None,
             verbosity: None,
@@ -149,7 +156,7 @@ impl Server {
             agent: agent.memory(),
             standing: agent.standing(),
             engine: engine.status(),
-            store,
+            store: Arc::clone(&store),
         };
         let server = Server {
             agent,
@@ -157,6 +164,8 @@ impl Server {
             state,
             listeners: deps.listeners,
             insecure,
+            pki: deps.pki,
+            store,
         };
         (server, controls, memory)
     }
@@ -170,15 +179,25 @@ impl Server {
         let mut parts = JoinSet::new();
         // Presence first: after a restart the lease must be renewed before anything else.
         parts.spawn(self.agent.run(shutdown.clone()));
-        let (stop, insecure) = (shutdown.clone(), self.insecure);
-        let engine = self.engine;
+        let (stop, engine) = (shutdown.clone(), self.engine);
         parts.spawn(async move {
             engine.run(stop).await;
             Ok(())
         });
         let (stop, listeners) = (shutdown.clone(), self.listeners);
+        let pki = self.pki;
+        let door = Door {
+            insecure: self.insecure,
+            pki: Arc::clone(&pki),
+            newcomers: Router::new(),
+        };
         parts.spawn(async move {
-            listen::serve(listeners, router, insecure, stop).await;
+            listen::serve(listeners, router, door, stop).await;
+            Ok(())
+        });
+        let (stop, store) = (shutdown.clone(), self.store);
+        parts.spawn(async move {
+            pki::run(pki, store, stop).await;
             Ok(())
         });
         parts.spawn(async move {
@@ -234,12 +253,18 @@ pub async fn run(config: Config, surroundings: Surroundings) -> Result<(), Error
     info!(%machine, store = store.describe(), "fleetd is this machine's part of the cluster");
     notify::status(&format!("store: {}", store.describe()));
     let manager = Systemd::new(SystemdConfig::from_config(&config));
+    let pki = Pki::new(machine.clone(), Some(&config.state_directory));
+    // Without it units run on all the same, and the socket is served.
+    if let Err(problem) = pki.load(&pki::Files::from_config(&config)) {
+        error!(%problem, "the API is not served over TLS: {problem}");
+    }
     let deps = Deps {
         machine,
         store,
         manager,
         listeners,
         leases,
+        pki,
     };
     let (server, controls, memory) = Server::build(&config, deps);
     let mut controls = Controls {
@@ -412,6 +437,7 @@ mod tests {
             manager: Arc::new(Broken),
             listeners: Vec::new(),
             leases: LeaseThread::default(),
+            pki: Pki::off(),
         };
         let (stop, shutdown) = watch::channel(false);
         let (server, controls, _) = Server::build(&config, deps);

@@ -125,6 +125,24 @@ impl TlsDial {
         })
     }
 
+    /// TLS with the endpoint over its own TCP connection, as set up by the caller, who says whose
+    /// certificate is expected; `ca` is for messages.
+    pub fn with_config(
+        to: &TcpEndpoint,
+        name: ServerName<'static>,
+        config: Arc<ClientConfig>,
+        ca: PathBuf,
+    ) -> TlsDial {
+        TlsDial {
+            below: Arc::new(super::dial::TcpDial { to: to.clone() }),
+            has_certificate: config.client_auth_cert_resolver.has_certs(),
+            connector: TlsConnector::from(config),
+            to: to.clone(),
+            name,
+            ca,
+        }
+    }
+
     /// What a failure of TLS means to the user.
     fn no_way(&self, error: &RustlsError) -> NoWay {
         let at = format!("https://{}", self.to.authority());
@@ -152,6 +170,10 @@ impl TlsDial {
                 format!("fleetd at {at} is not trusted: its certificate has expired"),
                 "renew fleetd's certificate, and look at this computer's clock".to_owned(),
             ),
+            RustlsError::InvalidCertificate(CertificateError::Revoked) => (
+                format!("fleetd at {at} is not trusted: its certificate was revoked"),
+                "another machine may have joined since: look at fleetctl list-machines".to_owned(),
+            ),
             RustlsError::InvalidCertificate(why) => (
                 format!("fleetd at {at} is not trusted: {why}"),
                 "look at fleetd's certificate, and at --ca-file".to_owned(),
@@ -178,6 +200,15 @@ impl TlsDial {
             false => (
                 format!("fleetd at {at} wants a certificate of ours ({alert:?})"),
                 "give --cert-file=FILE and --key-file=FILE, signed by a CA that fleetd trusts",
+            ),
+            true if alert == AlertDescription::CertificateExpired => (
+                format!("fleetd at {at} does not accept our certificate: it has expired"),
+                "get another one with `fleetctl join` and a new token, and look at this computer's \
+                 clock",
+            ),
+            true if alert == AlertDescription::CertificateRevoked => (
+                format!("fleetd at {at} does not accept our certificate: it was revoked"),
+                "get another one with `fleetctl join`: an admin makes the token, fleetctl join-token",
             ),
             true => (
                 format!("fleetd at {at} does not accept our certificate ({alert:?})"),

@@ -28,14 +28,17 @@ fn signed(ca: &Ca, grant: &Grant) -> Identity {
 #[test]
 fn a_certificate_says_whose_it_is_and_until_when() {
     let (ca, key) = Ca::create(NOW).unwrap();
-    let ca = Ca::open(ca.certificate_pem(), &key).unwrap();
+    let ca = Ca::open(ca.bundle_pem(), &key).unwrap();
     let identity = signed(&ca, &machine());
     assert_eq!(identity.subject, Subject::Machine(MACHINE.into()));
     assert_eq!(identity.roles, [""; 0]);
     assert_eq!(identity.issued_ms, NOW, "to the millisecond");
     assert_eq!(identity.valid_from_ms, NOW - 123 - CLOCK_SKEW_MS);
     assert_eq!(identity.expires_ms, NOW - 123 + MACHINE_LIFETIME_MS);
-    assert_eq!(identity.names, [MACHINE, "node1.example", "10.0.0.1", "::1"]);
+    assert_eq!(
+        identity.names,
+        [MACHINE, "node1.example", "10.0.0.1", "::1"]
+    );
     let alice = Grant {
         subject: Subject::User("alice".into()),
         role: Some("operator".into()),
@@ -46,7 +49,11 @@ fn a_certificate_says_whose_it_is_and_until_when() {
     assert_eq!(identity.subject, Subject::User("alice".into()));
     assert_eq!(identity.roles, ["operator"]);
     assert_eq!(identity.names, [""; 0], "a person is no server");
-    assert_eq!(format!("{:?}", ca).len(), "Ca(\"\")".len() + 64, "no key in logs");
+    assert_eq!(
+        format!("{:?}", ca).len(),
+        "Ca(\"\")".len() + 64,
+        "no key in logs"
+    );
 }
 
 /// A request is only a key: what else it asks for is not given.
@@ -126,12 +133,15 @@ fn a_ca_is_opened_with_its_own_key_only() {
     let (_, other) = Ca::create(NOW).unwrap();
     let open = |certificate: &str, key: &str| Ca::open(certificate, key).map(|_| ());
     assert!(matches!(
-        open(ca.certificate_pem(), &other),
+        open(ca.bundle_pem(), &other),
         Err(Error::OtherKey)
     ));
-    assert!(matches!(
-        open(ca.certificate_pem(), "x"),
-        Err(Error::BadKey(_))
-    ));
-    assert!(matches!(open("x", &key), Err(Error::BadCertificate(_))));
+    assert!(matches!(open(ca.bundle_pem(), "x"), Err(Error::BadKey(_))));
+    assert!(matches!(open("x", &key), Err(Error::OtherKey)));
+    // While one takes over from another, both are believed.
+    let (next, next_key) = Ca::create(NOW).unwrap();
+    let both = format!("{}{}", ca.bundle_pem(), next.bundle_pem());
+    let opened = Ca::open(&both, &next_key).unwrap();
+    assert_eq!(opened.fingerprint(), next.fingerprint());
+    assert_eq!(opened.bundle_pem(), both);
 }

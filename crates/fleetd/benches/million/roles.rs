@@ -11,6 +11,7 @@ use fleetd::agent::{Agent, AgentConfig, AgentMetrics};
 use fleetd::config::Config;
 use fleetd::lease_thread::LeaseThread;
 use fleetd::listen::Listener;
+use fleetd::pki::Pki;
 use fleetd::server::{Deps, Server};
 use fleetd::store::Store;
 use tokio::sync::{mpsc, watch};
@@ -55,6 +56,7 @@ pub(crate) fn leader(url: &str, directory: &Path, number: usize) -> Result<()> {
             manager: Arc::new(AtOnce::default()),
             listeners: vec![Listener::Unix(socket)],
             leases: LeaseThread::default(),
+            pki: Pki::off(),
         };
         let (_stop, shutdown) = watch::channel(false);
         let (server, _controls, _) = Server::build(&config(directory, number), deps);

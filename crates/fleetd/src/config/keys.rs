@@ -341,6 +341,38 @@ pub const KEYS: &[Key] = &[
         show_path
     ),
     key!(
+        api_certfile,
+        Path,
+        Live,
+        "this machine's certificate: with it the API is served over TLS, to whoever has one, too",
+        |c, v| directory(v)?,
+        show_path
+    ),
+    key!(
+        api_keyfile,
+        Path,
+        Live,
+        "its key (PEM)",
+        |c, v| directory(v)?,
+        show_path
+    ),
+    key!(
+        api_cafile,
+        Path,
+        Live,
+        "CAs whose certificates are believed over TLS (PEM)",
+        |c, v| directory(v)?,
+        show_path
+    ),
+    key!(
+        api_cakeyfile,
+        Path,
+        Live,
+        "key of the cluster's CA, on machines that issue certificates",
+        |c, v| directory(v)?,
+        show_path
+    ),
+    key!(
         systemd_user,
         Bool,
         Restart,

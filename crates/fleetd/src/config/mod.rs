@@ -10,8 +10,10 @@ pub mod load;
 pub mod values;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use fleet_pki::files;
 
 /// Which store is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +95,14 @@ pub struct Config {
     pub require_signed_units: bool,
     /// Where these keys are (`/etc/fleet/trusted-keys`).
     pub trusted_keys: PathBuf,
+    /// This machine's certificate for the API over TLS (PEM).
+    pub api_certfile: PathBuf,
+    /// Its key.
+    pub api_keyfile: PathBuf,
+    /// CAs whose certificates are believed over TLS.
+    pub api_cafile: PathBuf,
+    /// The key of the cluster's CA, on machines that issue certificates.
+    pub api_cakeyfile: PathBuf,
     /// Drive the user's own systemd.
     pub systemd_user: bool,
     /// Page size of v1 listings.
@@ -134,6 +144,10 @@ impl Config {
             access_directory: PathBuf::from("/etc/fleet/access.d"),
             require_signed_units: false,
             trusted_keys: PathBuf::from("/etc/fleet/trusted-keys"),
+            api_certfile: pki(files::MACHINE),
+            api_keyfile: pki(files::MACHINE_KEY),
+            api_cafile: pki(files::CA),
+            api_cakeyfile: pki(files::CA_KEY),
             systemd_user: false,
             token_limit: 100,
             disable_engine: false,
@@ -146,6 +160,10 @@ impl Config {
     pub fn for_user(runtime: &std::path::Path, state: &std::path::Path) -> Config {
         Config {
             systemd_user: true,
+            api_certfile: state.join("fleet/pki").join(files::MACHINE),
+            api_keyfile: state.join("fleet/pki").join(files::MACHINE_KEY),
+            api_cafile: state.join("fleet/pki").join(files::CA),
+            api_cakeyfile: state.join("fleet/pki").join(files::CA_KEY),
             units_directory: runtime.join("fleet/units"),
             run_directory: runtime.join("fleet"),
             state_directory: state.join("fleet"),
@@ -155,6 +173,11 @@ impl Config {
             ..Config::for_system()
         }
     }
+}
+
+/// A file at its usual place.
+fn pki(file: &str) -> PathBuf {
+    Path::new(files::MACHINE_DIRECTORY).join(file)
 }
 
 /// A power cut is noticed when the lease ends: 3 s, and up to half a second until etcd says so.

@@ -213,6 +213,9 @@ fn place(key: &str) -> Option<Place> {
         | Key::Thaw
         | Key::AcceptStore
         | Key::Mark(_)
+        | Key::Revoked(_)
+        | Key::UsedToken(_)
+        | Key::Issuer(_)
         | Key::Event(..)
         | Key::Unknown(_) => return None,
     })

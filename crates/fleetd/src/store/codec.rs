@@ -70,6 +70,35 @@ pub struct AskedRecord {
     pub machines: Vec<MachineId>,
 }
 
+/// `revoked/<name>`, written by the API: the certificates of somebody, or a single one, are not
+/// believed any more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RevokedRecord {
+    /// Those that were issued until then.
+    pub at_ms: u64,
+    /// Who said so, as far as is known.
+    pub by: String,
+    /// Why, in their words.
+    pub why: String,
+}
+
+/// `used-tokens/<id>`, written by the API in the moment in which the token is used, under a lease
+/// that ends after the token.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UsedTokenRecord {
+    /// When.
+    pub at_ms: u64,
+    /// Who has got a certificate for it.
+    pub subject: String,
+}
+
+/// `issuers/<id>`, written by a machine that issues certificates: where it does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IssuerRecord {
+    /// Its addresses (`10.0.0.1:49153`), the best first.
+    pub addresses: Vec<String>,
+}
+
 /// `cluster`, written once by whoever comes first, and again by an engine that raises its version:
 /// which cluster this store holds.
 #[derive(Clone, PartialEq, Eq, Debug)]

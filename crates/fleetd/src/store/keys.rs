@@ -29,6 +29,12 @@ pub const MACHINE_WISHES: &str = "machine-wishes/";
 pub const STATES: &str = "states/";
 /// How far each machine's own writes have come, so that it knows an older copy of the store.
 pub const MARKS: &str = "marks/";
+/// Whose certificates are not believed any more.
+pub const REVOKED: &str = "revoked/";
+/// Join tokens that have been used, until they end.
+pub const USED_TOKENS: &str = "used-tokens/";
+/// Machines that issue certificates.
+pub const ISSUERS: &str = "issuers/";
 /// What was decided and what happened, a ring for each writer.
 pub const EVENTS: &str = "events/";
 /// No key is between the events and this, and all of theirs are before it.
@@ -82,6 +88,21 @@ pub fn states_of(unit: &str) -> String {
 /// `marks/<id>`
 pub fn mark(id: &str) -> String {
     format!("{MARKS}{id}")
+}
+
+/// `revoked/<name>`
+pub fn revoked(name: &str) -> String {
+    format!("{REVOKED}{name}")
+}
+
+/// `used-tokens/<id>`
+pub fn used_token(id: &str) -> String {
+    format!("{USED_TOKENS}{id}")
+}
+
+/// `issuers/<id>`
+pub fn issuer(id: &str) -> String {
+    format!("{ISSUERS}{id}")
 }
 
 /// Who writes a ring of events.
@@ -157,6 +178,12 @@ pub enum Key<'a> {
     State(&'a str, &'a str),
     /// How far a machine's own writes have come: the machine.
     Mark(&'a str),
+    /// A revocation: whose certificates.
+    Revoked(&'a str),
+    /// A join token that was used: which.
+    UsedToken(&'a str),
+    /// Who issues certificates: the machine.
+    Issuer(&'a str),
     /// What a transaction was about: whose, and in which slot.
     Event(EventWriter<'a>, u32),
     /// Something that this version does not know.
@@ -180,6 +207,9 @@ pub fn parse(key: &str) -> Key<'_> {
         ("machines", None) => Key::Machine(rest),
         ("members", None) => Key::Member(rest),
         ("marks", None) => Key::Mark(rest),
+        ("revoked", None) => Key::Revoked(rest),
+        ("used-tokens", None) => Key::UsedToken(rest),
+        ("issuers", None) => Key::Issuer(rest),
         ("machine-wishes", None) => Key::MachineWish(rest),
         ("assignments", Some((machine, unit))) => Key::Assignment(machine, unit),
         ("states", Some((unit, machine))) => Key::State(unit, machine),
@@ -219,6 +249,9 @@ mod tests {
             (machine_wish("m1"), Key::MachineWish("m1")),
             (state("a.service", "m1"), Key::State("a.service", "m1")),
             (mark("m1"), Key::Mark("m1")),
+            (revoked("user:a@b"), Key::Revoked("user:a@b")),
+            (used_token("46"), Key::UsedToken("46")),
+            (issuer("m1"), Key::Issuer("m1")),
             (
                 event(EventWriter::Engine, 7),
                 Key::Event(EventWriter::Engine, 7),

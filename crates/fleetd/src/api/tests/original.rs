@@ -16,6 +16,7 @@ use super::*;
 use crate::config::Config;
 use crate::lease_thread::LeaseThread;
 use crate::listen::Listener;
+use crate::pki::Pki;
 use crate::server::{Deps, Server};
 use crate::units::{Changes, UnitManager};
 
@@ -144,6 +145,7 @@ async fn session(session: impl FnOnce(&mut Fleetctl, &AtOnce) + Send + 'static) 
             tokio::net::UnixListener::bind(&path).unwrap(),
         )],
         leases: LeaseThread::default(),
+        pki: Pki::off(),
     };
     let (stop, shutdown) = watch::channel(false);
     let server = tokio::spawn(Server::build(&config, deps).0.run(shutdown));

@@ -6,7 +6,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use super::*;
-use crate::listen::{self, Listener};
+use crate::listen::{self, Door, Listener};
 
 /// Serves a cluster as fleetd does, on a socket in a directory of its own.
 pub(super) fn serve(cluster: &Cluster) -> (tempfile::TempDir, std::path::PathBuf) {
@@ -19,7 +19,7 @@ fn serve_router(router: axum::Router) -> (tempfile::TempDir, std::path::PathBuf)
     let listener = Listener::Unix(UnixListener::bind(&path).unwrap());
     let (stop, shutdown) = watch::channel(false);
     tokio::spawn(async move {
-        listen::serve(vec![listener], router, Arc::default(), shutdown).await;
+        listen::serve(vec![listener], router, Door::default(), shutdown).await;
         drop(stop);
     });
     (directory, path)

@@ -12,7 +12,9 @@ use crate::api::Api;
 use crate::api::failure::Failure;
 use crate::api::read::Reading;
 use crate::api::request::{Answer, Call, Reply};
-use crate::store::codec::{ClusterRecord, Document, LeaderRecord};
+use crate::store::codec::{
+    ClusterRecord, Document, IssuerRecord, LeaderRecord, RevokedRecord, UsedTokenRecord,
+};
 use crate::store::keys::{self, Key};
 use crate::store::{self, Entry, Range, Store};
 
@@ -112,6 +114,9 @@ fn wrong_with(entry: &Entry) -> Option<String> {
         Key::MachineWish(_) => error_of::<MachineWish>(entry)?,
         Key::State(..) => error_of::<StateRecord>(entry)?,
         Key::Event(..) => error_of::<EventsRecord>(entry)?,
+        Key::Revoked(_) => error_of::<RevokedRecord>(entry)?,
+        Key::UsedToken(_) => error_of::<UsedTokenRecord>(entry)?,
+        Key::Issuer(_) => error_of::<IssuerRecord>(entry)?,
         Key::Thaw | Key::AcceptStore | Key::Mark(_) | Key::Unknown(_) => return None,
     };
     Some(error.to_string())

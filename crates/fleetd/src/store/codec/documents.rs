@@ -14,8 +14,8 @@ use fleet_core::records::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AskedRecord, ClusterRecord, FORMAT, LeaderRecord, Shape, base64, document, read, write,
-    write_over,
+    AskedRecord, ClusterRecord, FORMAT, IssuerRecord, LeaderRecord, RevokedRecord, Shape,
+    UsedTokenRecord, base64, document, read, write, write_over,
 };
 
 /// What a document without its texts takes at most.
@@ -457,6 +457,64 @@ shape! {
             by: doc.by.into_owned(),
             at_ms: doc.at,
             machines: doc.machines.iter().map(|id| MachineId::new(&id.0)).collect(),
+        })
+    }
+}
+
+shape! {
+    RevokedDoc<'a> for RevokedRecord {
+        at: u64,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        by: Cow<'a, str>,
+        #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+        why: Cow<'a, str>,
+    }
+    of(record) {
+        at: record.at_ms,
+        by: (&*record.by).into(),
+        why: (&*record.why).into()
+    }
+    text { record.by.len() + record.why.len() }
+    record(doc) {
+        Ok(RevokedRecord {
+            at_ms: doc.at,
+            by: doc.by.into_owned(),
+            why: doc.why.into_owned(),
+        })
+    }
+}
+
+shape! {
+    UsedTokenDoc<'a> for UsedTokenRecord {
+        at: u64,
+        #[serde(borrow)]
+        subject: Word<'a>,
+    }
+    of(record) {
+        at: record.at_ms,
+        subject: Word((&*record.subject).into())
+    }
+    text { record.subject.len() }
+    record(doc) {
+        Ok(UsedTokenRecord {
+            at_ms: doc.at,
+            subject: doc.subject.0.into_owned(),
+        })
+    }
+}
+
+shape! {
+    IssuerDoc<'a> for IssuerRecord {
+        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+        addresses: Vec<Word<'a>>,
+    }
+    of(record) {
+        addresses: record.addresses.iter().map(|address| Word(address.as_str().into())).collect()
+    }
+    text { record.addresses.len() * 24 }
+    record(doc) {
+        Ok(IssuerRecord {
+            addresses: doc.addresses.into_iter().map(|address| address.0.into_owned()).collect(),
         })
     }
 }

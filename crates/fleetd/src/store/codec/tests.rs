@@ -8,7 +8,10 @@ use fleet_core::records::*;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{AskedRecord, ClusterRecord, Document, LeaderRecord};
+use super::{
+    AskedRecord, ClusterRecord, Document, IssuerRecord, LeaderRecord, RevokedRecord,
+    UsedTokenRecord,
+};
 use crate::store::Error;
 
 const ID: &str = "148a18ff6e954cd892dac9de9bb90d5a";
@@ -188,6 +191,27 @@ fn told() -> EventsRecord {
     }
 }
 
+fn revoked() -> RevokedRecord {
+    RevokedRecord {
+        at_ms: 9,
+        by: "user:alice".to_owned(),
+        why: "a \"lost\" laptop".to_owned(),
+    }
+}
+
+fn used_token() -> UsedTokenRecord {
+    UsedTokenRecord {
+        at_ms: 9,
+        subject: format!("machine:{ID}"),
+    }
+}
+
+fn issuer() -> IssuerRecord {
+    IssuerRecord {
+        addresses: vec!["10.0.0.1:49153".to_owned(), "[::1]:1".to_owned()],
+    }
+}
+
 fn cluster() -> ClusterRecord {
     ClusterRecord {
         id: "c".to_owned(),
@@ -210,6 +234,9 @@ macro_rules! for_each_record {
         $check(cluster());
         $check(thaw());
         $check(told());
+        $check(revoked());
+        $check(used_token());
+        $check(issuer());
     };
 }
 
@@ -439,6 +466,23 @@ fn a_new_reader_takes_what_an_older_writer_left_out() {
         },
     );
     check(
+        &["at"],
+        revoked(),
+        RevokedRecord {
+            by: empty(),
+            why: empty(),
+            ..revoked()
+        },
+    );
+    check(&["at", "subject"], used_token(), used_token());
+    check(
+        &[],
+        issuer(),
+        IssuerRecord {
+            addresses: Vec::new(),
+        },
+    );
+    check(
         &[],
         thaw(),
         AskedRecord {
@@ -628,7 +672,7 @@ proptest! {
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         fn run(bytes: &[u8]) {
             macro_rules! check { ($($record:expr),*) => { $(survives($record, bytes);)* } }
-            check!(unit(), placement(), assignment(), machine(), member(), wish(), state(), leader(), cluster(), told());
+            check!(unit(), placement(), assignment(), machine(), member(), wish(), state(), leader(), cluster(), told(), revoked(), used_token(), issuer());
         }
         run(&bytes);
     }
@@ -645,7 +689,7 @@ proptest! {
             survives(record, &bytes);
         }
         macro_rules! check { ($($record:expr),*) => { $(run($record, at, byte, cut);)* } }
-        check!(unit(), placement(), assignment(), machine(), member(), wish(), state(), leader(), cluster(), told());
+        check!(unit(), placement(), assignment(), machine(), member(), wish(), state(), leader(), cluster(), told(), revoked(), used_token(), issuer());
     }
 
     #[test]

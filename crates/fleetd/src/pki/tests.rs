@@ -1,0 +1,372 @@
+//! A machine with TLS, and those who come to its door.
+
+use std::path::Path;
+
+use fleet_api::client::{Client, Endpoint, Error, TcpEndpoint, TlsDial, TlsFiles};
+use fleet_api::v1::{Unit, UnitOption};
+use fleet_pki::{Grant, KeyAndRequest, Subject, files};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::api::{self, ApiState};
+use crate::listen::{self, Door, Listener};
+use crate::store::codec::{Document, RevokedRecord};
+use crate::store::memory::MemoryStore;
+use crate::store::{Op, Txn, keys};
+
+pub(crate) const MACHINE: &str = "148a18ff6e954cd892dac9de9bb90d5a";
+const OTHER: &str = "f00018ff6e954cd892dac9de9bb90d5a";
+const HOUR_MS: u64 = 3_600_000;
+
+/// A CA, and what it signs.
+pub(crate) struct Authority {
+    pub(crate) ca: Ca,
+    pub(crate) ca_key: String,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Authority {
+        let (ca, ca_key) = Ca::create(clock::unix_ms()).unwrap();
+        Authority { ca, ca_key }
+    }
+
+    /// Writes `<name>.pem` and `<name>.key`, signed so many milliseconds ago.
+    pub(crate) fn sign(&self, dir: &Path, name: &str, subject: &str, ago_ms: u64) {
+        let subject = Subject::parse(subject).unwrap();
+        let request = KeyAndRequest::new(&subject).unwrap();
+        let grant = Grant {
+            role: matches!(subject, Subject::User(_)).then(|| "operator".to_owned()),
+            subject,
+            names: vec!["127.0.0.1".to_owned()],
+            lifetime_ms: HOUR_MS,
+        };
+        let now_ms = clock::unix_ms() - ago_ms;
+        let pem = self.ca.sign(&request.request_pem, &grant, now_ms).unwrap();
+        std::fs::write(dir.join(format!("{name}.pem")), pem).unwrap();
+        let key = dir.join(format!("{name}.key"));
+        let _ = std::fs::remove_file(&key);
+        files::write_key(&key, &request.key_pem).unwrap();
+    }
+}
+
+/// A machine that serves over TLS.
+pub(crate) struct Machine {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) authority: Authority,
+    pub(crate) pki: Arc<Pki>,
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) port: u16,
+    stop: watch::Sender<bool>,
+}
+
+impl Machine {
+    pub(crate) async fn new() -> Machine {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::new();
+        std::fs::write(dir.path().join("ca.pem"), authority.ca.bundle_pem()).unwrap();
+        files::write_key(&dir.path().join("ca.key"), &authority.ca_key).unwrap();
+        authority.sign(dir.path(), "machine", &format!("machine:{MACHINE}"), 0);
+        let pki = Pki::new(MachineId::new(MACHINE), Some(dir.path()));
+        pki.load(&files_in(dir.path())).unwrap();
+        let store = MemoryStore::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (stop, shutdown) = watch::channel(false);
+        let door = Door {
+            pki: Arc::clone(&pki),
+            ..Door::default()
+        };
+        let state = ApiState::new(Arc::clone(&store) as _, 100, "0");
+        let listeners = vec![Listener::Tcp(listener)];
+        let serving = listen::serve(listeners, api::router(state), door, shutdown.clone());
+        tokio::spawn(serving);
+        tokio::spawn(run(Arc::clone(&pki), Arc::clone(&store) as _, shutdown));
+        Machine {
+            dir,
+            authority,
+            pki,
+            store,
+            port,
+            stop,
+        }
+    }
+
+    /// Signs a certificate of this subject, and gives a client that shows it.
+    fn client(&self, subject: &str) -> Client {
+        self.authority.sign(self.dir.path(), "client", subject, 0);
+        self.client_of("client")
+    }
+
+    /// A client with the certificate of this name, or none.
+    fn client_of(&self, name: &str) -> Client {
+        let file = |suffix: &str| {
+            (!name.is_empty()).then(|| self.dir.path().join(format!("{name}{suffix}")))
+        };
+        let to = TcpEndpoint {
+            host: "127.0.0.1".to_owned(),
+            port: self.port,
+            base: String::new(),
+            tls: true,
+        };
+        let files = TlsFiles {
+            ca: Some(self.dir.path().join("ca.pem")),
+            certificate: file(".pem"),
+            key: file(".key"),
+        };
+        let dial = TlsDial::over_tcp(&to, &files).unwrap();
+        Client::with_dial(Endpoint::Tcp(to), Arc::new(dial))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+fn files_in(dir: &Path) -> Files {
+    Files {
+        certificate: dir.join("machine.pem"),
+        key: dir.join("machine.key"),
+        ca: dir.join("ca.pem"),
+        ca_key: dir.join("ca.key"),
+        are_named: true,
+    }
+}
+
+/// What a failed request says.
+fn words(error: Error) -> String {
+    match error {
+        Error::NoWay(no_way) => no_way.message,
+        other => other.to_string(),
+    }
+}
+
+async fn refused(client: &Client) -> String {
+    words(client.machines().await.unwrap_err())
+}
+
+async fn revoke(store: &MemoryStore, name: &str) {
+    let record = RevokedRecord {
+        at_ms: clock::unix_ms(),
+        by: String::new(),
+        why: String::new(),
+    };
+    let put = Op::Put {
+        key: keys::revoked(name),
+        value: record.encode(),
+        lease: None,
+    };
+    let txn = Txn {
+        ops: vec![put],
+        ..Txn::default()
+    };
+    store.commit(txn).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_member_gets_in_and_is_known_by_name() {
+    let machine = Machine::new().await;
+    let alice = machine.client("cert alice");
+    let unit = Unit {
+        desired_state: "inactive".to_owned(),
+        options: vec![UnitOption {
+            section: "Service".to_owned(),
+            name: "ExecStart".to_owned(),
+            value: "/bin/true".to_owned(),
+        }],
+        ..Unit::default()
+    };
+    alice.put_unit("a.service", &unit).await.unwrap();
+    let view = alice.unit_view("a.service").await.unwrap().unwrap();
+    assert_eq!(view.changed_by, "cert alice");
+    // Plaintext on loopback is served beside it, as ever.
+    let mut plain = TcpStream::connect(("127.0.0.1", machine.port))
+        .await
+        .unwrap();
+    let request = b"GET /fleet/v1/machines HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    plain.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+#[tokio::test]
+async fn who_has_no_certificate_of_the_cluster_is_refused() {
+    let machine = Machine::new().await;
+    let dir = machine.dir.path();
+    let nobody = refused(&machine.client_of("")).await;
+    assert!(nobody.contains("wants a certificate of ours"), "{nobody}");
+    let name = "user:alice";
+    Authority::new().sign(dir, "stranger", name, 0);
+    let stranger = refused(&machine.client_of("stranger")).await;
+    assert!(
+        stranger.contains("does not accept our certificate"),
+        "{stranger}"
+    );
+    machine.authority.sign(dir, "late", name, 2 * HOUR_MS);
+    let late = refused(&machine.client_of("late")).await;
+    assert!(late.contains("it has expired"), "{late}");
+}
+
+#[tokio::test]
+async fn a_revocation_cuts_connections_and_is_not_undone_by_an_emptied_store() {
+    let machine = Machine::new().await;
+    let (alice, bob) = (machine.client("user:alice"), machine.client("user:bob"));
+    machine
+        .authority
+        .sign(machine.dir.path(), "alice", "user:alice", 0);
+    alice.machines().await.unwrap();
+    // A connection on which nothing more is asked.
+    let open = TlsDial::over_tcp(
+        &TcpEndpoint {
+            host: "127.0.0.1".to_owned(),
+            port: machine.port,
+            base: String::new(),
+            tls: true,
+        },
+        &TlsFiles {
+            ca: Some(machine.dir.path().join("ca.pem")),
+            certificate: Some(machine.dir.path().join("alice.pem")),
+            key: Some(machine.dir.path().join("alice.key")),
+        },
+    );
+    let mut open = fleet_api::client::Dial::dial(&open.unwrap()).await.unwrap();
+    open.write_all(b"GET /fleet/v1/machines HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let mut byte = [0];
+    assert_eq!(open.read(&mut byte).await.unwrap(), 1, "it is served");
+    revoke(&machine.store, "user:alice").await;
+    let mut rest = Vec::new();
+    let cut = tokio::time::timeout(
+        std::time::Duration::from_secs(60),
+        open.read_to_end(&mut rest),
+    );
+    // An end without a goodbye is an error of TLS.
+    let _ = cut.await.expect("the connection ends");
+    let alice = machine.client_of("alice");
+    let message = refused(&alice).await;
+    assert!(message.contains("it was revoked"), "{message}");
+    bob.machines().await.unwrap();
+
+    // Gone from the store, and fleetd started again: nobody is let in by that.
+    let txn = Txn {
+        ops: vec![Op::Delete {
+            key: keys::revoked("user:alice"),
+        }],
+        ..Txn::default()
+    };
+    machine.store.commit(txn).await.unwrap();
+    let again = Pki::new(MachineId::new(MACHINE), Some(machine.dir.path()));
+    let pem = std::fs::read_to_string(machine.dir.path().join("alice.pem")).unwrap();
+    let shown = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let identity = Identity::read(&shown).unwrap();
+    assert!(again.revoked().has(&identity));
+    let message = refused(&alice).await;
+    assert!(message.contains("it was revoked"), "{message}");
+}
+
+#[tokio::test]
+async fn a_machine_calls_another_one_by_its_id_and_nobody_else_answers_for_it() {
+    let machine = Machine::new().await;
+    let dir = machine.dir.path().join("other");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::copy(machine.dir.path().join("ca.pem"), dir.join("ca.pem")).unwrap();
+    machine
+        .authority
+        .sign(&dir, "machine", &format!("machine:{OTHER}"), 0);
+    let other = Pki::new(MachineId::new(OTHER), Some(&dir));
+    let to = |pki: &Pki, id: &str| pki.client(&MachineId::new(id), "127.0.0.1", machine.port);
+    assert!(matches!(to(&other, MACHINE), Err(super::Error::None)));
+    other.load(&files_in(&dir)).unwrap();
+    to(&other, MACHINE).unwrap().machines().await.unwrap();
+    let message = refused(&to(&other, OTHER).unwrap()).await;
+    assert!(message.contains("is for another name"), "{message}");
+    // A machine that was revoked is called no more, and does not get in.
+    other
+        .revoked()
+        .note([(format!("machine:{MACHINE}"), clock::unix_ms())]);
+    let message = refused(&to(&other, MACHINE).unwrap()).await;
+    assert!(message.contains("was revoked"), "{message}");
+    let third = Pki::new(MachineId::new(OTHER), None);
+    third.load(&files_in(&dir)).unwrap();
+    revoke(&machine.store, &format!("machine:{OTHER}")).await;
+    let mut heard = machine.pki.revoked().subscribe();
+    let revoked = heard.wait_for(|all| all.of(&format!("machine:{OTHER}")).is_some());
+    drop(revoked.await.unwrap());
+    let message = refused(&to(&third, MACHINE).unwrap()).await;
+    assert!(message.contains("it was revoked"), "{message}");
+}
+
+#[tokio::test]
+async fn another_certificate_is_for_new_connections_and_open_ones_go_on() {
+    let machine = Machine::new().await;
+    let dir = machine.dir.path();
+    let alice = machine.client("cert alice");
+    alice.machines().await.unwrap();
+    let before = machine.pki.material().unwrap().identity().serial.clone();
+    machine
+        .authority
+        .sign(dir, "machine", &format!("machine:{MACHINE}"), 0);
+    machine.pki.load_again().unwrap();
+    let after = machine.pki.material().unwrap().identity().serial.clone();
+    assert_ne!(before, after);
+    alice.machines().await.unwrap();
+    machine.client_of("client").machines().await.unwrap();
+
+    // What cannot be used changes nothing.
+    std::fs::write(dir.join("machine.pem"), "half").unwrap();
+    let problem = machine.pki.load_again().unwrap_err().to_string();
+    assert!(
+        problem.contains("machine.pem holds no certificate"),
+        "{problem}"
+    );
+    assert_eq!(machine.pki.material().unwrap().identity().serial, after);
+    machine
+        .authority
+        .sign(dir, "machine", &format!("machine:{OTHER}"), 0);
+    let problem = machine.pki.load_again().unwrap_err().to_string();
+    assert!(
+        problem.contains(&format!("is for machine:{OTHER}")),
+        "{problem}"
+    );
+    machine.authority.sign(dir, "other", "user:a", 0);
+    std::fs::copy(dir.join("other.pem"), dir.join("machine.pem")).unwrap();
+    let problem = machine.pki.load_again().unwrap_err().to_string();
+    assert!(problem.contains("do not fit together"), "{problem}");
+    machine.client_of("client").machines().await.unwrap();
+}
+
+#[tokio::test]
+async fn there_is_no_tls_without_files_and_a_named_one_must_be_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::off();
+    let unnamed = Files {
+        are_named: false,
+        ..files_in(dir.path())
+    };
+    pki.load(&unnamed).unwrap();
+    assert!(!pki.has_tls());
+    let problem = pki.load(&files_in(dir.path())).unwrap_err().to_string();
+    assert!(problem.contains("failed to read"), "{problem}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_is_bounded_in_time_and_number() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let machine = Machine::new().await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    client.write_all(&[0x16]).await.unwrap();
+    let error = admit(&machine.pki, stream).await.err().unwrap();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    let all = u32::try_from(MAX_HANDSHAKES).unwrap();
+    let _all = machine.pki.handshakes.acquire_many(all).await.unwrap();
+    let _client = TcpStream::connect(address).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let error = admit(&machine.pki, stream).await.err().unwrap();
+    assert!(error.to_string().contains("too many handshakes"), "{error}");
+}
