@@ -278,18 +278,9 @@ impl Pki {
 
 impl Material {
     /// Whose this machine's certificate is.
+    #[cfg(test)]
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
-    }
-
-    /// The CA with its key, if this machine has it.
-    pub(crate) fn ca(&self) -> Option<&Ca> {
-        self.ca.as_ref()
-    }
-
-    /// Where it is from.
-    pub(crate) fn files(&self) -> &Files {
-        &self.files
     }
 
     fn read(files: &Files, machine: &MachineId, revoked: &Arc<Revoked>) -> Result<Material, Error> {
