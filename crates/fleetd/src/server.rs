@@ -23,7 +23,7 @@ use crate::listen::{self, Door, Listener};
 use crate::logging::Verbosity;
 use crate::memory::Memory;
 use crate::metrics::{self, Metrics, Process};
-use crate::peer::{self, Plaintext};
+use crate::peer;
 use crate::pki::{self, Pki};
 use crate::reload::Controls;
 use crate::shutdown::Shutdown;
@@ -105,7 +105,7 @@ impl Server {
         .with_units(
             deps.machine.clone(),
             Arc::clone(&deps.manager),
-            Arc::new(Plaintext),
+            Arc::clone(&deps.pki) as _,
         )
         .trusting(trust.subscribe());
         let api = peer::published(&deps.listeners);

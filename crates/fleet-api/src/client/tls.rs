@@ -125,16 +125,17 @@ impl TlsDial {
         })
     }
 
-    /// TLS with the endpoint over its own TCP connection, as set up by the caller, who says whose
-    /// certificate is expected; `ca` is for messages.
+    /// TLS over a way that leads to the endpoint, as set up by the caller, who says whose certificate
+    /// is expected; `ca` is for messages.
     pub fn with_config(
+        below: Arc<dyn Dial>,
         to: &TcpEndpoint,
         name: ServerName<'static>,
         config: Arc<ClientConfig>,
         ca: PathBuf,
     ) -> TlsDial {
         TlsDial {
-            below: Arc::new(super::dial::TcpDial { to: to.clone() }),
+            below,
             has_certificate: config.client_auth_cert_resolver.has_certs(),
             connector: TlsConnector::from(config),
             to: to.clone(),

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fleet_api::client::{Client, Endpoint, TcpEndpoint, TlsDial};
+use fleet_api::client::{Dial, TcpEndpoint, TlsDial};
 use fleet_core::records::MachineId;
 use fleet_pki::{Ca, Identity, Subject};
 use tokio::sync::{Semaphore, watch};
@@ -23,6 +23,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::config::Config;
+use crate::peer::{Plaintext, Way};
 use crate::shutdown::{Shutdown, stopped};
 use crate::store::Store;
 
@@ -122,9 +123,6 @@ pub enum Error {
         /// Who this is.
         machine: MachineId,
     },
-    /// There is no TLS here.
-    #[error("this machine has no certificate: `fleetctl join` gets one")]
-    None,
     /// An address that can stand in no certificate.
     #[error("failed to set up TLS: {0}")]
     Setup(String),
@@ -253,26 +251,23 @@ impl Pki {
     pub fn has_tls(&self) -> bool {
         self.material.borrow().is_some()
     }
+}
 
-    /// A client of another machine's API: mutual TLS with this machine's certificate, and only with
-    /// a machine whose certificate says that it is `machine`, wherever it is. It connects with its
-    /// first request.
-    ///
-    /// # Errors
-    /// This machine has no certificate.
-    pub fn client(&self, machine: &MachineId, host: &str, port: u16) -> Result<Client, Error> {
-        let material = self.material().ok_or(Error::None)?;
-        let name = ServerName::try_from(machine.as_str().to_owned())
-            .map_err(|error| Error::Setup(error.to_string()))?;
-        let to = TcpEndpoint {
-            host: host.to_owned(),
-            port,
-            base: String::new(),
-            tls: true,
+/// Mutual TLS with this machine's certificate, and only with a machine whose certificate says that it
+/// is the one that is meant, wherever it is. As long as this machine has no certificate: plaintext, which
+/// only fleetds with `api_insecure` answer to. Never plaintext because TLS has failed.
+impl Way for Pki {
+    fn to(&self, machine: &MachineId, at: &TcpEndpoint) -> Arc<dyn Dial> {
+        let below = Plaintext.to(machine, at);
+        let Some(material) = self.material() else {
+            return below;
+        };
+        let Ok(name) = ServerName::try_from(machine.as_str().to_owned()) else {
+            return below;
         };
         let config = Arc::clone(&material.client);
-        let dial = TlsDial::with_config(&to, name, config, material.files.ca.clone());
-        Ok(Client::with_dial(Endpoint::Tcp(to), Arc::new(dial)))
+        let ca = material.files.ca.clone();
+        Arc::new(TlsDial::with_config(below, at, name, config, ca))
     }
 }
 

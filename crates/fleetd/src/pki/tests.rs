@@ -103,12 +103,7 @@ impl Machine {
         let file = |suffix: &str| {
             (!name.is_empty()).then(|| self.dir.path().join(format!("{name}{suffix}")))
         };
-        let to = TcpEndpoint {
-            host: "127.0.0.1".to_owned(),
-            port: self.port,
-            base: String::new(),
-            tls: true,
-        };
+        let to = endpoint(self.port);
         let files = TlsFiles {
             ca: Some(self.dir.path().join("ca.pem")),
             certificate: file(".pem"),
@@ -122,6 +117,15 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.stop.send_replace(true);
+    }
+}
+
+fn endpoint(port: u16) -> TcpEndpoint {
+    TcpEndpoint {
+        host: "127.0.0.1".to_owned(),
+        port,
+        base: String::new(),
+        tls: true,
     }
 }
 
@@ -220,12 +224,7 @@ async fn a_revocation_cuts_connections_and_is_not_undone_by_an_emptied_store() {
     alice.machines().await.unwrap();
     // A connection on which nothing more is asked.
     let open = TlsDial::over_tcp(
-        &TcpEndpoint {
-            host: "127.0.0.1".to_owned(),
-            port: machine.port,
-            base: String::new(),
-            tls: true,
-        },
+        &endpoint(machine.port),
         &TlsFiles {
             ca: Some(machine.dir.path().join("ca.pem")),
             certificate: Some(machine.dir.path().join("alice.pem")),
@@ -278,22 +277,25 @@ async fn a_machine_calls_another_one_by_its_id_and_nobody_else_answers_for_it() 
         .authority
         .sign(&dir, "machine", &format!("machine:{OTHER}"), 0);
     let other = Pki::new(MachineId::new(OTHER), Some(&dir));
-    let to = |pki: &Pki, id: &str| pki.client(&MachineId::new(id), "127.0.0.1", machine.port);
-    assert!(matches!(to(&other, MACHINE), Err(super::Error::None)));
+    let at = endpoint(machine.port);
+    let to = |pki: &Pki, id: &str| {
+        let way = pki.to(&MachineId::new(id), &at);
+        Client::with_dial(Endpoint::Tcp(at.clone()), way)
+    };
     other.load(&files_in(&dir)).unwrap();
     // For itself a machine may see nothing; that it is told so says that it is known.
-    let message = refused(&to(&other, MACHINE).unwrap()).await;
+    let message = refused(&to(&other, MACHINE)).await;
     assert!(
         message.contains(&format!("machine {OTHER} may not")),
         "{message}"
     );
-    let message = refused(&to(&other, OTHER).unwrap()).await;
+    let message = refused(&to(&other, OTHER)).await;
     assert!(message.contains("is for another name"), "{message}");
     // A machine that was revoked is called no more, and does not get in.
     other
         .revoked()
         .note([(format!("machine:{MACHINE}"), clock::unix_ms())]);
-    let message = refused(&to(&other, MACHINE).unwrap()).await;
+    let message = refused(&to(&other, MACHINE)).await;
     assert!(message.contains("was revoked"), "{message}");
     let third = Pki::new(MachineId::new(OTHER), None);
     third.load(&files_in(&dir)).unwrap();
@@ -301,7 +303,7 @@ async fn a_machine_calls_another_one_by_its_id_and_nobody_else_answers_for_it() 
     let mut heard = machine.pki.revoked().subscribe();
     let revoked = heard.wait_for(|all| all.of(&format!("machine:{OTHER}")).is_some());
     drop(revoked.await.unwrap());
-    let message = refused(&to(&third, MACHINE).unwrap()).await;
+    let message = refused(&to(&third, MACHINE)).await;
     assert!(message.contains("it was revoked"), "{message}");
 }
 

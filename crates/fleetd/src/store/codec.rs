@@ -92,11 +92,12 @@ pub struct UsedTokenRecord {
     pub subject: String,
 }
 
-/// `issuers/<id>`, written by a machine that issues certificates: where it does.
+/// `issuers/<id>`, written by a machine that issues certificates. Where its API is, it says as all
+/// machines do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IssuerRecord {
-    /// Its addresses (`10.0.0.1:49153`), the best first.
-    pub addresses: Vec<String>,
+    /// Since when.
+    pub since_ms: u64,
 }
 
 /// `cluster`, written once by whoever comes first, and again by an engine that raises its version:

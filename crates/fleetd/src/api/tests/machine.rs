@@ -207,7 +207,7 @@ impl Machines {
         tokio::spawn(listen::serve(
             listeners,
             router(state),
-            Arc::default(),
+            listen::Door::default(),
             shutdown,
         ));
         self.stops.insert(id.to_owned(), stop);

@@ -505,18 +505,12 @@ shape! {
 
 shape! {
     IssuerDoc<'a> for IssuerRecord {
-        #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
-        addresses: Vec<Word<'a>>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        since: u64,
     }
-    of(record) {
-        addresses: record.addresses.iter().map(|address| Word(address.as_str().into())).collect()
-    }
-    text { record.addresses.len() * 24 }
-    record(doc) {
-        Ok(IssuerRecord {
-            addresses: doc.addresses.into_iter().map(|address| address.0.into_owned()).collect(),
-        })
-    }
+    of(record) { since: record.since_ms }
+    text { usize::from(record.since_ms > 0) * 24 }
+    record(doc) { Ok(IssuerRecord { since_ms: doc.since }) }
 }
 
 shape! {
