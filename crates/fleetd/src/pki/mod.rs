@@ -224,6 +224,7 @@ impl Pki {
     ///
     /// # Errors
     /// What is wrong with them; then everything stays as it was.
+    #[cfg(test)]
     pub(crate) fn load_again(&self) -> Result<(), Error> {
         let files = {
             let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
