@@ -113,11 +113,18 @@ mod tests {
         check::<v2::JournalLine>("JournalLine", true);
         check::<v2::LeaderView>("LeaderView", true);
         check::<v2::DamageView>("DamageView", true);
+        check::<v2::JoinTokenRequest>("JoinTokenRequest", false);
+        check::<v2::JoinToken>("JoinToken", true);
+        check::<v2::CertificateRequest>("CertificateRequest", false);
+        check::<v2::CertificateAnswer>("CertificateAnswer", true);
+        check::<v2::RevokeRequest>("RevokeRequest", false);
+        check::<v2::RevocationListing>("RevocationListing", true);
+        check::<v2::RevocationView>("RevocationView", true);
         let n_schemas = document()["components"]["schemas"]
             .as_object()
             .unwrap()
             .len();
-        assert_eq!(n_schemas, 31 + 1, "all of them, and the error");
+        assert_eq!(n_schemas, 38 + 1, "all of them, and the error");
     }
 
     #[test]

@@ -21,16 +21,26 @@
 //! | `GET /events?follow=true&unit=GLOB&machine=ID&after=R` | – | lines of [`EventLine`] as they happen |
 //! | `POST /thaw` | – | [`MachineListing`]: those that are given up |
 //! | `POST /accept-store` | – | – |
+//! | `POST /join-tokens` | [`JoinTokenRequest`] | [`JoinToken`] |
+//! | `POST /join`, over TLS without a certificate, as [`JOIN_PROTOCOL`] | [`CertificateRequest`] | [`CertificateAnswer`] |
+//! | `POST /certificates` | [`CertificateRequest`] | [`CertificateAnswer`]: the next one of a machine that shows its own |
+//! | `GET /revocations` | – | [`RevocationListing`] |
+//! | `POST /revocations` | [`RevokeRequest`] | – |
 //! | `GET /openapi.json` | – | [`crate::openapi::DOCUMENT`] |
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+mod certificates;
 mod journal;
 mod rows;
 mod status;
 
+pub use certificates::{
+    CertificateAnswer, CertificateRequest, JOIN_PROTOCOL, JoinToken, JoinTokenRequest,
+    MAX_TOKEN_TTL_S, ROLE_MACHINE, RevocationListing, RevocationView, RevokeRequest, TOKEN_TTL_S,
+};
 pub use journal::{
     JOURNAL_HEARTBEAT, JournalCursor, JournalEntry, JournalLine, MAX_JOURNAL_LINES,
     MAX_JOURNAL_MACHINES, MAX_JOURNAL_UNITS,

@@ -150,6 +150,17 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// The names without a machine's own id, which stands there by itself.
+    pub fn hosts(&self) -> Vec<String> {
+        let names = self.names.iter();
+        names
+            .filter(|name| *name != self.subject.name())
+            .cloned()
+            .collect()
+    }
+}
+
 /// When a certificate was signed: that is in its serial number if it is one of fleet's.
 fn issued(serial: &[u8], valid_from_ms: u64) -> u64 {
     let [SERIAL_MARK, a, b, c, d, e, f, ..] = *serial else {

@@ -7,6 +7,8 @@ use fleet_api::client::{
     Client, Endpoint, TcpEndpoint, TlsDial, TlsError, TlsFiles, first_of_list,
 };
 
+use fleet_pki::files;
+
 use crate::error::CommandError;
 use crate::global::Settings;
 use crate::ssh::tunnel::{Say, Tunnel, control_path};
@@ -53,9 +55,14 @@ fn over(
         (None, None) => Client::new(endpoint),
         (Some(tunnel), None) => Client::with_dial(endpoint, Arc::new(tunnel)),
         (tunnel, Some(to)) => {
+            let usual = [
+                settings.user_directory.clone(),
+                Some(PathBuf::from(files::MACHINE_DIRECTORY)),
+            ];
+            let files = tls_files(&settings.tls, usual.into_iter().flatten());
             let way = match tunnel {
-                None => TlsDial::over_tcp(to, &settings.tls),
-                Some(tunnel) => TlsDial::over(Arc::new(tunnel), to, &settings.tls),
+                None => TlsDial::over_tcp(to, &files),
+                Some(tunnel) => TlsDial::over(Arc::new(tunnel), to, &files),
             };
             let way = way.map_err(|error| no_tls(&error))?;
             Client::with_dial(endpoint, Arc::new(way))
@@ -95,6 +102,27 @@ pub(crate) fn ssh(settings: &Settings) -> Result<Options, CommandError> {
         tunnel,
         control_path,
     })
+}
+
+/// The files of TLS: if none was named, those that `fleetctl join` or `fleetctl init` has put into the
+/// first of these directories where there are any that we can read.
+fn tls_files(named: &TlsFiles, usual: impl Iterator<Item = PathBuf>) -> TlsFiles {
+    if *named != TlsFiles::default() {
+        return named.clone();
+    }
+    let mut found = usual.map(|dir| TlsFiles {
+        ca: Some(dir.join(files::CA)),
+        certificate: Some(dir.join(files::USER)),
+        key: Some(dir.join(files::USER_KEY)),
+    });
+    let is_ours = |files: &TlsFiles| {
+        let mut all = [&files.ca, &files.certificate, &files.key].into_iter();
+        all.all(|file| {
+            file.as_ref()
+                .is_some_and(|file| std::fs::File::open(file).is_ok())
+        })
+    };
+    found.find(is_ours).unwrap_or_default()
 }
 
 fn tls_endpoint(endpoint: &Endpoint) -> Option<&TcpEndpoint> {
@@ -175,6 +203,35 @@ mod tests {
         let sockets = [absent.clone(), present.clone()];
         assert_eq!(default_socket(&sockets), present);
         assert_eq!(default_socket(&sockets[..1]), absent);
+    }
+
+    #[test]
+    fn files_that_fleetctl_has_put_down_are_found_and_named_ones_win() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mine, machine) = (dir.path().join("mine"), dir.path().join("machine"));
+        for dir in [&mine, &machine] {
+            std::fs::create_dir(dir).unwrap();
+        }
+        let usual = || [mine.clone(), machine.clone()].into_iter();
+        let none = TlsFiles::default();
+        let put = |dir: &std::path::Path, file: &str| std::fs::write(dir.join(file), "").unwrap();
+        assert_eq!(tls_files(&none, usual()), none);
+        for file in [files::CA, files::USER, files::USER_KEY] {
+            put(&machine, file);
+        }
+        // Half of them is none.
+        put(&mine, files::USER);
+        let found = tls_files(&none, usual());
+        assert_eq!(found.certificate, Some(machine.join(files::USER)));
+        put(&mine, files::USER_KEY);
+        put(&mine, files::CA);
+        let found = tls_files(&none, usual());
+        assert_eq!(found.ca, Some(mine.join(files::CA)));
+        let named = TlsFiles {
+            ca: Some("/ca".into()),
+            ..none
+        };
+        assert_eq!(tls_files(&named, usual()), named);
     }
 
     #[test]

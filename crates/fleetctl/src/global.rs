@@ -69,11 +69,12 @@ pub(crate) struct GlobalArgs {
     request_timeout: Option<f64>,
 
     /// Certificates of the CAs by which fleetd's is verified, over https://
-    /// [default: those that this computer trusts]
+    /// [default: ca.pem beside our certificate, else those that this computer trusts]
     #[arg(long, global = true, value_name = "FILE", alias = "etcd-cafile")]
     ca_file: Option<String>,
 
-    /// Our certificate, for a fleetd that wants one
+    /// Our certificate, for a fleetd that wants one [default: user.pem in ~/.config/fleet or
+    /// /etc/fleet/pki, where fleetctl join and fleetctl init put it]
     #[arg(long, global = true, value_name = "FILE", alias = "etcd-certfile")]
     cert_file: Option<String>,
 
@@ -109,6 +110,8 @@ pub(crate) struct Settings {
     /// Bound of each answer, if the user gave one.
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) tls: TlsFiles,
+    /// Where a person's certificate is kept.
+    pub(crate) user_directory: Option<PathBuf>,
     /// What an old cluster in etcd is read with.
     pub(crate) etcd: Etcd,
     pub(crate) debug: bool,
@@ -194,6 +197,11 @@ impl Settings {
                     &["FLEETCTL_KEY_FILE", "FLEETCTL_ETCD_KEYFILE"],
                 ),
             },
+            user_directory: env("XDG_CONFIG_HOME")
+                .filter(|dir| Path::new(dir).is_absolute())
+                .map(PathBuf::from)
+                .or_else(|| (!home.is_empty()).then(|| Path::new(&home).join(".config")))
+                .map(|dir| dir.join("fleet")),
             etcd: Etcd {
                 key_prefix: text(args.etcd_key_prefix, &["FLEETCTL_ETCD_KEY_PREFIX"])
                     .unwrap_or_else(|| DEFAULT_PREFIX.to_owned()),

@@ -304,6 +304,7 @@ async fn tls(
     match pki::admit(&door.pki, stream).await {
         Ok((stream, Admitted::Member(identity))) => {
             let caller = caller(&identity, address);
+            let router = router.layer(axum::Extension(Arc::clone(&identity)));
             let served = http(stream, router, caller, shutdown);
             tokio::select! {
                 () = served => {}

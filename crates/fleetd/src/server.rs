@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use axum::Router;
 use fleet_core::records::MachineId;
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::watch;
@@ -107,6 +106,7 @@ impl Server {
             Arc::clone(&deps.manager),
             Arc::clone(&deps.pki) as _,
         )
+        .with_pki(Arc::clone(&deps.pki))
         .trusting(trust.subscribe());
         let api = peer::published(&deps.listeners);
         let agent_config = AgentConfig::from_config(config, deps.machine.clone());
@@ -175,7 +175,9 @@ impl Server {
     /// # Errors
     /// Another machine has this one's id.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Duplicate> {
-        let router = api::router(self.state.with_shutdown(shutdown.clone()));
+        let state = self.state.with_shutdown(shutdown.clone());
+        let newcomers = api::newcomers(state.clone());
+        let router = api::router(state);
         let mut parts = JoinSet::new();
         // Presence first: after a restart the lease must be renewed before anything else.
         parts.spawn(self.agent.run(shutdown.clone()));
@@ -189,7 +191,7 @@ impl Server {
         let door = Door {
             insecure: self.insecure,
             pki: Arc::clone(&pki),
-            newcomers: Router::new(),
+            newcomers,
         };
         parts.spawn(async move {
             listen::serve(listeners, router, door, stop).await;

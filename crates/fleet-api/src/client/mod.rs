@@ -35,7 +35,7 @@ pub use endpoint::{Endpoint, EndpointError, TcpEndpoint, first_of_list};
 pub use error::Error;
 pub use journal::{JournalStream, JournalWanted};
 pub use registry::RegistryError;
-pub use tls::{TlsDial, TlsError, TlsFiles};
+pub use tls::{IsCa, TlsDial, TlsError, TlsFiles};
 pub use v1::PutAnswer;
 pub use v2::{EventStream, EventsWanted, WaitStream};
 

@@ -6,11 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::crypto::{
+    CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature,
+};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
-    AlertDescription, CertificateError, ClientConfig, Error as RustlsError, RootCertStore,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error as RustlsError,
+    RootCertStore, SignatureScheme,
 };
 
 use super::dial::{ByteStream, Dial, Dialing, NoWay};
@@ -78,6 +85,68 @@ pub enum TlsError {
     Setup(RustlsError),
 }
 
+/// Whether a certificate (DER) is that of the CA that is meant.
+pub type IsCa = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
+/// Verifies a server by a CA that it shows itself, if it is the one that is meant.
+struct Pinned {
+    is_ca: IsCa,
+    provider: Arc<CryptoProvider>,
+}
+
+impl std::fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pinned")
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, RustlsError> {
+        let unknown = || RustlsError::from(CertificateError::UnknownIssuer);
+        let mut shown = chain.iter();
+        let ca = shown.find(|der| (self.is_ca)(der)).ok_or_else(unknown)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        let provider = Arc::clone(&self.provider);
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|_| unknown())?
+            .verify_server_cert(certificate, chain, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, RustlsError> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, RustlsError> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
+    }
+}
+
 /// TLS on top of another way.
 pub struct TlsDial {
     below: Arc<dyn Dial>,
@@ -142,6 +211,34 @@ impl TlsDial {
             name,
             ca,
         }
+    }
+
+    /// TLS with a fleetd that lets newcomers in, which is verified by a CA that is known by what
+    /// `is_ca` says of its certificate (DER) alone. Nothing is believed at first sight.
+    ///
+    /// # Errors
+    /// The endpoint's host can stand in no certificate.
+    pub fn pinned(to: &TcpEndpoint, is_ca: IsCa) -> Result<TlsDial, TlsError> {
+        let name = ServerName::try_from(to.host.clone())
+            .map_err(|_| TlsError::BadName(to.host.clone()))?;
+        let provider = Arc::new(ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Setup)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Pinned { is_ca, provider }))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![crate::v2::JOIN_PROTOCOL.to_vec()];
+        let below = Arc::new(super::dial::TcpDial { to: to.clone() });
+        let ca = PathBuf::from("the token");
+        Ok(TlsDial::with_config(below, to, name, Arc::new(config), ca))
+    }
+
+    /// The certificates (DER) in a text of PEM; none if it holds anything else.
+    pub fn certificates_in(pem: &str) -> Vec<Vec<u8>> {
+        let all = CertificateDer::pem_slice_iter(pem.as_bytes());
+        let all: Result<Vec<_>, _> = all.map(|der| der.map(|der| der.to_vec())).collect();
+        all.unwrap_or_default()
     }
 
     /// What a failure of TLS means to the user.

@@ -13,8 +13,9 @@ use tokio::time::timeout;
 use super::v1::found;
 use super::{Call, Client, Error, MAX_ITEMS, escape};
 use crate::v2::{
-    BASE, BatchAnswer, BatchRequest, ClusterView, EventLine, EventListing, HEARTBEAT, MAX_BATCH,
-    MAX_PAGE, MachineChange, MachineListing, MachineUnitListing, MachineView, Progress,
+    BASE, BatchAnswer, BatchRequest, CertificateAnswer, CertificateRequest, ClusterView, EventLine,
+    EventListing, HEARTBEAT, JoinToken, JoinTokenRequest, MAX_BATCH, MAX_PAGE, MachineChange,
+    MachineListing, MachineUnitListing, MachineView, Progress, RevocationListing, RevokeRequest,
     UnitListing, UnitOnMachine, UnitStatus, UnitView, WaitRequest,
 };
 
@@ -176,6 +177,36 @@ impl Client {
         let nothing = std::collections::BTreeMap::<String, String>::new();
         let call = Call::with_json(Method::POST, path, &nothing);
         self.status(call).await.map(|_| ())
+    }
+
+    /// A token with which somebody may join.
+    pub async fn join_token(&self, wanted: &JoinTokenRequest) -> Result<JoinToken, Error> {
+        let path = format!("{BASE}/join-tokens");
+        self.json(Call::with_json(Method::POST, path, wanted)).await
+    }
+
+    /// A certificate for a token; the client is one that has none ([`super::TlsDial::pinned`]).
+    pub async fn join(&self, wanted: &CertificateRequest) -> Result<CertificateAnswer, Error> {
+        let path = format!("{BASE}/join");
+        self.json(Call::with_json(Method::POST, path, wanted)).await
+    }
+
+    /// The next certificate for the machine that this client shows the certificate of.
+    pub async fn renew(&self, wanted: &CertificateRequest) -> Result<CertificateAnswer, Error> {
+        let path = format!("{BASE}/certificates");
+        self.json(Call::with_json(Method::POST, path, wanted)).await
+    }
+
+    /// Has certificates believed no more.
+    pub async fn revoke(&self, wanted: &RevokeRequest) -> Result<(), Error> {
+        let path = format!("{BASE}/revocations");
+        let call = Call::with_json(Method::POST, path, wanted);
+        self.status(call).await.map(|_| ())
+    }
+
+    /// Whose certificates are believed no more.
+    pub async fn revocations(&self) -> Result<RevocationListing, Error> {
+        self.json(Call::get(format!("{BASE}/revocations"))).await
     }
 
     /// The units that a machine has, or is still to stop.

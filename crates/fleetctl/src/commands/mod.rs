@@ -22,6 +22,9 @@ mod fd_forward;
 mod flags;
 mod help;
 mod import;
+mod init;
+mod join;
+mod join_token;
 mod journal;
 mod keygen;
 mod launch;
@@ -33,6 +36,7 @@ mod load;
 mod man;
 mod put_down;
 mod restart;
+mod revoke;
 mod sign;
 mod ssh;
 mod start;
@@ -71,6 +75,9 @@ pub(crate) enum Command {
     Help(help::Args),
     // The largest: it would make all of them so.
     Import(Box<import::Args>),
+    Init(init::Args),
+    Join(join::Args),
+    JoinToken(join_token::Args),
     Journal(journal::Args),
     Keygen(keygen::Args),
     ListMachines(list_machines::Args),
@@ -78,6 +85,7 @@ pub(crate) enum Command {
     ListUnits(list_units::Args),
     Load(load::Args),
     Restart(restart::Args),
+    Revoke(revoke::Args),
     Sign(sign::Args),
     Ssh(ssh::Args),
     Start(start::Args),
@@ -102,6 +110,7 @@ impl Command {
         match self {
             Command::FdForward(args) => Ok(fd_forward::run(args)),
             Command::Help(args) => Ok(help::run(args, ui)),
+            Command::Init(args) => Ok(init::run(args, ui)),
             Command::Keygen(args) => Ok(keygen::run(args, ui)),
             Command::Sign(args) => Ok(sign::run(args, ui)),
             Command::Verify(args) => Ok(verify::run(args, ui)),
@@ -123,12 +132,18 @@ impl Command {
             Command::Drain(args) => drain::run(args, context).await,
             Command::Events(args) => events::run(args, context).await,
             Command::Import(args) => import::run(*args, context).await,
+            Command::Join(args) => {
+                let dir = context.settings.user_directory.as_deref();
+                join::run(args, dir, context.ui).await
+            }
+            Command::JoinToken(args) => join_token::run(args, context).await,
             Command::Journal(args) => journal::run(args, context).await,
             Command::ListMachines(args) => list_machines::run(args, context).await,
             Command::ListUnitFiles(args) => list_unit_files::run(args, context).await,
             Command::ListUnits(args) => list_units::run(args, context).await,
             Command::Load(args) => load::run(args, context).await,
             Command::Restart(args) => restart::run(args, context).await,
+            Command::Revoke(args) => revoke::run(args, context).await,
             Command::Ssh(args) => ssh::run(args, context).await,
             Command::Start(args) => start::run(args, context).await,
             Command::Status(args) => status::run(args, context).await,
@@ -140,6 +155,7 @@ impl Command {
             Command::Why(args) => why::run(args, context).await,
             Command::FdForward(args) => fd_forward::run(args),
             Command::Help(args) => help::run(args, context.ui),
+            Command::Init(args) => init::run(args, context.ui),
             Command::Keygen(args) => keygen::run(args, context.ui),
             Command::Sign(args) => sign::run(args, context.ui),
             Command::Verify(args) => verify::run(args, context.ui),

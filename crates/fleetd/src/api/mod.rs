@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::access::denials::Denials;
 use crate::access::{Access, Trust};
 use crate::peer::Way;
+use crate::pki::Pki;
 use crate::shutdown::Shutdown;
 use crate::store::{Revision, Store};
 use crate::units::UnitManager;
@@ -90,6 +91,8 @@ pub(crate) struct Shared {
     /// Which unit files this machine takes.
     trust: watch::Receiver<Arc<Trust>>,
     followers: Followers,
+    /// This machine's certificate, its CA, and who is revoked.
+    pki: Arc<Pki>,
     /// None: this API knows the store alone.
     here: Option<Here>,
     /// Places for those who read journals.
@@ -129,6 +132,7 @@ impl ApiState {
                 access: Access::default(),
                 trust: watch::Sender::default().subscribe(),
                 followers: Followers::default(),
+                pki: Pki::off(),
                 here: None,
                 journal_readers: Arc::new(Semaphore::new(MAX_JOURNAL_READERS)),
             }),
@@ -177,6 +181,11 @@ impl ApiState {
         })
     }
 
+    /// With this machine's part in who belongs to the cluster.
+    pub fn with_pki(self, pki: Arc<Pki>) -> ApiState {
+        self.map(|shared| Shared { pki, ..shared })
+    }
+
     /// Units that this machine would not take are not handed in here.
     pub fn trusting(self, trust: watch::Receiver<Arc<Trust>>) -> ApiState {
         self.map(|shared| Shared { trust, ..shared })
@@ -208,6 +217,15 @@ impl ApiState {
 /// The whole API. Each request may carry a [`crate::access::Caller`] in its extensions.
 pub fn router(state: ApiState) -> Router {
     Router::new().fallback(serve).with_state(state)
+}
+
+/// What somebody without a certificate gets over TLS, who has a token.
+pub fn newcomers(state: ApiState) -> Router {
+    Router::new().fallback(serve_newcomer).with_state(state)
+}
+
+async fn serve_newcomer(State(state): State<ApiState>, request: Request) -> Response<Body> {
+    request::serve_newcomer(&state.shared, request).await
 }
 
 async fn serve(State(state): State<ApiState>, request: Request) -> Response<Body> {

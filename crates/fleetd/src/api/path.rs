@@ -46,6 +46,9 @@ pub(crate) enum V2 {
     Events,
     Thaw,
     AcceptStore,
+    JoinTokens,
+    Certificates,
+    Revocations,
     OpenApi,
 }
 
@@ -110,6 +113,9 @@ fn v2_route(rest: &str) -> Route {
         ("journal", _) => V2::Journal,
         ("thaw", _) => V2::Thaw,
         ("accept-store", _) => V2::AcceptStore,
+        ("join-tokens", _) => V2::JoinTokens,
+        ("certificates", _) => V2::Certificates,
+        ("revocations", _) => V2::Revocations,
         ("openapi.json", _) => V2::OpenApi,
         (_, Some(("units", name))) if is_name(name) => V2::Unit(name.to_owned()),
         (_, Some(("units", rest))) => match rest.split_once('/') {
@@ -246,6 +252,11 @@ mod tests {
             ("/fleet/v2/events", Route::V2(V2::Events)),
             ("/fleet/v2/thaw", Route::V2(V2::Thaw)),
             ("/fleet/v2/accept-store", Route::V2(V2::AcceptStore)),
+            ("/fleet/v2/join-tokens", Route::V2(V2::JoinTokens)),
+            ("/fleet/v2/certificates", Route::V2(V2::Certificates)),
+            ("/fleet/v2/revocations", Route::V2(V2::Revocations)),
+            // Only newcomers find it.
+            ("/fleet/v2/join", Route::NoV2),
             ("/fleet/v2/openapi.json", Route::V2(V2::OpenApi)),
             ("/fleet/v2", Route::NoV2),
             ("/fleet/v2/", Route::NoV2),

@@ -77,6 +77,10 @@ pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
         Route::V2(V2::AcceptStore) if is(Method::POST) => {
             (&[Verb::ClusterAcceptStore], On::Cluster)
         }
+        Route::V2(V2::JoinTokens) if is(Method::POST) => (&[Verb::CertificateIssue], On::Cluster),
+        Route::V2(V2::Certificates) if is(Method::POST) => (&[Verb::CertificateRenew], On::Cluster),
+        Route::V2(V2::Revocations) if is(Method::GET) => (&[Verb::ClusterRead], On::Cluster),
+        Route::V2(V2::Revocations) if is(Method::POST) => (&[Verb::CertificateRevoke], On::Cluster),
         // A method that the resource does not know: what it will mean one day, nobody knows.
         Route::V1(V1::Machines | V1::Units | V1::Unit(_) | V1::States | V1::State(_))
         | Route::V2(
@@ -92,7 +96,10 @@ pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
             | V2::Cluster
             | V2::Events
             | V2::Thaw
-            | V2::AcceptStore,
+            | V2::AcceptStore
+            | V2::JoinTokens
+            | V2::Certificates
+            | V2::Revocations,
         ) => (&[Verb::Other], On::Cluster),
     };
     OneOf(verbs, on)
@@ -129,6 +136,11 @@ impl Permit {
             trust,
             denied: Mutex::default(),
         })
+    }
+
+    /// Who asks, as far as is known.
+    pub(crate) fn caller(&self) -> Option<&Caller> {
+        self.caller.as_ref()
     }
 
     /// Who did it, in events and wishes; empty if nothing is known.

@@ -13,10 +13,12 @@ use hyper::body::Body as _;
 use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION, SERVER, WARNING};
 use hyper::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use fleet_api::error::ErrorBody;
+use fleet_api::v2::BASE;
 use fleet_api::{MAX_REQUEST_ID_BYTES, REQUEST_ID_HEADER};
+use fleet_pki::Identity;
 
 use super::failure::Failure;
 use super::metrics::{self, Answered};
@@ -54,6 +56,8 @@ pub(crate) struct Call {
     pub(crate) query: Vec<(String, String)>,
     /// Who asks, and what that one may do.
     pub(crate) permit: Arc<Permit>,
+    /// The certificate that was shown, if one was.
+    pub(crate) identity: Option<Arc<Identity>>,
     /// Unique; begins with the client's own id if it gave one.
     pub(crate) request_id: String,
 }
@@ -138,6 +142,7 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
         method: parts.method,
         query: query(parts.uri.query()),
         permit: Arc::new(permit),
+        identity: parts.extensions.get::<Arc<Identity>>().cloned(),
         request_id: match &client_id {
             Some(id) => format!("{id}.{unique}"),
             None => unique.clone(),
@@ -194,6 +199,42 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
         sent: response.body().size_hint().exact().unwrap_or(0),
     });
     response
+}
+
+/// Answers somebody who has no certificate: only what gets one is there.
+pub(crate) async fn serve_newcomer(state: &Api, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let mut body = RequestBody::new(body, &parts.headers);
+    let from = match parts.extensions.get::<Caller>() {
+        Some(Caller::Anonymous(address)) => Some(address.ip()),
+        _ => None,
+    };
+    let is_join = parts.uri.path() == format!("{BASE}/join") && parts.method == Method::POST;
+    let answer = match is_join {
+        true => v2::certificates::join(state, from, &mut body).await,
+        false => Err(Failure::new(
+            403,
+            "without a certificate of the cluster there is nothing but POST /fleet/v2/join",
+        )),
+    };
+    match answer {
+        Ok(reply) => success(state, reply),
+        Err(failure) => {
+            info!(
+                from = from.map(|from| from.to_string()),
+                reason = failure.message,
+                "a newcomer was refused: {}",
+                failure.message
+            );
+            let body = ErrorBody::new(failure.status, failure.full_message());
+            let mut response = Response::new(Body::from(fleet_api::v1::to_json(&body)));
+            *response.status_mut() =
+                StatusCode::from_u16(failure.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+    }
 }
 
 /// About what the head has taken on the wire.

@@ -17,6 +17,7 @@ use crate::access::Verb;
 use crate::store::keys::{self, Key};
 use crate::store::{self, Range, Revision};
 
+pub(crate) mod certificates;
 mod cluster;
 mod events;
 mod journal;
@@ -52,12 +53,16 @@ pub(crate) async fn serve(
         (V2::Journal, Method::GET) => journal::get(state, call).await,
         (V2::Thaw, Method::POST) => machines::thaw(state, call).await,
         (V2::AcceptStore, Method::POST) => machines::accept_store(state, call).await,
+        (V2::JoinTokens, Method::POST) => certificates::join_token(state, call, body).await,
+        (V2::Certificates, Method::POST) => certificates::renew(state, call, body).await,
+        (V2::Revocations, Method::GET) => certificates::revocations(state).await,
+        (V2::Revocations, Method::POST) => certificates::revoke(state, call, body).await,
         (V2::Wait, Method::POST) => wait::start(state, call, body).await,
         (V2::OpenApi, Method::GET) => Ok(Reply::text(
             "application/json",
             fleet_api::openapi::DOCUMENT,
         )),
-        (V2::Units | V2::Machine(_), _) => not_allowed("GET and POST"),
+        (V2::Units | V2::Machine(_) | V2::Revocations, _) => not_allowed("GET and POST"),
         (
             V2::Unit(_)
             | V2::Machines
@@ -70,7 +75,9 @@ pub(crate) async fn serve(
             | V2::OpenApi,
             _,
         ) => not_allowed("GET"),
-        (V2::Wait | V2::Thaw | V2::AcceptStore, _) => not_allowed("POST"),
+        (V2::Wait | V2::Thaw | V2::AcceptStore | V2::JoinTokens | V2::Certificates, _) => {
+            not_allowed("POST")
+        }
     }
 }
 

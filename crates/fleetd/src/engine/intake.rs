@@ -215,6 +215,7 @@ fn place(key: &str) -> Option<Place> {
         | Key::Mark(_)
         | Key::Revoked(_)
         | Key::UsedToken(_)
+        | Key::Certified(_)
         | Key::Issuer(_)
         | Key::Event(..)
         | Key::Unknown(_) => return None,

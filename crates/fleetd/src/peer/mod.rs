@@ -181,7 +181,7 @@ impl Peer {
 }
 
 /// Where the machine's API is; None: it does not say.
-fn endpoint(record: &MachineRecord) -> Option<TcpEndpoint> {
+pub(crate) fn endpoint(record: &MachineRecord) -> Option<TcpEndpoint> {
     let (host, port) = record.api.rsplit_once(':')?;
     let host = match host.trim_start_matches('[').trim_end_matches(']') {
         "" => record.public_ip.as_str(),

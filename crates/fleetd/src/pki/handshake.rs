@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet_api::v2::JOIN_PROTOCOL;
 use fleet_pki::Identity;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -11,7 +12,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{JOIN_PROTOCOL, Pki};
+use super::Pki;
 use crate::clock;
 
 /// A handshake takes two round trips; whoever takes longer only holds a place.

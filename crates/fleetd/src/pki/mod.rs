@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fleet_api::client::{Dial, TcpEndpoint, TlsDial};
+use fleet_api::v2::JOIN_PROTOCOL;
 use fleet_core::records::MachineId;
 use fleet_pki::{Ca, Identity, Subject};
 use tokio::sync::{Semaphore, watch};
@@ -28,18 +29,19 @@ use crate::shutdown::{Shutdown, stopped};
 use crate::store::Store;
 
 mod handshake;
+mod renew;
 mod revoked;
 #[cfg(test)]
 pub(crate) mod tests;
+mod used;
 mod verify;
 
 pub(crate) use handshake::{Admitted, admit, ended, speaks_tls};
+pub(crate) use renew::issuers;
 pub use revoked::Revoked;
+pub(crate) use revoked::{CLOCK_SKEW_MS as REVOKED_SKEW_MS, MAX_REVOKED, SERIAL};
+use used::Used;
 use verify::{ClientsOfCluster, MachinesOfCluster};
-
-/// What a newcomer without a certificate says in its hello (ALPN). To everybody else it is a
-/// condition that a certificate is shown.
-pub const JOIN_PROTOCOL: &[u8] = b"fleet-join/1";
 
 /// Handshakes at once: each costs a signature, and whoever makes one is not known yet. Further ones
 /// are cut off, so that strangers do not keep members out for long.
@@ -155,6 +157,7 @@ pub struct Pki {
     material: watch::Sender<Option<Arc<Material>>>,
     files: Mutex<Files>,
     revoked: Arc<Revoked>,
+    used: Used,
     handshakes: Arc<Semaphore>,
 }
 
@@ -167,6 +170,7 @@ impl Pki {
             material: watch::Sender::new(None),
             files: Mutex::default(),
             revoked: Revoked::open(state),
+            used: Used::open(state),
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
         })
     }
@@ -224,7 +228,6 @@ impl Pki {
     ///
     /// # Errors
     /// What is wrong with them; then everything stays as it was.
-    #[cfg(test)]
     pub(crate) fn load_again(&self) -> Result<(), Error> {
         let files = {
             let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -243,9 +246,19 @@ impl Pki {
         self.material.subscribe()
     }
 
+    /// Whose TLS it is.
+    pub(crate) fn machine(&self) -> &MachineId {
+        &self.machine
+    }
+
     /// Who was revoked.
     pub fn revoked(&self) -> &Arc<Revoked> {
         &self.revoked
+    }
+
+    /// Which join tokens were used here.
+    pub(crate) fn used(&self) -> &Used {
+        &self.used
     }
 
     /// Whether the API is served over TLS here.
@@ -273,6 +286,11 @@ impl Way for Pki {
 }
 
 impl Material {
+    /// The CA with its key, if this machine has it.
+    pub(crate) fn ca(&self) -> Option<&Ca> {
+        self.ca.as_ref()
+    }
+
     /// Whose this machine's certificate is.
     #[cfg(test)]
     pub(crate) fn identity(&self) -> &Identity {
@@ -403,7 +421,19 @@ pub(crate) async fn run(pki: Arc<Pki>, store: Arc<dyn Store>, mut shutdown: Shut
         }
         () = stopped(&mut shutdown) => return,
     }
-    pki.revoked.follow(store, shutdown).await;
+    let work = async {
+        let heard = pki.revoked.follow(Arc::clone(&store), shutdown.clone());
+        tokio::join!(
+            heard,
+            renew::run(&pki, &*store),
+            renew::announce(&*pki, &*store)
+        );
+    };
+    let mut stop = shutdown.clone();
+    tokio::select! {
+        () = work => {}
+        () = stopped(&mut stop) => {}
+    }
 }
 
 /// Who can read a key can be whom it is of.

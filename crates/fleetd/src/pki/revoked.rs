@@ -114,6 +114,16 @@ impl Revoked {
         self.known.borrow().cover(identity)
     }
 
+    /// Until when this one's certificates are revoked.
+    pub(crate) fn at(&self, name: &str) -> Option<u64> {
+        self.known.borrow().of(name)
+    }
+
+    /// Whether no more can be remembered.
+    pub(crate) fn is_full(&self) -> bool {
+        self.known.borrow().0.len() >= MAX_REVOKED
+    }
+
     /// Hears of each change.
     pub fn subscribe(&self) -> watch::Receiver<Revocations> {
         self.known.subscribe()

@@ -1,22 +1,26 @@
 //! A machine with TLS, and those who come to its door.
 
 use std::path::Path;
+use std::time::Duration;
 
 use fleet_api::client::{Client, Endpoint, Error, TcpEndpoint, TlsDial, TlsFiles};
 use fleet_api::v1::{Unit, UnitOption};
-use fleet_pki::{Grant, KeyAndRequest, Subject, files};
+use fleet_api::v2::{CertificateAnswer, CertificateRequest, JoinTokenRequest, RevokeRequest};
+use fleet_core::records::MachineRecord;
+use fleet_pki::{Claims, Fingerprint, Grant, KeyAndRequest, Subject, files, fingerprint};
+use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::api::{self, ApiState};
 use crate::listen::{self, Door, Listener};
-use crate::store::codec::{Document, RevokedRecord};
+use crate::store::codec::{Document, RevokedRecord, UsedTokenRecord};
 use crate::store::memory::MemoryStore;
-use crate::store::{Op, Txn, keys};
+use crate::store::{Op, Range, Txn, keys};
 
 pub(crate) const MACHINE: &str = "148a18ff6e954cd892dac9de9bb90d5a";
-const OTHER: &str = "f00018ff6e954cd892dac9de9bb90d5a";
+pub(crate) const OTHER: &str = "f00018ff6e954cd892dac9de9bb90d5a";
 const HOUR_MS: u64 = 3_600_000;
 
 /// A CA, and what it signs.
@@ -36,7 +40,10 @@ impl Authority {
         let subject = Subject::parse(subject).unwrap();
         let request = KeyAndRequest::new(&subject).unwrap();
         let grant = Grant {
-            role: matches!(subject, Subject::User(_)).then(|| "operator".to_owned()),
+            role: match subject.name() {
+                role @ ("admin" | "viewer") => Some(role.to_owned()),
+                _ => matches!(subject, Subject::User(_)).then(|| "operator".to_owned()),
+            },
             subject,
             names: vec!["127.0.0.1".to_owned()],
             lifetime_ms: HOUR_MS,
@@ -73,11 +80,14 @@ impl Machine {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (stop, shutdown) = watch::channel(false);
+        let state = ApiState::new(Arc::clone(&store) as _, 100, "0")
+            .on(MachineId::new(MACHINE))
+            .with_pki(Arc::clone(&pki));
         let door = Door {
             pki: Arc::clone(&pki),
+            newcomers: api::newcomers(state.clone()),
             ..Door::default()
         };
-        let state = ApiState::new(Arc::clone(&store) as _, 100, "0");
         let listeners = vec![Listener::Tcp(listener)];
         let serving = listen::serve(listeners, api::router(state), door, shutdown.clone());
         tokio::spawn(serving);
@@ -92,8 +102,74 @@ impl Machine {
         }
     }
 
+    /// It says in the store that it issues certificates, and where it is.
+    pub(crate) async fn announced(&self) {
+        let record = MachineRecord {
+            api: format!("127.0.0.1:{}", self.port),
+            ..MachineRecord::default()
+        };
+        let (_, mut watch) = self.store.watch_from_now(keys::ISSUERS).await.unwrap();
+        let put = Op::Put {
+            key: keys::machine(MACHINE),
+            value: record.encode(),
+            lease: None,
+        };
+        let txn = Txn {
+            ops: vec![put],
+            ..Txn::default()
+        };
+        self.store.commit(txn).await.unwrap();
+        let said = keys::issuer(MACHINE);
+        if self
+            .store
+            .read_keys(&[said])
+            .await
+            .unwrap()
+            .entries
+            .is_empty()
+        {
+            let heard = tokio::time::timeout(Duration::from_secs(60), watch.next()).await;
+            heard.expect("it says so").unwrap().unwrap();
+        }
+    }
+
+    /// Another machine, with a certificate that was signed so long ago.
+    pub(crate) fn other(&self, ago_ms: u64) -> Arc<Pki> {
+        let dir = self.dir.path().join("other");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::copy(self.dir.path().join("ca.pem"), dir.join("ca.pem")).unwrap();
+        let subject = format!("machine:{OTHER}");
+        self.authority.sign(&dir, "machine", &subject, ago_ms);
+        let other = Pki::new(MachineId::new(OTHER), Some(&dir));
+        other.load(&files_in(&dir)).unwrap();
+        other
+    }
+
+    /// A client without a certificate, who knows the CA by this fingerprint.
+    fn newcomer(&self, ca: Fingerprint) -> Client {
+        let to = endpoint(self.port);
+        let is_ca = Arc::new(move |der: &[u8]| fingerprint(der) == ca);
+        let dial = TlsDial::pinned(&to, is_ca).unwrap();
+        Client::with_dial(Endpoint::Tcp(to), Arc::new(dial))
+    }
+
+    /// Somebody who shows a token.
+    async fn join(&self, token: &str, subject: &str) -> Result<CertificateAnswer, String> {
+        let subject = Subject::parse(subject).unwrap();
+        let wanted = CertificateRequest {
+            token: token.to_owned(),
+            machine: match &subject {
+                Subject::Machine(id) => id.clone(),
+                Subject::User(_) => String::new(),
+            },
+            request: KeyAndRequest::new(&subject).unwrap().request_pem,
+        };
+        let newcomer = self.newcomer(*self.authority.ca.fingerprint());
+        newcomer.join(&wanted).await.map_err(words)
+    }
+
     /// Signs a certificate of this subject, and gives a client that shows it.
-    fn client(&self, subject: &str) -> Client {
+    pub(crate) fn client(&self, subject: &str) -> Client {
         self.authority.sign(self.dir.path(), "client", subject, 0);
         self.client_of("client")
     }
@@ -239,10 +315,7 @@ async fn a_revocation_cuts_connections_and_is_not_undone_by_an_emptied_store() {
     assert_eq!(open.read(&mut byte).await.unwrap(), 1, "it is served");
     revoke(&machine.store, "user:alice").await;
     let mut rest = Vec::new();
-    let cut = tokio::time::timeout(
-        std::time::Duration::from_secs(60),
-        open.read_to_end(&mut rest),
-    );
+    let cut = tokio::time::timeout(Duration::from_secs(60), open.read_to_end(&mut rest));
     // An end without a goodbye is an error of TLS.
     let _ = cut.await.expect("the connection ends");
     let alice = machine.client_of("alice");
@@ -376,4 +449,265 @@ async fn a_handshake_is_bounded_in_time_and_number() {
     let (stream, _) = listener.accept().await.unwrap();
     let error = admit(&machine.pki, stream).await.err().unwrap();
     assert!(error.to_string().contains("too many handshakes"), "{error}");
+}
+
+fn machine_token() -> JoinTokenRequest {
+    JoinTokenRequest {
+        role: "machine".to_owned(),
+        hosts: vec!["127.0.0.1".to_owned(), "node2.example".to_owned()],
+        ..JoinTokenRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn a_token_lets_in_once_and_a_replay_is_refused() {
+    let machine = Machine::new().await;
+    let admin = machine.client("user:admin");
+    let token = admin.join_token(&machine_token()).await.unwrap().token;
+    let name = format!("machine:{OTHER}");
+    let joined = machine.join(&token, &name).await.unwrap();
+    assert_eq!(joined.subject, name);
+    assert_eq!(joined.ca, machine.authority.ca.bundle_pem());
+    let der = CertificateDer::from_pem_slice(joined.certificate.as_bytes()).unwrap();
+    let identity = Identity::read(&der).unwrap();
+    assert_eq!(identity.names, [OTHER, "127.0.0.1", "node2.example"]);
+    assert_eq!(identity.roles, [""; 0]);
+
+    let again = machine.join(&token, &name).await.unwrap_err();
+    assert!(again.contains("was used already"), "{again}");
+    // Nor is it good again when the store has lost its memory, or fleetd was started anew.
+    let all = machine.store.read(Range::default()).await.unwrap();
+    let ops = all.entries.iter().map(|entry| Op::Delete {
+        key: entry.key.clone(),
+    });
+    let txn = Txn {
+        ops: ops.collect(),
+        ..Txn::default()
+    };
+    machine.store.commit(txn).await.unwrap();
+    let again = machine.join(&token, &name).await.unwrap_err();
+    assert!(again.contains("was used already"), "{again}");
+    let started_anew = Pki::new(MachineId::new(MACHINE), Some(machine.dir.path()));
+    let id = fleet_pki::Token::parse(&token).unwrap().id;
+    assert!(started_anew.used().has(&id));
+}
+
+/// Two machines with the CA's key share nothing but the store.
+#[tokio::test]
+async fn a_token_that_was_used_elsewhere_is_refused() {
+    let machine = Machine::new().await;
+    let admin = machine.client("user:admin");
+    let token = admin.join_token(&machine_token()).await.unwrap().token;
+    let id = fleet_pki::Token::parse(&token).unwrap().id;
+    let record = UsedTokenRecord {
+        at_ms: 1,
+        subject: "machine:x".to_owned(),
+    };
+    let put = Op::Put {
+        key: keys::used_token(&id),
+        value: record.encode(),
+        lease: None,
+    };
+    let txn = Txn {
+        ops: vec![put],
+        ..Txn::default()
+    };
+    machine.store.commit(txn).await.unwrap();
+    let refused = machine.join(&token, &format!("machine:{OTHER}")).await;
+    assert!(refused.unwrap_err().contains("was used already"));
+}
+
+#[tokio::test]
+async fn tokens_that_are_late_changed_or_of_another_cluster_let_nobody_in() {
+    let machine = Machine::new().await;
+    let name = format!("machine:{OTHER}");
+    let claims = |expires_ms| Claims {
+        subject: None,
+        role: None,
+        names: Vec::new(),
+        expires_ms,
+    };
+    let now_ms = clock::unix_ms();
+    let late = machine.authority.ca.token(claims(now_ms - 1)).unwrap();
+    let said = machine.join(&late.to_string(), &name).await.unwrap_err();
+    assert!(said.contains("has expired"), "{said}");
+    let stranger = Authority::new();
+    let forged = stranger.ca.token(claims(now_ms + HOUR_MS)).unwrap();
+    let said = machine.join(&forged.to_string(), &name).await.unwrap_err();
+    assert!(said.contains("was not made by this cluster's CA"), "{said}");
+    let said = machine.join("fleet1-00", &name).await.unwrap_err();
+    assert!(said.contains("this is no join token"), "{said}");
+    // A fleetd of another cluster gets to see no token.
+    let newcomer = machine.newcomer(*stranger.ca.fingerprint());
+    let wanted = CertificateRequest::default();
+    let said = words(newcomer.join(&wanted).await.unwrap_err());
+    assert!(said.contains("is not trusted"), "{said}");
+    // And without a token there is nothing.
+    let newcomer = machine.newcomer(*machine.authority.ca.fingerprint());
+    let nothing = refused(&newcomer).await;
+    assert!(
+        nothing.contains("without a certificate of the cluster"),
+        "{nothing}"
+    );
+    assert!(
+        machine
+            .store
+            .read(Range::default())
+            .await
+            .unwrap()
+            .entries
+            .iter()
+            .all(|entry| !entry.key.starts_with(keys::CERTIFIED))
+    );
+}
+
+/// A token for whatever machine comes makes nobody a machine that there is.
+#[tokio::test]
+async fn nobody_becomes_a_machine_that_has_a_certificate() {
+    let machine = Machine::new().await;
+    let admin = machine.client("user:admin");
+    let name = format!("machine:{OTHER}");
+    let token = async |id: &str| {
+        let wanted = JoinTokenRequest {
+            name: id.to_owned(),
+            ..machine_token()
+        };
+        admin.join_token(&wanted).await.unwrap().token
+    };
+    machine.join(&token("").await, &name).await.unwrap();
+    let second = token("").await;
+    let refused = machine.join(&second, &name).await.unwrap_err();
+    assert!(refused.contains("has a certificate already"), "{refused}");
+    // It was not used up by that.
+    machine
+        .join(&second, "machine:00000000000000000000000000000001")
+        .await
+        .unwrap();
+    let bound = token(OTHER).await;
+    let refused = machine
+        .join(&bound, "machine:00000000000000000000000000000002")
+        .await
+        .unwrap_err();
+    assert!(refused.contains("is for machine"), "{refused}");
+    machine.join(&bound, &name).await.unwrap();
+}
+
+#[tokio::test]
+async fn only_an_admin_lets_in_and_revokes() {
+    let machine = Machine::new().await;
+    let viewer = machine.client("user:viewer");
+    let refused = words(viewer.join_token(&machine_token()).await.unwrap_err());
+    assert!(refused.contains("may not certificate:issue"), "{refused}");
+    let revocation = RevokeRequest {
+        name: "user:carol".to_owned(),
+        why: "has left".to_owned(),
+    };
+    let refused = words(viewer.revoke(&revocation).await.unwrap_err());
+    assert!(refused.contains("may not certificate:revoke"), "{refused}");
+
+    let admin = machine.client("user:admin");
+    let carol = JoinTokenRequest {
+        role: "operator".to_owned(),
+        name: "carol".to_owned(),
+        ..JoinTokenRequest::default()
+    };
+    let token = admin.join_token(&carol).await.unwrap().token;
+    let joined = machine.join(&token, "user:carol").await.unwrap();
+    let der = CertificateDer::from_pem_slice(joined.certificate.as_bytes()).unwrap();
+    assert_eq!(Identity::read(&der).unwrap().roles, ["operator"]);
+    let token = admin.join_token(&carol).await.unwrap().token;
+    admin.revoke(&revocation).await.unwrap();
+    let listed = admin.revocations().await.unwrap().revocations;
+    assert_eq!(
+        (listed[0].name.as_str(), listed[0].by.as_str()),
+        ("user:carol", "cert admin")
+    );
+    assert_eq!(listed[0].why, "has left");
+    assert!(machine.pki.revoked().has(&Identity::read(&der).unwrap()));
+    // A certificate of this moment would be taken for one of before.
+    let refused = machine.join(&token, "user:carol").await.unwrap_err();
+    assert!(refused.contains("was revoked a moment ago"), "{refused}");
+    for name in ["", "carol", "user:", "user:a/b", "serial:xyz", "machine:"] {
+        let wanted = RevokeRequest {
+            name: name.to_owned(),
+            ..RevokeRequest::default()
+        };
+        let refused = words(admin.revoke(&wanted).await.unwrap_err());
+        assert!(refused.contains("cannot be revoked"), "{name}: {refused}");
+    }
+    for wanted in [
+        JoinTokenRequest::default(),
+        JoinTokenRequest {
+            name: String::new(),
+            ..carol.clone()
+        },
+        JoinTokenRequest {
+            ttl_s: u64::MAX,
+            ..carol.clone()
+        },
+        JoinTokenRequest {
+            hosts: vec!["*".to_owned()],
+            ..machine_token()
+        },
+    ] {
+        let refused = admin.join_token(&wanted).await.unwrap_err();
+        assert!(
+            matches!(refused, Error::Answer { code: 400, .. }),
+            "{refused}"
+        );
+    }
+}
+
+/// Whoever reads all of the store has neither a key nor a token that is still good.
+#[tokio::test]
+async fn a_stolen_store_gives_nobody_a_certificate() {
+    let machine = Machine::new().await;
+    let admin = machine.client("user:admin");
+    let used = admin.join_token(&machine_token()).await.unwrap().token;
+    let unused = admin.join_token(&machine_token()).await.unwrap().token;
+    machine
+        .join(&used, &format!("machine:{OTHER}"))
+        .await
+        .unwrap();
+    admin
+        .revoke(&RevokeRequest {
+            name: "user:bob".to_owned(),
+            ..RevokeRequest::default()
+        })
+        .await
+        .unwrap();
+    let all = machine.store.read(Range::default()).await.unwrap();
+    assert!(
+        all.entries
+            .iter()
+            .any(|entry| entry.key.starts_with(keys::USED_TOKENS))
+    );
+    for entry in &all.entries {
+        let value = String::from_utf8_lossy(&entry.value);
+        for secret in ["PRIVATE KEY", &used[7..71], &unused[7..71]] {
+            assert!(!value.contains(secret), "{}", entry.key);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_machine_without_the_cas_key_says_who_has_it() {
+    let machine = Machine::new().await;
+    machine.announced().await;
+    std::fs::remove_file(machine.dir.path().join("ca.key")).unwrap();
+    machine.pki.load_again().unwrap();
+    let admin = machine.client("user:admin");
+    let refused = words(admin.join_token(&machine_token()).await.unwrap_err());
+    assert!(
+        refused.contains(&format!(
+            "does not have the key of the cluster's CA: ask one that has: {MACHINE}"
+        )),
+        "{refused}"
+    );
+    let wanted = CertificateRequest::default();
+    let refused = words(admin.renew(&wanted).await.unwrap_err());
+    assert!(
+        refused.contains("only a machine that shows its certificate"),
+        "{refused}"
+    );
 }

@@ -92,6 +92,16 @@ pub struct UsedTokenRecord {
     pub subject: String,
 }
 
+/// `certified/<id>`, written by the API that has signed a certificate for a machine: nobody else
+/// becomes that machine with a token that is for whatever machine comes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertifiedRecord {
+    /// When it was signed.
+    pub at_ms: u64,
+    /// Until when it is valid.
+    pub until_ms: u64,
+}
+
 /// `issuers/<id>`, written by a machine that issues certificates. Where its API is, it says as all
 /// machines do.
 #[derive(Clone, PartialEq, Eq, Debug)]

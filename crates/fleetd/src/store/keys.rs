@@ -33,6 +33,8 @@ pub const MARKS: &str = "marks/";
 pub const REVOKED: &str = "revoked/";
 /// Join tokens that have been used, until they end.
 pub const USED_TOKENS: &str = "used-tokens/";
+/// Machines that have certificates, and until when.
+pub const CERTIFIED: &str = "certified/";
 /// Machines that issue certificates.
 pub const ISSUERS: &str = "issuers/";
 /// What was decided and what happened, a ring for each writer.
@@ -98,6 +100,11 @@ pub fn revoked(name: &str) -> String {
 /// `used-tokens/<id>`
 pub fn used_token(id: &str) -> String {
     format!("{USED_TOKENS}{id}")
+}
+
+/// `certified/<id>`
+pub fn certified(id: &str) -> String {
+    format!("{CERTIFIED}{id}")
 }
 
 /// `issuers/<id>`
@@ -182,6 +189,8 @@ pub enum Key<'a> {
     Revoked(&'a str),
     /// A join token that was used: which.
     UsedToken(&'a str),
+    /// Who has a certificate: the machine.
+    Certified(&'a str),
     /// Who issues certificates: the machine.
     Issuer(&'a str),
     /// What a transaction was about: whose, and in which slot.
@@ -209,6 +218,7 @@ pub fn parse(key: &str) -> Key<'_> {
         ("marks", None) => Key::Mark(rest),
         ("revoked", None) => Key::Revoked(rest),
         ("used-tokens", None) => Key::UsedToken(rest),
+        ("certified", None) => Key::Certified(rest),
         ("issuers", None) => Key::Issuer(rest),
         ("machine-wishes", None) => Key::MachineWish(rest),
         ("assignments", Some((machine, unit))) => Key::Assignment(machine, unit),
@@ -251,6 +261,7 @@ mod tests {
             (mark("m1"), Key::Mark("m1")),
             (revoked("user:a@b"), Key::Revoked("user:a@b")),
             (used_token("46"), Key::UsedToken("46")),
+            (certified("m1"), Key::Certified("m1")),
             (issuer("m1"), Key::Issuer("m1")),
             (
                 event(EventWriter::Engine, 7),

@@ -13,7 +13,8 @@ use crate::api::failure::Failure;
 use crate::api::read::Reading;
 use crate::api::request::{Answer, Call, Reply};
 use crate::store::codec::{
-    ClusterRecord, Document, IssuerRecord, LeaderRecord, RevokedRecord, UsedTokenRecord,
+    CertifiedRecord, ClusterRecord, Document, IssuerRecord, LeaderRecord, RevokedRecord,
+    UsedTokenRecord,
 };
 use crate::store::keys::{self, Key};
 use crate::store::{self, Entry, Range, Store};
@@ -116,6 +117,7 @@ fn wrong_with(entry: &Entry) -> Option<String> {
         Key::Event(..) => error_of::<EventsRecord>(entry)?,
         Key::Revoked(_) => error_of::<RevokedRecord>(entry)?,
         Key::UsedToken(_) => error_of::<UsedTokenRecord>(entry)?,
+        Key::Certified(_) => error_of::<CertifiedRecord>(entry)?,
         Key::Issuer(_) => error_of::<IssuerRecord>(entry)?,
         Key::Thaw | Key::AcceptStore | Key::Mark(_) | Key::Unknown(_) => return None,
     };

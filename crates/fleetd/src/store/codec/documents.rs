@@ -14,8 +14,8 @@ use fleet_core::records::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AskedRecord, ClusterRecord, FORMAT, IssuerRecord, LeaderRecord, RevokedRecord, Shape,
-    UsedTokenRecord, base64, document, read, write, write_over,
+    AskedRecord, CertifiedRecord, ClusterRecord, FORMAT, IssuerRecord, LeaderRecord, RevokedRecord,
+    Shape, UsedTokenRecord, base64, document, read, write, write_over,
 };
 
 /// What a document without its texts takes at most.
@@ -499,6 +499,24 @@ shape! {
         Ok(UsedTokenRecord {
             at_ms: doc.at,
             subject: doc.subject.0.into_owned(),
+        })
+    }
+}
+
+shape! {
+    CertifiedDoc<'a> for CertifiedRecord {
+        at: u64,
+        until: u64,
+    }
+    of(record) {
+        at: record.at_ms,
+        until: record.until_ms
+    }
+    text { usize::from(record.until_ms > 0) * 24 }
+    record(doc) {
+        Ok(CertifiedRecord {
+            at_ms: doc.at,
+            until_ms: doc.until,
         })
     }
 }

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::{
-    AskedRecord, ClusterRecord, Document, IssuerRecord, LeaderRecord, RevokedRecord,
-    UsedTokenRecord,
+    AskedRecord, CertifiedRecord, ClusterRecord, Document, IssuerRecord, LeaderRecord,
+    RevokedRecord, UsedTokenRecord,
 };
 use crate::store::Error;
 
@@ -206,6 +206,13 @@ fn used_token() -> UsedTokenRecord {
     }
 }
 
+fn certified() -> CertifiedRecord {
+    CertifiedRecord {
+        at_ms: 9,
+        until_ms: 10,
+    }
+}
+
 fn issuer() -> IssuerRecord {
     IssuerRecord { since_ms: 9 }
 }
@@ -234,6 +241,7 @@ macro_rules! for_each_record {
         $check(told());
         $check(revoked());
         $check(used_token());
+        $check(certified());
         $check(issuer());
     };
 }
@@ -473,6 +481,7 @@ fn a_new_reader_takes_what_an_older_writer_left_out() {
         },
     );
     check(&["at", "subject"], used_token(), used_token());
+    check(&["at", "until"], certified(), certified());
     check(&[], issuer(), IssuerRecord { since_ms: 0 });
     check(
         &[],
@@ -664,7 +673,7 @@ proptest! {
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         fn run(bytes: &[u8]) {
             macro_rules! check { ($($record:expr),*) => { $(survives($record, bytes);)* } }
-            check!(unit(), placement(), assignment(), machine(), member(), wish(), state(), leader(), cluster(), told(), revoked(), used_token(), issuer());
+            check!(unit(), placement(), assignment(), machine(), member(), wish(), state(), leader(), cluster(), told(), revoked(), used_token(), certified(), issuer());
         }
         run(&bytes);
     }
@@ -681,7 +690,7 @@ proptest! {
             survives(record, &bytes);
         }
         macro_rules! check { ($($record:expr),*) => { $(run($record, at, byte, cut);)* } }
-        check!(unit(), placement(), assignment(), machine(), member(), wish(), state(), leader(), cluster(), told(), revoked(), used_token(), issuer());
+        check!(unit(), placement(), assignment(), machine(), member(), wish(), state(), leader(), cluster(), told(), revoked(), used_token(), certified(), issuer());
     }
 
     #[test]
