@@ -10,9 +10,10 @@ use time::OffsetDateTime;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::identity::{SERIAL_BYTES, SERIAL_MARK, is_machine_id};
+use crate::identity::{SERIAL_BYTES, SERIAL_MARK};
 use crate::{
-    CA_LIFETIME_MS, CLOCK_SKEW_MS, Error, Subject, check_dns_name, check_name, hex, random,
+    CA_LIFETIME_MS, CLOCK_SKEW_MS, Error, Subject, check_dns_name, check_machine_id, check_name,
+    hex, random,
 };
 
 /// Largest request that is looked at; fleet's own are half a kilobyte.
@@ -199,12 +200,8 @@ impl Ca {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         match &grant.subject {
-            Subject::Machine(id) if !is_machine_id(id) => {
-                return Err(Error::BadName(format!(
-                    "{id:?} is no machine id: 32 hexadecimal digits, as in /etc/machine-id"
-                )));
-            }
             Subject::Machine(id) => {
+                check_machine_id(id)?;
                 params
                     .extended_key_usages
                     .push(ExtendedKeyUsagePurpose::ServerAuth);

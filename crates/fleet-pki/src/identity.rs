@@ -186,6 +186,19 @@ pub(crate) fn is_machine_id(id: &str) -> bool {
             .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
+/// Whether this may be a machine's id.
+///
+/// # Errors
+/// What it is.
+pub fn check_machine_id(id: &str) -> Result<(), Error> {
+    match is_machine_id(id) {
+        true => Ok(()),
+        false => Err(Error::BadName(format!(
+            "{id:?} is no machine id: 32 hexadecimal digits, as in /etc/machine-id"
+        ))),
+    }
+}
+
 /// Whether a user (`what` is "user") or a role may be called so.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ mod identity;
 mod token;
 
 pub use ca::{Ca, Fingerprint, Grant, KeyAndRequest, fingerprint};
-pub use identity::{Identity, Subject, check_dns_name, check_name};
+pub use identity::{Identity, Subject, check_dns_name, check_machine_id, check_name};
 pub use token::{Claims, Token};
 
 /// The role of people who may do everything.

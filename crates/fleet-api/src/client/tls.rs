@@ -156,6 +156,8 @@ pub struct TlsDial {
     /// For messages.
     ca: PathBuf,
     has_certificate: bool,
+    /// By a fingerprint alone.
+    is_pinned: bool,
 }
 
 impl TlsDial {
@@ -191,6 +193,7 @@ impl TlsDial {
             name,
             ca,
             has_certificate: files.certificate.is_some(),
+            is_pinned: false,
         })
     }
 
@@ -206,6 +209,7 @@ impl TlsDial {
         TlsDial {
             below,
             has_certificate: config.client_auth_cert_resolver.has_certs(),
+            is_pinned: false,
             connector: TlsConnector::from(config),
             to: to.clone(),
             name,
@@ -231,7 +235,10 @@ impl TlsDial {
         config.alpn_protocols = vec![crate::v2::JOIN_PROTOCOL.to_vec()];
         let below = Arc::new(super::dial::TcpDial { to: to.clone() });
         let ca = PathBuf::from("the token");
-        Ok(TlsDial::with_config(below, to, name, Arc::new(config), ca))
+        Ok(TlsDial {
+            is_pinned: true,
+            ..TlsDial::with_config(below, to, name, Arc::new(config), ca)
+        })
     }
 
     /// The certificates (DER) in a text of PEM; none if it holds anything else.
@@ -245,6 +252,13 @@ impl TlsDial {
     fn no_way(&self, error: &RustlsError) -> NoWay {
         let at = format!("https://{}", self.to.authority());
         let (message, cure) = match error {
+            RustlsError::InvalidCertificate(CertificateError::UnknownIssuer) if self.is_pinned => (
+                format!(
+                    "fleetd at {at} is not trusted: it is not of the cluster that made the token"
+                ),
+                "is the endpoint right? A machine without the CA's key lets nobody in, either"
+                    .to_owned(),
+            ),
             RustlsError::InvalidCertificate(CertificateError::UnknownIssuer) => (
                 format!(
                     "fleetd at {at} is not trusted: its certificate is signed by no CA in {}",

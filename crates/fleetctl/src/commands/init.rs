@@ -168,7 +168,9 @@ pub(crate) fn machine_id(given: Option<String>) -> Result<String, CommandError> 
         Some(id) => id,
         None => read(Path::new(MACHINE_ID))?,
     };
-    Ok(id.trim().to_ascii_lowercase())
+    let id = id.trim().to_ascii_lowercase();
+    fleet_pki::check_machine_id(&id).map_err(|error| failed(&error))?;
+    Ok(id)
 }
 
 /// The host name, and the address by which this machine reaches others.

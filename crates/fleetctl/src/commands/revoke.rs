@@ -18,7 +18,7 @@ use crate::when;
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// user:NAME, machine:ID or serial:HEX
-    #[arg(value_name = "WHO", required_unless_present = "list")]
+    #[arg(value_name = "WHO")]
     who: Vec<String>,
 
     /// Why, for those who ask later
@@ -36,6 +36,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Outcome {
+    if args.who.is_empty() && !args.list {
+        return Err(CommandError::usage("nobody is named")
+            .hint("name user:NAME, machine:ID or serial:HEX; --list shows who is revoked"));
+    }
     for who in &args.who {
         let wanted = RevokeRequest {
             name: who.clone(),

@@ -29,6 +29,9 @@ Commands:
   help             Print help on a command
   import           Bring the units of another cluster here, with their desired states and machines'
                    metadata
+  init             Make the cluster's CA, this machine's certificate and an admin's
+  join             Get a certificate with a token that an admin has made
+  join-token       Let a machine or a user in, once
   journal          Print the last lines of a unit's journal
   keygen           Make a key that unit files are signed with
   list-machines    List the machines that are present
@@ -36,6 +39,7 @@ Commands:
   list-units       List units with what systemd says of them
   load             Give units to machines without starting them
   restart          Stop units and start them again, on all machines that run them
+  revoke           Do not believe certificates any more
   sign             Sign unit files, for machines that run nothing else
   ssh              Open a shell or run a command on a machine, or where a unit is
   start            Start units, and wait until systemd says that they run
@@ -70,10 +74,11 @@ Global flags:
       --request-timeout <SECONDS>
           Seconds in which each answer must come [default: 30]
       --ca-file <FILE>
-          Certificates of the CAs by which fleetd's is verified, over https:// [default: those that
-          this computer trusts]
+          Certificates of the CAs by which fleetd's is verified, over https:// [default: ca.pem
+          beside our certificate, else those that this computer trusts]
       --cert-file <FILE>
-          Our certificate, for a fleetd that wants one
+          Our certificate, for a fleetd that wants one [default: user.pem in ~/.config/fleet or
+          /etc/fleet/pki, where fleetctl join and fleetctl init put it]
       --key-file <FILE>
           Our certificate's key
       --debug[=<BOOL>]

@@ -273,7 +273,8 @@ mod tests {
         issuer.client("user:bob").machines().await.unwrap();
         let other = issuer.other(0);
         let material = other.material().unwrap();
-        let error = once(&other, &material, &*issuer.store).await.unwrap_err();
+        let nobody = crate::store::memory::MemoryStore::new();
+        let error = once(&other, &material, &*nobody).await.unwrap_err();
         assert!(error.to_string().contains("has the CA's key"), "{error}");
     }
 
