@@ -426,7 +426,7 @@ pub(crate) async fn run(pki: Arc<Pki>, store: Arc<dyn Store>, mut shutdown: Shut
         tokio::join!(
             heard,
             renew::run(&pki, &*store),
-            renew::announce(&*pki, &*store)
+            renew::announce(&pki, &*store)
         );
     };
     let mut stop = shutdown.clone();
