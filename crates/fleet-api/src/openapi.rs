@@ -97,6 +97,7 @@ mod tests {
         check_row::<v2::RowPage<'static>>("RowPage");
         check_row::<v2::UnitRow<'static>>("UnitRow");
         check_row::<v2::StateRow<'static>>("StateRow");
+        check_row::<v2::UnitChanges<'static>>("UnitChanges");
         check::<v2::MachineListing>("MachineListing", true);
         check::<v2::MachineView>("MachineView", true);
         check::<v2::MachineChange>("MachineChange", false);
@@ -124,7 +125,7 @@ mod tests {
             .as_object()
             .unwrap()
             .len();
-        assert_eq!(n_schemas, 38 + 1, "all of them, and the error");
+        assert_eq!(n_schemas, 39 + 1, "all of them, and the error");
     }
 
     #[test]

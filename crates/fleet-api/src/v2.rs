@@ -19,6 +19,7 @@
 //! | `GET /cluster?check=true` | – | [`ClusterView`] |
 //! | `GET /events?unit=GLOB&machine=ID&since=MS&after=R&before=R&limit=N` | – | [`EventListing`] |
 //! | `GET /events?follow=true&unit=GLOB&machine=ID&after=R` | – | lines of [`EventLine`] as they happen |
+//! | `GET /watch/units?fields=…&revision=R` | – | lines of [`UnitChanges`]: all units, then what changes |
 //! | `POST /thaw` | – | [`MachineListing`]: those that are given up |
 //! | `POST /accept-store` | – | – |
 //! | `POST /join-tokens` | [`JoinTokenRequest`] | [`JoinToken`] |
@@ -47,7 +48,7 @@ pub use journal::{
 };
 pub use status::{MAX_STATUS_LINES, SystemdView, UnitOnMachine, UnitStatus};
 
-pub use rows::{ROW_FIELDS, RowPage, StateRow, UnitRow, Word};
+pub use rows::{ROW_FIELDS, RowPage, StateRow, UnitChanges, UnitRow, Word};
 
 /// Base path of all v2 resources.
 pub const BASE: &str = "/fleet/v2";

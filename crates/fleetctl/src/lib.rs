@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 
 mod cli;
+mod columns;
 mod commands;
 #[cfg(test)]
 mod compatibility;
@@ -93,5 +94,10 @@ fn run_in_cluster(command: commands::Command, settings: &Settings, ui: &Ui) -> O
         ssh: &ssh,
         settings,
     };
-    runtime.block_on(command.run(&context))
+    let is_for_people = !matches!(command, commands::Command::Complete(_));
+    let outcome = runtime.block_on(command.run(&context));
+    if is_for_people {
+        report::tell_warnings(ui, &fleet.client.take_warnings());
+    }
+    outcome
 }

@@ -66,6 +66,20 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(visible)
 }
 
+/// Says what fleetd warned of, once each: mostly records that cannot be read, and are left out.
+pub(crate) fn tell_warnings(ui: &Ui, warnings: &[String]) {
+    let distinct: BTreeSet<&String> = warnings.iter().collect();
+    for warning in &distinct {
+        ui.warning(&visible(warning));
+    }
+    if distinct.iter().any(|warning| warning.contains(DAMAGED)) {
+        ui.hint("what cannot be read is left out; fleetctl doctor names all of it, and its cure");
+    }
+}
+
+/// What fleetd says of a record that it cannot read.
+const DAMAGED: &str = "is damaged";
+
 /// `63d22e36...`
 pub(crate) fn short_id(id: &str) -> String {
     match id.char_indices().nth(SHORT_ID) {

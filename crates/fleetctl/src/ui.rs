@@ -108,6 +108,11 @@ impl Ui {
         }
     }
 
+    /// Whether data is not written any more: whoever would go on for ever may end.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.out.borrow().broken.is_some()
+    }
+
     /// Why data could not be written, unless its reader has simply gone.
     pub(crate) fn finish(&self) -> Result<(), io::Error> {
         match self.out.borrow_mut().broken.take() {

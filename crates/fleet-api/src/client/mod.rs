@@ -37,7 +37,7 @@ pub use journal::{JournalStream, JournalWanted};
 pub use registry::RegistryError;
 pub use tls::{IsCa, TlsDial, TlsError, TlsFiles};
 pub use v1::PutAnswer;
-pub use v2::{EventStream, EventsWanted, WaitStream};
+pub use v2::{EventStream, EventsWanted, UnitStream, WaitStream};
 
 /// Bound of an answer's head and of each part of its body, unless the caller says otherwise.
 /// fleetd itself gives up on its store after a few seconds.

@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::v1::found;
-use super::{Call, Client, Error, MAX_ITEMS, escape};
+use super::{Call, Client, Error, MAX_ANSWER_BYTES, MAX_ITEMS, escape};
 use crate::v2::{
     BASE, BatchAnswer, BatchRequest, CertificateAnswer, CertificateRequest, ClusterView, EventLine,
     EventListing, HEARTBEAT, JoinToken, JoinTokenRequest, MAX_BATCH, MAX_PAGE, MachineChange,
     MachineListing, MachineUnitListing, MachineView, Progress, RevocationListing, RevokeRequest,
-    UnitListing, UnitOnMachine, UnitStatus, UnitView, WaitRequest,
+    UnitChanges, UnitListing, UnitOnMachine, UnitStatus, UnitView, WaitRequest,
 };
 
 /// A wait's answer that says nothing for so long (not even an empty line) is broken.
@@ -153,6 +153,29 @@ impl Client {
         })
     }
 
+    /// All units, of each only some [`crate::v2::ROW_FIELDS`], and then each that changes; after a
+    /// revision, only what has changed since. Dropping the stream ends it. [`Error::Answer`] with 410
+    /// when that is not known any more: then it begins anew.
+    pub async fn watch_units(
+        &self,
+        fields: &[&str],
+        after: Option<u64>,
+    ) -> Result<UnitStream<'_>, Error> {
+        let mut path = format!("{BASE}/watch/units?fields={}", fields.join(","));
+        if let Some(revision) = after {
+            path.push_str(&format!("&revision={revision}"));
+        }
+        let call = Call::get(path);
+        let answer = self.send(&call).await?;
+        let mut lines = Lines::new(self, call, answer.response.into_body());
+        // A global unit has a state of each machine.
+        lines.max_bytes = MAX_ANSWER_BYTES;
+        Ok(UnitStream {
+            lines,
+            _connection: answer.connection,
+        })
+    }
+
     /// Cordons, drains or opens a machine, by its whole id.
     pub async fn change_machine(
         &self,
@@ -273,6 +296,26 @@ impl EventStream<'_> {
     }
 }
 
+/// The lines of watching units.
+pub struct UnitStream<'a> {
+    lines: Lines<'a>,
+    /// It ends with the last of whoever may send on it.
+    _connection: SendRequest<Full<Bytes>>,
+}
+
+impl UnitStream<'_> {
+    /// Has the next line looked at. May be dropped and called again. [`Error::Broken`] when it ends
+    /// without a last line: watch on after the last revision, at this or another fleetd.
+    pub async fn next<T>(&mut self, look: impl FnOnce(&UnitChanges<'_>) -> T) -> Result<T, Error> {
+        let Some(line) = self.lines.next().await? else {
+            return Err(self.lines.ended("watching ended"));
+        };
+        let changes: UnitChanges<'_> = serde_json::from_slice(&line)
+            .map_err(|error| self.lines.nonsense(&error.to_string()))?;
+        Ok(look(&changes))
+    }
+}
+
 /// The lines of a wait.
 pub struct WaitStream<'a> {
     lines: Lines<'a>,
@@ -311,6 +354,8 @@ pub(super) struct Lines<'a> {
     silence: Duration,
     /// So many bytes of the buffer hold no line break.
     searched: usize,
+    /// Longest line.
+    max_bytes: usize,
 }
 
 impl<'a> Lines<'a> {
@@ -322,6 +367,7 @@ impl<'a> Lines<'a> {
             buffer: BytesMut::new(),
             silence: SILENCE,
             searched: 0,
+            max_bytes: MAX_LINE_BYTES,
         }
     }
 
@@ -342,8 +388,9 @@ impl<'a> Lines<'a> {
             let Some(body) = &mut self.body else {
                 return Ok(None);
             };
-            if self.buffer.len() > MAX_LINE_BYTES {
-                return Err(self.nonsense(&format!("it is longer than {MAX_LINE_BYTES} bytes")));
+            if self.buffer.len() > self.max_bytes {
+                let max = self.max_bytes;
+                return Err(self.nonsense(&format!("it is longer than {max} bytes")));
             }
             match timeout(self.silence, body.frame()).await {
                 Err(_) => {

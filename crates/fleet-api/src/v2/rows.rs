@@ -38,6 +38,30 @@ pub struct RowPage<'a> {
     pub warnings: Vec<String>,
 }
 
+/// One line of watching units: first all of them, in byte order of their names, then each that changes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UnitChanges<'a> {
+    /// Everything up to here has been said: watching goes on after it. 0 while the listing is not
+    /// complete: then it begins anew.
+    pub revision: u64,
+    /// Units as they are at present.
+    #[serde(borrow, skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<UnitRow<'a>>,
+    /// Units that there are no more.
+    #[serde(borrow, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<Cow<'a, str>>,
+    /// This is a part of all units, with which watching begins; the last one has a revision.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub listing: bool,
+    /// Records that were left out of it, since they cannot be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Why this is the last line, and what to do; left out: it is not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub end: String,
+}
+
 /// What was asked for of a unit; see [`UnitView`] for what it means.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -166,6 +166,9 @@ async fn follow(
                         if let Some(event) = &line.event {
                             shown.event(event)?;
                         }
+                        if context.ui.is_unheard() {
+                            return Ok(Exit::Success);
+                        }
                         if !line.end.is_empty() {
                             break line.end;
                         }

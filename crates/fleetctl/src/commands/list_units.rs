@@ -11,6 +11,8 @@ use crate::commands::listing::{Field, JsonList, ListFlags, Machines, Printing, s
 use crate::commands::{Context, Outcome};
 use crate::error::CommandError;
 
+mod watch;
+
 /// Blanks between columns.
 const GUTTERS: &[usize] = &[2];
 
@@ -78,11 +80,16 @@ fn fields<'a>() -> [Field<Row<'a>>; 6] {
 /// One row for each unit (global units: one for each machine that has it), and one more for each
 /// other machine where it still runs; "?" behind ACTIVE marks the last report of a machine that is
 /// not present. Fields: unit, machine, load, active, sub, hash; with --fields or --full only units
-/// that systemd knows are listed.
+/// that systemd knows are listed. With --watch rows come for as long as you look, each with the time
+/// (UTC, of this computer) at which it was seen; a unit that there is no more is "gone".
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
     list: ListFlags,
+
+    /// Go on with each row that changes, as it changes; -o json: a document a line
+    #[arg(long, short = 'w', conflicts_with_all = ["fields", "full"])]
+    watch: bool,
 }
 
 /// A row in JSON.
@@ -98,10 +105,19 @@ struct JsonRow<'a> {
     machine_id: Option<&'a str>,
     hash: Option<&'a str>,
     stale: bool,
+    /// When it was seen, in milliseconds since 1970; with --watch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_ms: Option<u64>,
+    /// It is not there any more; with --watch.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    gone: bool,
 }
 
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Outcome {
     let flags = &args.list;
+    if args.watch {
+        return watch::run(flags, context).await;
+    }
     let table = fields();
     let original = flags.original(&table, DEFAULT_FIELDS)?;
     let (fleet, ui) = (context.fleet, context.ui);
@@ -205,27 +221,29 @@ fn machine_of<'a>(unit: &'a UnitRow<'a>, state: Option<&'a StateRow<'a>>) -> Opt
 }
 
 fn print_ours(table: &mut Printing<'_>, unit: &UnitRow<'_>, state: Option<&StateRow<'_>>) {
+    let cells = cells(unit, state);
+    table.row(cells.each_ref().map(|cell| &**cell));
+}
+
+/// The cells of our table.
+fn cells<'a>(unit: &'a UnitRow<'a>, state: Option<&'a StateRow<'a>>) -> [Cow<'a, str>; 6] {
     let machine = machine_of(unit, state).unwrap_or_default();
     let Some(state) = state else {
-        return table.row([&*unit.name, "", "", "", "", machine]);
+        let name = &*unit.name;
+        return [name, "", "", "", "", machine].map(Cow::Borrowed);
     };
-    let stale;
     let active = match state.stale {
-        false => &*state.active,
-        true => {
-            stale = format!("{}{STALE}", state.active);
-            &stale
-        }
+        false => Cow::Borrowed(&*state.active),
+        true => format!("{}{STALE}", state.active).into(),
     };
-    let description = on_one_line(unit.description_of(state));
-    table.row([
-        &*unit.name,
-        &*state.load,
+    [
+        (&*unit.name).into(),
+        (&*state.load).into(),
         active,
-        &*state.sub,
-        &*description,
-        machine,
-    ]);
+        (&*state.sub).into(),
+        on_one_line(unit.description_of(state)),
+        machine.into(),
+    ]
 }
 
 fn json_row<'a>(unit: &'a UnitRow<'a>, state: Option<&'a StateRow<'a>>) -> JsonRow<'a> {
@@ -240,6 +258,8 @@ fn json_row<'a>(unit: &'a UnitRow<'a>, state: Option<&'a StateRow<'a>>) -> JsonR
         machine_id: machine_of(unit, state),
         hash: state.map(|state| unit.hash_of(state)),
         stale: state.is_some_and(|state| state.stale),
+        at_ms: None,
+        gone: false,
     }
 }
 

@@ -126,6 +126,7 @@ Machine ffc6ee89... metadata disk=ssd set
 2> Passed over what is left of destroyed units: empty.service, raced.service
 2> Units: 14 imported, 0 here already, 7 refused. Metadata: 2 set.
 2> hint: what is refused can be mended where it is, or submitted here by hand; import may be run again at any time
+2> WARNING: no machine ffc6ee89069e417a8642724cabb86e26 has ever been here (metadata wants the whole id): what was set waits for it
 rc=1
 $ fleetctl list-unit-files
 UNIT             HASH     DSTATE    STATE     TARGET
@@ -187,6 +188,7 @@ Machine ffc6ee89... metadata disk=ssd set
 2> Passed over what is left of destroyed units: empty.service, raced.service
 2> Units: 0 imported, 14 here already, 7 refused. Metadata: 1 set.
 2> hint: what is refused can be mended where it is, or submitted here by hand; import may be run again at any time
+2> WARNING: no machine ffc6ee89069e417a8642724cabb86e26 has ever been here (metadata wants the whole id): what was set waits for it
 rc=1
 "#);
     assert_eq!(generations(&mut session), before);
@@ -419,6 +421,7 @@ Machine 6a97c281... metadata zone=z1 set
 2> Unit both.service is not imported: MachineID cannot be used with Global
 2> Units: 3 imported, 0 here already, 1 refused. Metadata: 3 set.
 2> hint: what is refused can be mended where it is, or submitted here by hand; import may be run again at any time
+2> WARNING: no machine 6a97c281d654404fb1ef271dfcd36920 has ever been here (metadata wants the whole id): what was set waits for it
 rc=1
 $ fleetctl import --from-fleet=unix:fleet.sock
 Unit b@.service is here already

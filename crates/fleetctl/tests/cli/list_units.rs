@@ -304,3 +304,21 @@ t@.service\tHello World\t-
     assert_eq!(asked("GET /fleet/v2/machines"), 2, "{requests:?}");
     assert_eq!(requests.len(), 6, "{requests:?}");
 }
+
+#[test]
+fn what_fleetd_cannot_read_is_said_with_the_cure() {
+    let mut session = Session::new();
+    session.file("a.service", HELLO);
+    session.run("fleetctl submit a").seen();
+    session.cluster.lock().unwrap().warning =
+        Some("the document at units/b.service is damaged: expected value at line 1 column 1");
+    session.run("fleetctl list-units").shows(
+        "
+$ fleetctl list-units
+UNIT       LOAD  ACTIVE  SUB  DESC  MACHINE
+a.service  -     -       -    -     -
+2> WARNING: the document at units/b.service is damaged: expected value at line 1 column 1
+2> hint: what cannot be read is left out; fleetctl doctor names all of it, and its cure
+",
+    );
+}

@@ -47,4 +47,5 @@ mod uncordon;
 mod unload;
 mod verify;
 mod version;
+mod watch;
 mod why;

@@ -67,6 +67,7 @@ pub(crate) fn handler(route: &Route) -> &'static str {
         Route::V2(V2::Cluster) => "v2/cluster",
         Route::V2(V2::Events) => "v2/events",
         Route::V2(V2::Journal) => "v2/journal",
+        Route::V2(V2::WatchUnits) => "v2/watch/units",
         Route::V2(V2::Thaw) => "v2/thaw",
         Route::V2(V2::AcceptStore) => "v2/accept-store",
         Route::V2(V2::JoinTokens) => "v2/join-tokens",

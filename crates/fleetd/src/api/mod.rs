@@ -29,6 +29,7 @@ use crate::units::UnitManager;
 mod batch;
 mod boundaries;
 mod failure;
+mod follow;
 mod here;
 mod metrics;
 mod path;
@@ -47,11 +48,11 @@ mod tests;
 
 use boundaries::Boundaries;
 use failure::Failure;
+use follow::Followers;
 use here::Here;
 pub use metrics::ApiMetrics;
 use request::RequestIds;
 use telling::Telling;
-use v2::Followers;
 
 /// What the handlers get.
 pub(crate) type Api = Arc<Shared>;
@@ -202,6 +203,11 @@ impl ApiState {
     /// How many requests wait at present (`POST /fleet/v2/wait`), for metrics.
     pub fn n_waiting(&self) -> usize {
         self.shared.waits.n_waiters()
+    }
+
+    /// How many follow events or watch units at present, for metrics.
+    pub fn n_following(&self) -> usize {
+        self.shared.followers.count()
     }
 
     /// # Panics

@@ -72,6 +72,7 @@ pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
         }
         Route::V2(V2::Machine(_)) if is(Method::POST) => (&[Verb::MachineDrain], On::Machines),
         Route::V2(V2::Cluster) if is(Method::GET) => (&[Verb::ClusterRead], On::Cluster),
+        Route::V2(V2::WatchUnits) if is(Method::GET) => (&[Verb::UnitRead], On::Units),
         Route::V2(V2::Events) if is(Method::GET) => (&[Verb::EventRead], On::Units),
         Route::V2(V2::Thaw) if is(Method::POST) => (&[Verb::ClusterThaw], On::Cluster),
         Route::V2(V2::AcceptStore) if is(Method::POST) => {
@@ -95,6 +96,7 @@ pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
             | V2::Wait
             | V2::Cluster
             | V2::Events
+            | V2::WatchUnits
             | V2::Thaw
             | V2::AcceptStore
             | V2::JoinTokens

@@ -24,7 +24,6 @@ mod journal;
 mod machines;
 mod status;
 
-pub(crate) use events::Followers;
 pub(crate) use machines::Members;
 
 /// Most entries read at a time beside a page of units.
@@ -51,6 +50,10 @@ pub(crate) async fn serve(
             status::of_machine(state, call, &id, &name).await
         }
         (V2::Journal, Method::GET) => journal::get(state, call).await,
+        (V2::WatchUnits, Method::GET) => {
+            let revision = number(call, "revision")?;
+            rows::watch(state, call, revision).await
+        }
         (V2::Thaw, Method::POST) => machines::thaw(state, call).await,
         (V2::AcceptStore, Method::POST) => machines::accept_store(state, call).await,
         (V2::JoinTokens, Method::POST) => certificates::join_token(state, call, body).await,
@@ -72,6 +75,7 @@ pub(crate) async fn serve(
             | V2::UnitStatus(_)
             | V2::UnitOnMachine(..)
             | V2::Journal
+            | V2::WatchUnits
             | V2::OpenApi,
             _,
         ) => not_allowed("GET"),

@@ -41,6 +41,10 @@ pub(crate) struct Cluster {
     pub(crate) outage: Option<(u16, &'static str)>,
     /// So many waits end before anything is said.
     pub(crate) n_broken_waits: u32,
+    /// Every answer warns of it.
+    pub(crate) warning: Option<&'static str>,
+    /// What watching units says, a request after the other, and whether it ends then; 410 for none.
+    pub(crate) watches: std::collections::VecDeque<Option<(String, bool)>>,
     pub(crate) generation: u64,
     /// An original one: a change is seen when it has been asked for so many times.
     pub(crate) n_slow_looks: u32,
@@ -157,6 +161,7 @@ pub(crate) async fn serve(cluster: Shared, listener: tokio::net::UnixListener) {
         .route("/machines", get(v2::machines))
         .route("/units", get(v2::units).post(v2::batch))
         .route("/units/{name}", get(v2::unit))
+        .route("/watch/units", get(v2::watch))
         .route("/wait", post(v2::wait));
     let router = Router::new()
         .nest("/fleet/v1", v1::router())
@@ -187,7 +192,12 @@ async fn gate(
             return error(404, "");
         }
     }
+    let warning = cluster.lock().unwrap().warning;
     let mut response = next.run(request).await;
+    if let Some(warning) = warning {
+        let value = HeaderValue::from_str(&format!("199 fleet \"{warning}\"")).unwrap();
+        response.headers_mut().insert("Warning", value);
+    }
     let server = HeaderValue::from_static("fleetd/v1.0.0-15-g45224983");
     response.headers_mut().insert("Server", server);
     response

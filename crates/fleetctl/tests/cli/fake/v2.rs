@@ -214,6 +214,24 @@ pub(super) async fn wait(State(cluster): State<Shared>, body: Bytes) -> Response
         }
         ends &= is_over;
     }
+    says(text, ends).await
+}
+
+/// Says what is next; without an answer there is nothing to go on from.
+pub(super) async fn watch(State(cluster): State<Shared>, RawQuery(query): RawQuery) -> Response {
+    let next = {
+        let mut cluster = cluster.lock().unwrap();
+        cluster.requests.push(query.unwrap_or_default());
+        cluster.watches.pop_front()
+    };
+    match next {
+        Some(Some((text, ends))) => says(text, ends).await,
+        _ => error(410, "what came after it is forgotten"),
+    }
+}
+
+/// An answer that goes on, unless it ends.
+async fn says(text: String, ends: bool) -> Response {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
     sender.send(Bytes::from(text)).await.unwrap();
     if !ends {

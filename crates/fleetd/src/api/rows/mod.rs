@@ -1,7 +1,8 @@
 //! `GET /fleet/v2/units?fields=…`: units as rows, all of them in one answer, a page a line.
 //!
 //! They come from the store as they are read ([`reader`]), or, when somebody has asked a moment ago,
-//! from what was read then and kept true since ([`kept`]).
+//! from what was read then and kept true since ([`kept`]). `GET /fleet/v2/watch/units` goes on with what
+//! changes ([`watched`]).
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,14 +19,17 @@ use crate::access::{Object, Verb};
 use crate::store::Revision;
 
 mod kept;
+mod log;
 mod page;
 mod reader;
 mod table;
+mod watched;
 
 pub(crate) use kept::Kept;
 use page::{Fields, Part};
 use reader::Reader;
 use table::{Presence, Row};
+pub(crate) use watched::watch;
 
 /// Units in a line: enough that its frame costs nothing beside it, and few enough for a cache.
 const LINE_UNITS: usize = 1_000;

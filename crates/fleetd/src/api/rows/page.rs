@@ -61,6 +61,19 @@ impl Fields {
         Ok(fields)
     }
 
+    /// All of them.
+    pub(super) fn all() -> Fields {
+        Fields {
+            hash: true,
+            desired_state: true,
+            current_state: true,
+            description: true,
+            global: true,
+            machine_id: true,
+            states: true,
+        }
+    }
+
     /// A line: a [`RowPage`].
     pub(super) fn line(&self, presence: &Presence, part: Part<'_>) -> Bytes {
         let rows = part.rows.iter();
@@ -77,7 +90,7 @@ impl Fields {
         line.into()
     }
 
-    fn row<'a>(&self, presence: &Presence, row: &'a Row, wish: &'a Wish) -> UnitRow<'a> {
+    pub(super) fn row<'a>(&self, presence: &Presence, row: &'a Row, wish: &'a Wish) -> UnitRow<'a> {
         let description = wish.description.as_deref();
         let states = row
             .states

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::super::Api;
 use super::super::failure::Failure;
 use super::super::v2::compacted;
-use super::kept::{self, Permit};
+use super::kept::Permit;
 use super::table::{Presence, Row, Table};
 use crate::store::keys::{self, Key};
 use crate::store::{Range, Revision, Snapshot};
@@ -55,6 +55,16 @@ pub(super) struct Read {
     pub(super) warnings: Vec<String>,
 }
 
+/// Units that were read in one go.
+struct Step {
+    revision: Revision,
+    /// The last unit before them.
+    before: Option<String>,
+    /// The last of them.
+    last: Option<String>,
+    more: bool,
+}
+
 impl Reader {
     /// `limit`: at most so many units at once.
     pub(super) fn new(
@@ -66,6 +76,13 @@ impl Reader {
         let is_whole = after.is_none() && revision.is_none();
         Reader {
             permit: is_whole.then(|| state.kept.permit()).flatten(),
+            ..Reader::begin(state, after, revision, limit)
+        }
+    }
+
+    fn begin(state: &Api, after: Option<&str>, revision: Option<Revision>, limit: usize) -> Reader {
+        Reader {
+            permit: None,
             state: Arc::clone(state),
             limit,
             revision,
@@ -78,11 +95,55 @@ impl Reader {
         }
     }
 
+    /// All units at a revision, or now; with the permit to keep them, if they are not too many.
+    ///
+    /// # Errors
+    /// As [`Reader::next`].
+    pub(super) async fn whole(
+        state: &Api,
+        permit: Permit,
+        revision: Option<Revision>,
+    ) -> Result<Option<(Table, Revision, Permit)>, Failure> {
+        let mut reader = Reader::begin(state, None, revision, usize::MAX);
+        loop {
+            let step = reader.step().await?;
+            if reader.table.is_too_much(permit.max_bytes) {
+                return Ok(None);
+            }
+            if !step.more {
+                return Ok(Some((reader.table, step.revision, permit)));
+            }
+        }
+    }
+
     /// The next units; the last ones are without `more`.
     ///
     /// # Errors
     /// The store's; 410 when it has forgotten the revision.
     pub(super) async fn next(&mut self) -> Result<Read, Failure> {
+        let Step {
+            revision,
+            before,
+            last,
+            more,
+        } = self.step().await?;
+        let rows = match (&last, more) {
+            (Some(last), true) => self.table.live_between(before.as_deref(), last),
+            _ => self.table.live(before.as_deref(), usize::MAX).0,
+        };
+        let read = Read {
+            revision,
+            rows,
+            presence: self.table.presence(),
+            more,
+            warnings: self.news(),
+        };
+        self.put_aside(more, revision);
+        Ok(read)
+    }
+
+    /// Reads the next units into the table.
+    async fn step(&mut self) -> Result<Step, Failure> {
         let units = match self.ahead.take() {
             Some(units) => units,
             None => self.read_units(FIRST_UNITS).await?,
@@ -131,24 +192,18 @@ impl Reader {
             self.states_until = until.max(std::mem::take(&mut self.states_until));
         }
         self.ahead = ahead;
-        let rows = match (&last, more) {
-            (Some(last), true) => self.table.live_between(before.as_deref(), last),
-            _ => self.table.live(before.as_deref(), usize::MAX).0,
-        };
-        let read = Read {
+        Ok(Step {
             revision,
-            rows,
-            presence: self.table.presence(),
+            before,
+            last,
             more,
-            warnings: self.news(),
-        };
-        self.put_aside(more, revision);
-        Ok(read)
+        })
     }
 
     /// What was read is kept as far as that is allowed, and forgotten otherwise.
     fn put_aside(&mut self, more: bool, revision: Revision) {
-        if self.table.is_too_much(kept::MAX_BYTES) {
+        let is_too_much = |permit: &Permit| self.table.is_too_much(permit.max_bytes);
+        if self.permit.as_ref().is_some_and(is_too_much) {
             self.permit = None;
         }
         match &self.permit {

@@ -37,10 +37,12 @@ pub(super) struct Table {
     damaged: BTreeMap<String, String>,
     words: HashSet<Arc<str>>,
     bytes: usize,
+    /// The units whose rows have changed since this was last asked; None: nobody wants to know.
+    changed: Option<Vec<Arc<str>>>,
 }
 
 /// What is known of a unit.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Row {
     pub(super) name: Arc<str>,
     /// None: it is destroyed, or not known.
@@ -50,7 +52,7 @@ pub(super) struct Row {
     pub(super) states: Vec<State>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Wish {
     pub(super) desired: DesiredState,
     pub(super) hash: UnitHash,
@@ -58,13 +60,13 @@ pub(super) struct Wish {
     pub(super) description: Option<Box<str>>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Placement {
     pub(super) machine: Option<Arc<str>>,
     pub(super) leaving: Option<Arc<str>>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) struct State {
     pub(super) machine: Arc<str>,
     pub(super) load: Arc<str>,
@@ -109,22 +111,26 @@ impl Table {
                 let found = value.map(|value| MachineRecord::decode(key, value));
                 let (found, result) = found_or_damaged(found.transpose());
                 let id = self.word(id);
+                let before = self.presence.status(&id);
                 let present = &mut Arc::make_mut(&mut self.presence).present;
                 match found {
-                    Some(_) => present.insert(id),
+                    Some(_) => present.insert(Arc::clone(&id)),
                     None => present.remove(&id),
                 };
+                self.mark_units_of(&id, before);
                 result
             }
             Key::Member(id) => {
                 let found = value.map(|value| MemberRecord::decode(key, value));
                 let (found, result) = found_or_damaged(found.transpose());
                 let id = self.word(id);
+                let before = self.presence.status(&id);
                 let known = &mut Arc::make_mut(&mut self.presence).known;
                 match found {
-                    Some(member) => known.insert(id, member.status),
+                    Some(member) => known.insert(Arc::clone(&id), member.status),
                     None => known.remove(&id),
                 };
+                self.mark_units_of(&id, before);
                 result
             }
             _ => return,
@@ -136,6 +142,40 @@ impl Table {
                 self.damaged.insert(key.to_owned(), error.to_string());
             }
         }
+    }
+
+    /// From now on it is known which rows change.
+    pub(super) fn mark_changes(&mut self) {
+        self.changed = Some(Vec::new());
+    }
+
+    /// The units whose rows have changed since this was last asked, some of them more than once.
+    pub(super) fn take_changed(&mut self) -> Vec<Arc<str>> {
+        self.changed
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    /// A unit's row, unless it is destroyed, or not known.
+    pub(super) fn row(&self, unit: &str) -> Option<&Arc<Row>> {
+        self.rows.get(unit).filter(|row| row.wish.is_some())
+    }
+
+    /// The units that show something else than in another table.
+    pub(super) fn differing(&self, other: &Table) -> Vec<Arc<str>> {
+        let is_other_machine = |id: &str| self.presence.status(id) != other.presence.status(id);
+        let is_same = |name: &str, row: &Arc<Row>| {
+            let theirs = other.row(name);
+            theirs.is_some_and(|theirs| theirs == row) && !row.machines().any(is_other_machine)
+        };
+        let ours = self.rows.iter().filter(|(_, row)| row.wish.is_some());
+        let ours = ours.filter(|(name, row)| !is_same(name, row));
+        let gone = other
+            .rows
+            .iter()
+            .filter(|(name, row)| row.wish.is_some() && self.row(name).is_none());
+        ours.chain(gone).map(|(name, _)| Arc::clone(name)).collect()
     }
 
     /// At most `limit` units that are not destroyed, behind `after`, and whether more follow.
@@ -208,16 +248,37 @@ impl Table {
                 .insert(Arc::clone(&name), Arc::new(Row::new(name)));
         }
         if let Some(row) = self.rows.get_mut(unit) {
+            // The row as it was is kept by this, and written anew.
+            let was = self.changed.is_some().then(|| Arc::clone(row));
             let row = Arc::make_mut(row);
             let before = row.text_bytes();
             set(row, found);
             self.bytes = self.bytes + row.text_bytes() - before;
+            if let Some(changed) = &mut self.changed
+                && was.is_some_and(|was| *was != *row)
+            {
+                changed.push(Arc::clone(&row.name));
+            }
             if row.is_empty() {
                 self.bytes -= ROW_BYTES + row.name.len() + row.text_bytes();
                 self.rows.remove(unit);
             }
         }
         result
+    }
+
+    /// A machine came or went: what units that have to do with it show may be another thing now.
+    fn mark_units_of(&mut self, machine: &str, before: MemberStatus) {
+        let Some(changed) = &mut self.changed else {
+            return;
+        };
+        if self.presence.status(machine) != before {
+            let rows = self
+                .rows
+                .values()
+                .filter(|row| row.machines().any(|id| id == machine));
+            changed.extend(rows.map(|row| Arc::clone(&row.name)));
+        }
     }
 
     fn wish(&mut self, unit: &str, key: &str, value: &[u8]) -> Result<Option<Wish>, Error> {
@@ -281,6 +342,15 @@ impl Row {
             placement: None,
             states: Vec::new(),
         }
+    }
+
+    /// The machines that what it shows has to do with.
+    pub(super) fn machines(&self) -> impl Iterator<Item = &str> {
+        let placement = self.placement.as_ref();
+        let places = placement.map(|at| [&at.machine, &at.leaving]);
+        let places = places.into_iter().flatten().flatten();
+        let states = self.states.iter().map(|state| &state.machine);
+        places.chain(states).map(|id| &**id)
     }
 
     fn is_empty(&self) -> bool {

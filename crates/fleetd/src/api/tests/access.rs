@@ -131,6 +131,8 @@ const REQUESTS: &[(&str, &str, &str)] = &[
     ("POST", "/fleet/v2/wait", r#"{"units":[]}"#),
     ("GET", "/fleet/v2/cluster", ""),
     ("GET", "/fleet/v2/events", ""),
+    // It would go on for ever; this revision is one that never comes.
+    ("GET", "/fleet/v2/watch/units?revision=99999999", ""),
     ("POST", "/fleet/v2/thaw", ""),
     ("POST", "/fleet/v2/accept-store", ""),
     // Methods that are not known.

@@ -311,7 +311,11 @@ async fn the_document_of_v2_names_every_path() {
     assert_eq!(status, 200);
     let document: serde_json::Value = serde_json::from_str(&document).unwrap();
     for (path, methods) in document["paths"].as_object().unwrap() {
-        let path = format!("/fleet/v2{}", path.replace("{name}", "a.service"));
+        let mut path = format!("/fleet/v2{}", path.replace("{name}", "a.service"));
+        if path.contains("/watch/") {
+            // It would go on for ever.
+            path.push_str("?revision=99999999");
+        }
         for method in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
             let is_known = methods.get(method.to_lowercase()).is_some();
             let got = cluster.call(method, &path, &[], "{}").await;
@@ -319,7 +323,7 @@ async fn the_document_of_v2_names_every_path() {
         }
     }
     let n_paths = document["paths"].as_object().unwrap().len();
-    assert_eq!(n_paths, 14);
+    assert_eq!(n_paths, 19);
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ mod status;
 mod units;
 mod wait;
 mod waits;
+mod watch;
 
 /// An API and the store behind it, in which the tests play engine and agents.
 struct Cluster {

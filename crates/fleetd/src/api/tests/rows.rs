@@ -13,14 +13,14 @@ use super::*;
 use crate::store::{self, LeaseId, Snapshot, Watch};
 
 /// A store whose reads are counted, whose watches may be deaf, and which may be exchanged.
-struct Glass {
+pub(super) struct Glass {
     store: Mutex<Arc<MemoryStore>>,
     is_deaf: AtomicBool,
     n_reads: AtomicUsize,
 }
 
 impl Glass {
-    fn cluster() -> (Cluster, Arc<Glass>) {
+    pub(super) fn cluster() -> (Cluster, Arc<Glass>) {
         let glass = Arc::new(Glass {
             store: Mutex::new(MemoryStore::new()),
             is_deaf: AtomicBool::new(false),
@@ -33,7 +33,7 @@ impl Glass {
         Arc::clone(&self.store.lock().unwrap())
     }
 
-    fn reads(&self) -> usize {
+    pub(super) fn reads(&self) -> usize {
         self.n_reads.swap(0, Ordering::SeqCst)
     }
 }
@@ -74,15 +74,15 @@ impl Store for Glass {
 }
 
 /// What a table shows of a unit.
-#[derive(PartialEq, Eq, Debug)]
-struct Shown {
-    unit: (String, String, String, Option<String>, Option<String>),
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Shown {
+    pub(super) unit: (String, String, String, Option<String>, Option<String>),
     global: bool,
-    machine: Option<String>,
-    states: Vec<([String; 6], bool)>,
+    pub(super) machine: Option<String>,
+    pub(super) states: Vec<([String; 6], bool)>,
 }
 
-fn shown(row: &UnitRow<'_>) -> Shown {
+pub(super) fn shown(row: &UnitRow<'_>) -> Shown {
     let text = |word: &Option<fleet_api::v2::Word<'_>>| word.as_deref().map(str::to_owned);
     let states = row.states.iter().map(|state| {
         let texts = [
@@ -142,7 +142,7 @@ async fn rows(cluster: &Cluster, query: &str) -> Vec<Shown> {
 }
 
 /// What the listing of whole views says.
-async fn views(cluster: &Cluster) -> Vec<Shown> {
+pub(super) async fn views(cluster: &Cluster) -> Vec<Shown> {
     let got = cluster.get("/fleet/v2/units").await;
     let listing: UnitListing = serde_json::from_str(&got.body).unwrap();
     let rows = listing.units.iter().map(UnitRow::from);
@@ -255,7 +255,7 @@ const UNITS: [&str; 7] = [
     "c.socket",
 ];
 
-async fn change(cluster: &Cluster, chance: &mut Chance) {
+pub(super) async fn change(cluster: &Cluster, chance: &mut Chance) {
     let unit = chance.pick(&UNITS);
     let machine = chance.pick(&["m1", "m2", "m3"]);
     let key = match chance.below(8) {
@@ -333,7 +333,7 @@ async fn change(cluster: &Cluster, chance: &mut Chance) {
     cluster.write(key, value).await;
 }
 
-async fn submit(cluster: &Cluster, n_units: usize) {
+pub(super) async fn submit(cluster: &Cluster, n_units: usize) {
     for n in 0..n_units {
         let key = keys::unit(&format!("u{n:05}.service"));
         cluster

@@ -5,26 +5,23 @@
 //! rings, which goes on after any revision that the store still knows of.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use fleet_api::v2::{BASE, EventLine, EventListing, EventView, HEARTBEAT, MAX_EVENTS};
 use fleet_core::glob::Glob;
-use futures_util::{StreamExt, stream};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use futures_util::StreamExt;
+use tokio::time::sleep;
 
 use super::number;
 use crate::access::{Object, Verb};
 use crate::api::Api;
 use crate::api::failure::Failure;
+use crate::api::follow::{Lines, STOPPED, Stop, too_slow};
 use crate::api::permit::Permit;
 use crate::api::request::{Answer, Call, Reply};
 use crate::events::of_entry;
-use crate::shutdown::{Shutdown, stopped};
 use crate::store::{self, Entry, Event, MAX_NEWEST, Range, Revision, Watch, keys};
-use crate::task;
 
 /// So many events are listed when nobody says how many.
 const USUAL_LIMIT: usize = 100;
@@ -33,15 +30,8 @@ const USUAL_LIMIT: usize = 100;
 /// hardly anything would have it look at all rings of a large cluster.
 const MAX_LOOKED_AT: usize = 20_000;
 
-/// So many may follow at the same time; each has a watch of its own.
-const MAX_FOLLOWERS: usize = 64;
-
-/// What a follower has not taken yet: so many pieces, of about so many bytes each.
-const MAX_WAITING: usize = 16;
+/// A piece of about so many bytes is sent at once.
 const PIECE_BYTES: usize = 64 << 10;
-
-/// A follower that takes nothing for so long is cut off: what the store sends must not wait for it.
-const SLOW: Duration = Duration::from_secs(10);
 
 pub(super) async fn get(state: &Api, call: &Call) -> Answer {
     let follows = match call.parameter("follow") {
@@ -230,34 +220,6 @@ fn views(entry: &Entry) -> Result<Vec<EventView>, store::Error> {
 /// The kind of what says how many events had no room.
 const LEFT_OUT: &str = "left-out";
 
-/// How many follow at present.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Followers(Arc<AtomicUsize>);
-
-impl Followers {
-    fn enter(&self) -> Result<Follower, Failure> {
-        let follower = Follower(Arc::clone(&self.0));
-        if self.0.fetch_add(1, Ordering::Relaxed) >= MAX_FOLLOWERS {
-            return Err(Failure::new(
-                503,
-                format!(
-                    "{MAX_FOLLOWERS} requests follow events already: try again later, or elsewhere"
-                ),
-            ));
-        }
-        Ok(follower)
-    }
-}
-
-/// One of them.
-struct Follower(Arc<AtomicUsize>);
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 async fn follow(state: &Api, wanted: Wanted) -> Answer {
     let follower = state.followers.enter()?;
     let opened = match wanted.after {
@@ -272,35 +234,19 @@ async fn follow(state: &Api, wanted: Wanted) -> Answer {
         store::Error::Compacted(_) | store::Error::Refused(_) => Failure::new(410, missed(&error)),
         error => error.into(),
     })?;
-    let (lines, taken) = mpsc::channel(MAX_WAITING);
-    let (last, last_line) = oneshot::channel();
-    let pump = Pump {
-        lines,
+    let mut pump = Pump {
         wanted,
         revision: after,
-        shutdown: state.shutdown.clone(),
-        _follower: follower,
     };
-    task::spawn(async move {
-        let (revision, end) = pump.run(watch).await;
+    Ok(follower.reply(state, |lines, stop| async move {
+        let end = pump.run(watch, lines, stop).await;
         let line = EventLine {
-            revision,
+            revision: pump.revision,
             end,
             ..EventLine::default()
         };
-        // Whoever has gone does not hear why.
-        let _ = last.send(text(&line));
-    });
-    let body = stream::unfold((taken, Some(last_line)), |(mut taken, last_line)| async {
-        let piece = match taken.recv().await {
-            Some(piece) => Some((piece, last_line)),
-            None => last_line?.await.ok().map(|line| (line, None)),
-        };
-        piece.map(|(piece, last_line)| {
-            (Ok::<_, std::convert::Infallible>(piece), (taken, last_line))
-        })
-    });
-    Ok(Reply::text("application/x-ndjson", Body::from_stream(body)))
+        text(&line)
+    }))
 }
 
 /// What to do when the store no longer knows what came after a revision.
@@ -310,56 +256,48 @@ fn missed(error: &store::Error) -> String {
 
 /// Carries events from the store to a follower.
 struct Pump {
-    lines: mpsc::Sender<Bytes>,
     wanted: Wanted,
     /// All up to here is carried.
     revision: Revision,
-    shutdown: Option<Shutdown>,
-    _follower: Follower,
 }
 
 impl Pump {
-    /// Returns how far it came, and why it ended.
-    async fn run(mut self, mut watch: Watch) -> (Revision, String) {
-        let mut shutdown = self.shutdown.take();
+    /// Returns why it ended.
+    async fn run(&mut self, mut watch: Watch, lines: Lines, mut stop: Stop) -> String {
         // At once, so that whoever follows knows where it begins.
         let mut silence = Duration::ZERO;
         loop {
             let piece = tokio::select! {
                 biased;
-                () = self.lines.closed() => return (self.revision, String::new()),
-                () = stop(&mut shutdown) => {
-                    return (self.revision, "fleetd is being stopped: follow on at another".to_owned());
-                }
+                () = lines.closed() => return String::new(),
+                () = stop.stopped() => return STOPPED.to_owned(),
                 batch = watch.next() => match batch {
                     Some(Ok(batch)) => Some(batch),
-                    Some(Err(error @ store::Error::Compacted(_))) => return (self.revision, missed(&error)),
-                    Some(Err(error)) => return (self.revision, format!("{error}: follow on")),
-                    None => return (self.revision, "the watch ended: follow on".to_owned()),
+                    Some(Err(error @ store::Error::Compacted(_))) => return missed(&error),
+                    Some(Err(error)) => return format!("{error}: follow on"),
+                    None => return "the watch ended: follow on".to_owned(),
                 },
                 () = sleep(silence) => None,
             };
             silence = HEARTBEAT;
             let carried = match piece {
-                Some(batch) => self.carry(&batch.events, batch.revision).await,
+                Some(batch) => self.carry(&batch.events, batch.revision, &lines).await,
                 None => {
                     let line = EventLine {
                         revision: self.revision,
                         ..EventLine::default()
                     };
-                    self.send(text(&line)).await
+                    lines.send(text(&line)).await
                 }
             };
             if !carried {
-                let seconds = SLOW.as_secs();
-                let why = format!("nothing was taken for {seconds} s: follow on from here");
-                return (self.revision, why);
+                return too_slow();
             }
         }
     }
 
     /// Whether it was taken.
-    async fn carry(&mut self, events: &[Event], revision: Revision) -> bool {
+    async fn carry(&mut self, events: &[Event], revision: Revision, lines: &Lines) -> bool {
         let mut views: Vec<EventView> = Vec::new();
         for event in events {
             let Event::Put(entry) = event else { continue };
@@ -390,30 +328,17 @@ impl Pump {
             let reached = line.revision;
             piece.extend_from_slice(&text(&line));
             if piece.len() >= PIECE_BYTES {
-                if !self.send(std::mem::take(&mut piece).into()).await {
+                if !lines.send(std::mem::take(&mut piece).into()).await {
                     return false;
                 }
                 self.revision = reached;
             }
         }
-        if !piece.is_empty() && !self.send(piece.into()).await {
+        if !piece.is_empty() && !lines.send(piece.into()).await {
             return false;
         }
         self.revision = revision;
         true
-    }
-
-    async fn send(&self, piece: Bytes) -> bool {
-        // One that has gone is noticed by the loop.
-        timeout(SLOW, self.lines.send(piece)).await.is_ok()
-    }
-}
-
-/// Returns when fleetd stops.
-async fn stop(shutdown: &mut Option<Shutdown>) {
-    match shutdown {
-        Some(shutdown) => stopped(shutdown).await,
-        None => std::future::pending().await,
     }
 }
 
