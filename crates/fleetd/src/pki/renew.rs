@@ -89,7 +89,9 @@ pub(super) async fn run(pki: &Arc<Pki>, store: &dyn Store) {
                         );
                     }
                     has_failed = true;
-                    RETRY
+                    // Machines that have lost the last issuer together do not come back in step.
+                    let jitter = f64::from(clock::boottime().subsec_millis()) / 1_000.0;
+                    RETRY.mul_f64(1.0 + jitter)
                 }
             },
         };

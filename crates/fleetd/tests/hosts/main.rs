@@ -22,6 +22,7 @@ mod drain;
 mod exclusive;
 mod failures;
 mod farewell;
+mod identity;
 mod install;
 mod kept;
 mod machine;
