@@ -7,7 +7,8 @@ PACKAGES="gcc libc6-dev protobuf-compiler libprotobuf-dev
 systemd-container dbus iproute2 etcd-server etcd-client
 busybox-static podman crun conmon curl
 openssh-client openssh-server
-polkitd mandoc zsh fish"
+polkitd mandoc zsh fish
+chromium chromium-driver fonts-dejavu-core"
 
 if ! command -v cargo >/dev/null 2>&1; then
     echo "cargo is missing: fleet is built with the Rust toolchain named in rust-toolchain.toml" >&2

@@ -104,6 +104,7 @@ mod tests {
         check::<v2::MachineUnitListing>("MachineUnitListing", true);
         check::<v2::MachineUnit>("MachineUnit", true);
         check::<v2::ClusterView>("ClusterView", true);
+        check::<v2::AccessView>("AccessView", true);
         check::<v2::EventListing>("EventListing", true);
         check::<v2::EventView>("EventView", true);
         check::<v2::EventLine>("EventLine", true);

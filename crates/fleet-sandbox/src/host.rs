@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -337,12 +337,25 @@ impl Host {
     }
 
     /// The root directory as the host sees it, /run and /tmp included while it is on.
-    fn root(&self) -> Result<OwnedFd> {
+    /// Where a path of this host is on the computer, until its power is cut: for who connects to one
+    /// of its unix sockets, `/run` included.
+    ///
+    /// # Errors
+    /// The host has no record.
+    pub fn on_computer(&self, path: &str) -> Result<PathBuf> {
+        Ok(self.root_path()?.join(path.trim_start_matches('/')))
+    }
+
+    fn root_path(&self) -> Result<PathBuf> {
         let host = self.record()?;
-        let path = match nspawn::leader(&host) {
+        Ok(match nspawn::leader(&host) {
             Ok(Process { pid, .. }) => format!("/proc/{pid}/root").into(),
             Err(_) => host.root,
-        };
+        })
+    }
+
+    fn root(&self) -> Result<OwnedFd> {
+        let path = self.root_path()?;
         openat(
             CWD,
             &path,

@@ -71,6 +71,17 @@ impl Verb {
         Verb::ALL.iter().copied().find(|verb| verb.as_str() == word)
     }
 
+    /// Whether it is asked for units one by one.
+    pub fn is_of_units(self) -> bool {
+        let kinds = ["unit:", "journal:", "event:"];
+        kinds.iter().any(|kind| self.as_str().starts_with(kind))
+    }
+
+    /// Whether it is asked for machines one by one.
+    pub fn is_of_machines(self) -> bool {
+        self.as_str().starts_with("machine:")
+    }
+
     const fn bit(self) -> u64 {
         1 << self as u64
     }

@@ -56,6 +56,7 @@ impl ApiMetrics {
 pub(crate) fn handler(route: &Route) -> &'static str {
     match route {
         Route::Metrics => "prometheus",
+        Route::Page(_) => "ui",
         Route::V1(V1::Machines) => "machines",
         Route::V1(V1::Units | V1::Unit(_)) => "units",
         Route::V1(V1::States | V1::State(_)) => "state",
@@ -65,6 +66,7 @@ pub(crate) fn handler(route: &Route) -> &'static str {
         ) => "v2/machines",
         Route::V2(V2::Units | V2::Unit(_) | V2::UnitStatus(_)) => "v2/units",
         Route::V2(V2::Cluster) => "v2/cluster",
+        Route::V2(V2::Access) => "v2/access",
         Route::V2(V2::Events) => "v2/events",
         Route::V2(V2::Journal) => "v2/journal",
         Route::V2(V2::WatchUnits) => "v2/watch/units",

@@ -28,10 +28,12 @@ use crate::units::UnitManager;
 
 mod batch;
 mod boundaries;
+mod browser;
 mod failure;
 mod follow;
 mod here;
 mod metrics;
+mod page;
 mod path;
 mod permit;
 mod read;

@@ -2,6 +2,8 @@
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
+use super::page::{self, Asset};
+
 /// What a path means.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Route {
@@ -12,6 +14,8 @@ pub(crate) enum Route {
     Metrics,
     /// `/`, `/fleet/v1`, `/v1-alpha`: nothing can be done with them.
     Base,
+    /// A file of the page.
+    Page(Asset),
     V1(V1),
     V2(V2),
     /// Something below `/fleet/v2` that does not exist.
@@ -43,6 +47,7 @@ pub(crate) enum V2 {
     Journal,
     Wait,
     Cluster,
+    Access,
     Events,
     WatchUnits,
     Thaw,
@@ -72,9 +77,10 @@ pub(crate) fn route(raw: &str) -> Route {
     match (path.as_ref(), v1, path.strip_prefix(fleet_api::v2::BASE)) {
         ("/", ..) | (_, Some(""), _) => Route::Base,
         ("/metrics", ..) => Route::Metrics,
+        ("/ui", ..) => Route::Unclean(page::BASE.to_owned()),
         (_, Some(rest), _) if rest.starts_with('/') => v1_route(&rest[1..]),
         (_, _, Some(rest)) if rest.is_empty() || rest.starts_with('/') => v2_route(rest),
-        _ => Route::Nothing,
+        _ => page::asset(&path).map_or(Route::Nothing, Route::Page),
     }
 }
 
@@ -110,6 +116,7 @@ fn v2_route(rest: &str) -> Route {
         ("units", _) => V2::Units,
         ("wait", _) => V2::Wait,
         ("cluster", _) => V2::Cluster,
+        ("access", _) => V2::Access,
         ("events", _) => V2::Events,
         ("journal", _) => V2::Journal,
         ("watch/units", _) => V2::WatchUnits,
@@ -251,6 +258,7 @@ mod tests {
             ("/fleet/v2/machines/", Route::NoV2),
             ("/fleet/v2/wait", Route::V2(V2::Wait)),
             ("/fleet/v2/cluster", Route::V2(V2::Cluster)),
+            ("/fleet/v2/access", Route::V2(V2::Access)),
             ("/fleet/v2/events", Route::V2(V2::Events)),
             ("/fleet/v2/watch/units", Route::V2(V2::WatchUnits)),
             ("/fleet/v2/watch", Route::NoV2),
@@ -277,6 +285,9 @@ mod tests {
             ("/fleet/v2x", Route::Nothing),
             ("/fleet", Route::Nothing),
             ("/metrics/", Route::Nothing),
+            ("/ui", Route::Unclean("/ui/".into())),
+            ("/ui/", Route::Page(page::asset("/ui/").unwrap())),
+            ("/ui/x", Route::Nothing),
             ("*", Route::Nothing),
             ("", Route::Nothing),
         ] {

@@ -49,6 +49,10 @@ pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
         Route::Unclean(_) | Route::BadEscape(_) | Route::Base | Route::NoV2 | Route::Nothing => {
             return Nothing;
         }
+        // The page shows what its reader may ask the API for.
+        Route::Page(_) => return Nothing,
+        // What somebody may do, he may know.
+        Route::V2(V2::Access) => return Nothing,
         Route::V1(V1::Discovery) | Route::V2(V2::OpenApi) => return Nothing,
         Route::Metrics => (&[Verb::MetricsRead], On::Cluster),
         Route::V1(V1::Machines) if is(Method::GET) => (&[Verb::MachineRead], On::Machines),

@@ -24,7 +24,7 @@ use super::failure::Failure;
 use super::metrics::{self, Answered};
 use super::path::{Route, V1, query, route};
 use super::permit::Permit;
-use super::{Api, v1, v2};
+use super::{Api, browser, page, v1, v2};
 use crate::access::{BEHALF_HEADER, Caller};
 use crate::failpoint::{self, Failed};
 
@@ -70,6 +70,8 @@ pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) content_type: Option<&'static str>,
     pub(crate) location: Option<HeaderValue>,
+    /// Further headers.
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
     pub(crate) warnings: Vec<String>,
 }
@@ -86,6 +88,7 @@ impl Reply {
             status: StatusCode::OK,
             content_type: Some(content_type),
             location: None,
+            headers: HeaderMap::new(),
             body: body.into(),
             warnings: Vec::new(),
         }
@@ -97,6 +100,7 @@ impl Reply {
             status,
             content_type: None,
             location: None,
+            headers: HeaderMap::new(),
             body: Body::empty(),
             warnings: Vec::new(),
         }
@@ -133,6 +137,7 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
     let mut body = RequestBody::new(body, &parts.headers);
     let caller = parts.extensions.get::<Caller>().cloned();
     let behalf = parts.headers.get(BEHALF_HEADER);
+    let asked_by_us = browser::check(&parts.headers, caller.as_ref());
     let (policy, trust) = (state.access.policy(), Arc::clone(&state.trust.borrow()));
     let (permit, permitted) = match Permit::new(caller, behalf, policy, trust) {
         Ok(permit) => (permit, Ok(())),
@@ -157,6 +162,7 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
     // What a client says that it will send is not yet sent: no more counts than is ever read.
     let claimed = body.length.unwrap_or(0).min(MAX_DISCARDED as u64);
     let received = head_size as u64 + claimed;
+    let permitted = permitted.and(asked_by_us);
     let permitted = permitted.and_then(|()| call.permit.check_request(&found, &call.method));
     let answer = match found {
         _ if head_size > MAX_HEAD => Err(Failure::new(
@@ -170,7 +176,8 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
         Route::BadEscape(escape) => Err(Failure::bad_request(format!(
             "invalid URL escape {escape:?}"
         ))),
-        Route::Base => Err(Failure::new(405, "")),
+        Route::Base => page::base(&call),
+        Route::Page(asset) => page::serve(&call, asset),
         Route::Nothing => Err(Failure::new(404, "")),
         Route::NoV2 => Err(Failure::new(404, "no such resource in API v2")),
         Route::V1(resource) => v1::serve(state, &call, &mut body, resource).await,
@@ -262,6 +269,7 @@ fn discovery(call: &Call) -> Answer {
 fn success(state: &Api, reply: Reply) -> Response<Body> {
     let mut response = Response::new(reply.body);
     *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
     if let Some(content_type) = reply.content_type {
         let value = HeaderValue::from_static(content_type);
         response.headers_mut().insert(CONTENT_TYPE, value);

@@ -31,6 +31,7 @@ mod migration;
 mod names;
 mod outlives;
 mod package;
+mod page;
 mod session;
 mod start;
 mod stress;

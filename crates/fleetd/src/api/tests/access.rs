@@ -42,7 +42,7 @@ pub(super) fn policy(text: &str) -> Policy {
 }
 
 impl Cluster {
-    fn under(policy: Policy) -> Cluster {
+    pub(super) fn under(policy: Policy) -> Cluster {
         let mut cluster = Cluster::new();
         let state = cluster.state.on(MachineId::new("m0"));
         cluster.state = state.under(Access::new(policy));

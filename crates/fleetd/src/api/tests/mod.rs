@@ -35,6 +35,7 @@ mod machines;
 mod original;
 #[path = "../../../tests/common/original.rs"]
 mod original_client;
+mod page;
 mod pages;
 mod paths;
 mod rows;
