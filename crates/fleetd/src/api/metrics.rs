@@ -72,6 +72,7 @@ pub(crate) fn handler(route: &Route) -> &'static str {
         Route::V2(V2::WatchUnits) => "v2/watch/units",
         Route::V2(V2::Thaw) => "v2/thaw",
         Route::V2(V2::AcceptStore) => "v2/accept-store",
+        Route::V2(V2::Join) => "v2/join",
         Route::V2(V2::JoinTokens) => "v2/join-tokens",
         Route::V2(V2::Certificates) => "v2/certificates",
         Route::V2(V2::Revocations) => "v2/revocations",

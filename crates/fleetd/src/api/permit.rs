@@ -53,7 +53,7 @@ pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
         Route::Page(_) => return Nothing,
         // What somebody may do, he may know.
         Route::V2(V2::Access) => return Nothing,
-        Route::V1(V1::Discovery) | Route::V2(V2::OpenApi) => return Nothing,
+        Route::V1(V1::Discovery) | Route::V2(V2::OpenApi | V2::Join) => return Nothing,
         Route::Metrics => (&[Verb::MetricsRead], On::Cluster),
         Route::V1(V1::Machines) if is(Method::GET) => (&[Verb::MachineRead], On::Machines),
         Route::V1(V1::Machines) if is(Method::PATCH) => (&[Verb::MachineMetadata], On::Machines),

@@ -58,6 +58,9 @@ pub(crate) async fn serve(
         }
         (V2::Thaw, Method::POST) => machines::thaw(state, call).await,
         (V2::AcceptStore, Method::POST) => machines::accept_store(state, call).await,
+        (V2::Join, Method::POST) => Err(Failure::bad_request(
+            "whoever joins has no certificate yet, and says so in TLS: fleetctl join does",
+        )),
         (V2::JoinTokens, Method::POST) => certificates::join_token(state, call, body).await,
         (V2::Certificates, Method::POST) => certificates::renew(state, call, body).await,
         (V2::Revocations, Method::GET) => certificates::revocations(state).await,
@@ -82,9 +85,10 @@ pub(crate) async fn serve(
             | V2::OpenApi,
             _,
         ) => not_allowed("GET"),
-        (V2::Wait | V2::Thaw | V2::AcceptStore | V2::JoinTokens | V2::Certificates, _) => {
-            not_allowed("POST")
-        }
+        (
+            V2::Wait | V2::Thaw | V2::AcceptStore | V2::Join | V2::JoinTokens | V2::Certificates,
+            _,
+        ) => not_allowed("POST"),
     }
 }
 

@@ -135,6 +135,10 @@ const REQUESTS: &[(&str, &str, &str)] = &[
     ("GET", "/fleet/v2/watch/units?revision=99999999", ""),
     ("POST", "/fleet/v2/thaw", ""),
     ("POST", "/fleet/v2/accept-store", ""),
+    ("POST", "/fleet/v2/join-tokens", r#"{"role":"machine"}"#),
+    ("POST", "/fleet/v2/certificates", "{}"),
+    ("GET", "/fleet/v2/revocations", ""),
+    ("POST", "/fleet/v2/revocations", r#"{"name":"user:x"}"#),
     // Methods that are not known.
     ("BREW", "/fleet/v1/units", ""),
     ("DELETE", "/fleet/v2/machines/m1", ""),
@@ -184,7 +188,9 @@ async fn a_viewer_changes_nothing_and_an_operator_does_not_accept_a_store() {
         assert_eq!(got.status == 403, !reads, "{method} {path}: {}", got.body);
         assert!(reads || cluster.wish("web-1.service").await.request_id == "before");
         let got = cluster.ask(&uid(BOB), method, path, body).await;
+        let is_identity = ["join-tokens", "certificates", "revocations"];
         let is_admins = path.ends_with("accept-store")
+            || *method == "POST" && is_identity.iter().any(|end| path.ends_with(end))
             || matches!(*method, "BREW" | "DELETE") && path.ends_with(['s', '1']);
         assert_eq!(
             got.status == 403,

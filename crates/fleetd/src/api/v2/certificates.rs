@@ -256,8 +256,7 @@ pub(super) async fn renew(state: &Api, call: &Call, body: &mut RequestBody) -> A
     let wanted: CertificateRequest = json(&body.read(MAX_BODY).await?)?;
     let shown = call.permit.caller().zip(call.identity.as_deref());
     let Some((Caller::Machine(id, from), identity)) = shown else {
-        return Err(Failure::new(
-            403,
+        return Err(Failure::bad_request(
             "only a machine that shows its certificate gets another one here: people join anew \
              (fleetctl join-token, fleetctl join)",
         ));
