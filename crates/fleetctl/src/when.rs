@@ -2,6 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use fleet_api::v2::JournalEntry;
+
+use crate::report::visible;
+
 const MS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 /// Days from 0000-03-01, the first day of the calendar's cycle, to 1970-01-01.
 const DAYS_BEFORE_1970: u64 = 719_468;
@@ -19,6 +23,44 @@ pub(crate) fn utc(ms: u64) -> String {
     let seconds = ms % MS_PER_DAY / 1000;
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+/// A line of a journal as `journalctl -o short` has it, in UTC; of several lines of text the later ones
+/// stand below the first.
+pub(crate) fn journal_line(entry: &JournalEntry) -> String {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let ms = entry.at_us / 1_000;
+    let (_, month, day) = date(ms / MS_PER_DAY);
+    let month = usize::try_from(month).unwrap_or(1);
+    let month = MONTHS.get(month.saturating_sub(1)).unwrap_or(&"");
+    let seconds = ms % MS_PER_DAY / 1000;
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let mut head = format!("{month} {day:02} {hour:02}:{minute:02}:{second:02}");
+    if !entry.host.is_empty() {
+        head.push_str(&format!(" {}", visible(&entry.host)));
+    }
+    if !entry.identifier.is_empty() {
+        head.push_str(&format!(" {}", visible(&entry.identifier)));
+    }
+    if !entry.pid.is_empty() {
+        head.push_str(&format!("[{}]", visible(&entry.pid)));
+    }
+    head.push_str(": ");
+    let indent = head.chars().count();
+    let mut lines = entry.message.lines();
+    let mut text = format!("{head}{}\n", shown_text(lines.next().unwrap_or_default()));
+    for line in lines {
+        text.push_str(&format!("{:indent$}{}\n", "", shown_text(line)));
+    }
+    text
+}
+
+/// A line of somebody's text as it may be shown; tabs are no danger.
+pub(crate) fn shown_text(line: &str) -> String {
+    let parts: Vec<_> = line.split('\t').map(visible).collect();
+    parts.join("\t")
 }
 
 /// The milliseconds of `30s`, `10m`, `2h`, `3d`; None for anything else.
@@ -164,6 +206,29 @@ mod tests {
         ] {
             assert_eq!(time_of(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_line_of_a_journal() {
+        let entry = JournalEntry {
+            at_us: 951_782_399_123_456,
+            host: "one".into(),
+            identifier: "sh".into(),
+            pid: "42".into(),
+            message: "a\tb\u{1b}[31m\nc".into(),
+            ..JournalEntry::default()
+        };
+        let indent = " ".repeat("Feb 28 23:59:59 one sh[42]: ".len());
+        assert_eq!(
+            journal_line(&entry),
+            format!("Feb 28 23:59:59 one sh[42]: a\tb\\u{{1b}}[31m\n{indent}c\n")
+        );
+        let bare = JournalEntry {
+            at_us: 0,
+            message: String::new(),
+            ..JournalEntry::default()
+        };
+        assert_eq!(journal_line(&bare), "Jan 01 00:00:00: \n");
     }
 
     #[test]

@@ -72,6 +72,9 @@ pub struct JournalLine {
     /// The machine that the note is about, while nothing comes from it.
     #[serde(skip_serializing_if = "String::is_empty", rename = "missingID")]
     pub missing_id: String,
+    /// That machine did not answer at all: it is hardly to be reached by another way.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
     /// All that there was has been said; what follows is new.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub lull: bool,

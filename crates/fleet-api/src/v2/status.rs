@@ -45,6 +45,9 @@ pub struct UnitOnMachine {
     /// What can be done about that.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub hint: String,
+    /// It did not answer at all: it is hardly to be reached by another way.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
 }
 
 /// What a systemd says of a unit. Numbers that it does not keep for a unit are left out.

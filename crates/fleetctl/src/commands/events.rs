@@ -6,7 +6,7 @@ use fleet_api::client::{Error, EventsWanted};
 use fleet_api::v2::{EventListing, EventView, MAX_EVENTS, MachineView};
 use fleet_core::name::with_default_type;
 
-use crate::commands::flags::{Format, OutputFlags};
+use crate::commands::flags::{self, Format, OutputFlags};
 use crate::commands::listing::to_json;
 use crate::commands::{Context, Outcome};
 use crate::error::CommandError;
@@ -14,7 +14,6 @@ use crate::exit::Exit;
 use crate::machines;
 use crate::names::is_pattern;
 use crate::report::short_id;
-use crate::when;
 
 mod table;
 
@@ -73,7 +72,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Outcome {
         .as_ref()
         .map(|name| machines::find(&machines, name))
         .transpose()?;
-    let since_ms = args.since.as_ref().map(|text| since(text)).transpose()?;
+    let since_ms = args.since.as_deref().map(flags::since_ms).transpose()?;
     let unit = args.unit.map(|unit| match is_pattern(&unit) {
         true => unit,
         false => with_default_type(&unit),
@@ -259,15 +258,6 @@ impl Shown<'_, '_> {
         }
         Ok(())
     }
-}
-
-/// Milliseconds since 1970 of `10m` ago or of `2026-11-28 11:20:03`.
-fn since(text: &str) -> Result<u64, CommandError> {
-    let ago = when::while_of(text).map(|ms| when::now_ms().saturating_sub(ms));
-    ago.or_else(|| when::time_of(text)).ok_or_else(|| {
-        CommandError::new(format!("invalid --since {text:?}"))
-            .hint("use 30s, 10m, 2h or 3d, or a time in UTC as 2026-11-28 11:20 or 2026-11-28")
-    })
 }
 
 fn machine_cell(event: &EventView) -> String {

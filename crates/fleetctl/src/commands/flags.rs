@@ -10,6 +10,7 @@ use crate::report::Report;
 use crate::signing::Signer;
 use crate::ui::Ui;
 use crate::wait::Bounds;
+use crate::when;
 
 /// In which form data is printed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -114,4 +115,13 @@ impl CreateFlags {
             _ => UnknownKeys::Default,
         }
     }
+}
+
+/// Milliseconds since 1970 of `10m` ago or of `2026-11-28 11:20:03`.
+pub(crate) fn since_ms(text: &str) -> Result<u64, CommandError> {
+    let ago = when::while_of(text).map(|ms| when::now_ms().saturating_sub(ms));
+    ago.or_else(|| when::time_of(text)).ok_or_else(|| {
+        CommandError::new(format!("invalid --since {text:?}"))
+            .hint("use 30s, 10m, 2h or 3d, or a time in UTC as 2026-11-28 11:20 or 2026-11-28")
+    })
 }

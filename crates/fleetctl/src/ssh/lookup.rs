@@ -203,6 +203,16 @@ fn place(machines: &[MachineView], id: &str) -> Place {
     }
 }
 
+/// A unit that has no status.
+pub(crate) fn not_loaded(unit: &UnitView) -> CommandError {
+    not_there(unit, "loaded")
+}
+
+/// A unit that has no journal.
+pub(crate) fn not_running(unit: &UnitView) -> CommandError {
+    not_there(unit, "running")
+}
+
 fn not_there(unit: &UnitView, as_what: &str) -> CommandError {
     let error = CommandError::new(format!(
         "Unit {} does not appear to be {as_what}.",

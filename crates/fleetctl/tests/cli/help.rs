@@ -32,7 +32,7 @@ Commands:
   init             Make the cluster's CA, this machine's certificate and an admin's
   join             Get a certificate with a token that an admin has made
   join-token       Let a machine or a user in, once
-  journal          Print the last lines of a unit's journal
+  journal          Print the last lines of units' journals, from all machines that have them
   keygen           Make a key that unit files are signed with
   list-machines    List the machines that are present
   list-unit-files  List all units and templates that fleet has, with what is wished for them

@@ -73,6 +73,17 @@ impl Session {
         session
     }
 
+    /// [`Session::with_units_and_ssh`], and a fleetd that asks machines.
+    pub(crate) fn with_machines() -> Session {
+        let mut session = Session::with_units_and_ssh();
+        session.cluster().asks_machines = true;
+        session
+    }
+
+    pub(crate) fn cluster(&mut self) -> std::sync::MutexGuard<'_, Cluster> {
+        self.cluster.lock().unwrap()
+    }
+
     fn start(has_v2: bool) -> Session {
         let metadata = [("zone", "z1"), ("hostname", "h2")];
         let cluster = Cluster {

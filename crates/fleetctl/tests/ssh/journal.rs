@@ -12,41 +12,43 @@ pub(crate) fn lines_from_the_units_machine(rig: &Rig) {
     host.run(&["chmod", "755", "/opt/fleet/bin/sudo"]).unwrap();
     assert_seen(
         &[
-            rig.seen(&["journal", "--output=cat", "--lines=100", "talker"]),
-            rig.seen(&["journal", "--sudo", "-n", "1", "-o", "cat", "talker"]),
-            rig.seen(&["journal", "--lines=3", "talker"]),
-            rig.seen(&["journal", "--output=nonsense", "talker"]),
-            rig.seen(&["journal", "everywhere"]),
-            rig.seen(&["journal", "idle"]),
-            rig.seen(&["journal", "nope"]),
-            rig.seen(&["journal", "--ssh-port=1", "talker"]),
+            rig.seen(&["journal", "--ssh", "--output=cat", "--lines=100", "talker"]),
+            rig.seen(&[
+                "journal", "--ssh", "--sudo", "-n", "1", "-o", "cat", "talker",
+            ]),
+            rig.seen(&["journal", "--ssh", "--lines=3", "talker"]),
+            rig.seen(&["journal", "--ssh", "--output=nonsense", "talker"]),
+            rig.seen(&["journal", "--ssh", "everywhere"]),
+            rig.seen(&["journal", "--ssh", "idle"]),
+            rig.seen(&["journal", "--ssh", "nope"]),
+            rig.seen(&["journal", "--ssh", "--ssh-port=1", "talker"]),
         ],
         r#"
-$ fleetctl journal --output=cat --lines=100 talker
+$ fleetctl journal --ssh --output=cat --lines=100 talker
 Started talker.service - Says two words.
 one
 two
-$ fleetctl journal --sudo -n 1 -o cat talker
+$ fleetctl journal --ssh --sudo -n 1 -o cat talker
 two
 2> sudo journalctl --unit talker.service --no-pager -n 1 --output cat
-$ fleetctl journal --lines=3 talker
+$ fleetctl journal --ssh --lines=3 talker
 WHEN HOST2 systemd: Started talker.service - Says two words.
 WHEN HOST2 sh: one
 WHEN HOST2 sh: two
-$ fleetctl journal --output=nonsense talker
+$ fleetctl journal --ssh --output=nonsense talker
 2> Unknown output format 'nonsense'.
 rc=1
-$ fleetctl journal everywhere
+$ fleetctl journal --ssh everywhere
 2> Unable to retrieve journal of global unit everywhere.service.
 2> hint: take one machine at a time: fleetctl ssh ID1 -- journalctl --unit everywhere.service
 rc=1
-$ fleetctl journal idle
+$ fleetctl journal --ssh idle
 2> Unit idle.service does not appear to be running.
 rc=1
-$ fleetctl journal nope
+$ fleetctl journal --ssh nope
 2> Unit nope.service does not exist.
 rc=1
-$ fleetctl journal --ssh-port=1 talker
+$ fleetctl journal --ssh --ssh-port=1 talker
 2> Unable to SSH to remote host: ID2.../IP2: Process exited with status 255
 rc=255
 "#,
@@ -61,7 +63,14 @@ pub(crate) fn lines_are_followed_as_they_come(rig: &Rig) {
     use rustix::process::{Pid, Signal, kill_process_group};
 
     let mut following = rig
-        .command(&["journal", "-f", "--output=cat", "--lines=1", "talker"])
+        .command(&[
+            "journal",
+            "--ssh",
+            "-f",
+            "--output=cat",
+            "--lines=1",
+            "talker",
+        ])
         .stdout(Stdio::piped())
         .process_group(0)
         .spawn()
@@ -78,8 +87,29 @@ pub(crate) fn lines_are_followed_as_they_come(rig: &Rig) {
 
 pub(crate) fn on_this_machine_without_ssh(rig: &Rig) {
     let host = rig.sandbox.host(1);
-    let argv = ["fleetctl", "journal", "--output=cat", "talker"];
+    let argv = ["fleetctl", "journal", "--ssh", "--output=cat", "talker"];
     let journal = host.exec(&argv).unwrap();
     assert!(journal.success(), "{journal:?}");
     assert!(journal.stdout.contains("two\n"), "{journal:?}");
+}
+
+/// Its fleetd serves nobody but its own machine.
+pub(crate) fn a_machine_that_fleetd_cannot_ask_is_asked_through_ssh(rig: &Rig) {
+    let journal = rig.fleetctl(&["journal", "-o", "cat", "-n", "1", "talker"]);
+    assert_eq!((journal.status, &*journal.out), (0, "two\n"), "{journal:?}");
+    assert!(
+        journal.err.contains("hint: asked through ssh"),
+        "{journal:?}"
+    );
+    // Of a global unit fleetd reads what it can, and says the rest.
+    let journal = rig.fleetctl(&["journal", "-o", "json", "-n", "9", "everywhere"]);
+    assert_eq!(journal.status, 1, "{journal:?}");
+    assert!(
+        journal
+            .out
+            .contains(&format!("\"FLEET_MACHINE_ID\":\"{}\"", rig.id(0))),
+        "{journal:?}"
+    );
+    let missing = format!("WARNING: machine {} says nowhere", &rig.id(1)[..8]);
+    assert!(journal.err.contains(&missing), "{journal:?}");
 }

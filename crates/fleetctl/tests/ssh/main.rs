@@ -36,6 +36,8 @@ fn what_ssh_promises() {
     journal::on_this_machine_without_ssh(&rig);
     status::systemctls_words_from_every_machine(&rig);
     status::on_this_machine_without_ssh(&rig);
+    status::machines_that_fleetd_cannot_ask_are_asked_through_ssh(&rig);
+    journal::a_machine_that_fleetd_cannot_ask_is_asked_through_ssh(&rig);
     journal::lines_are_followed_as_they_come(&rig);
     restart::a_global_unit_on_all_machines(&rig);
     tunnel::a_host_that_is_silent_is_given_up_in_time(&rig);

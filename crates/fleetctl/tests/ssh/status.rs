@@ -34,11 +34,11 @@ pub(crate) fn systemctls_words_from_every_machine(rig: &Rig) {
     let host = rig.sandbox.host(1);
     assert_seen(
         &[
-            rig.seen(&["status", "talker"]),
-            rig.seen(&["status", "everywhere", "nope", "idle", "talker"]),
+            rig.seen(&["status", "--ssh", "talker"]),
+            rig.seen(&["status", "--ssh", "everywhere", "nope", "idle", "talker"]),
         ],
         r#"
-$ fleetctl status talker
+$ fleetctl status --ssh talker
 ● talker.service - Says two words
      Loaded: loaded (/run/systemd/system/talker.service; linked-runtime; preset: enabled)
      Active: active (running) since WHEN
@@ -46,7 +46,7 @@ $ fleetctl status talker
 WHEN HOST2 systemd: Started talker.service - Says two words.
 WHEN HOST2 sh: one
 WHEN HOST2 sh: two
-$ fleetctl status everywhere nope idle talker
+$ fleetctl status --ssh everywhere nope idle talker
 everywhere.service on ID1.../IP1:
 ● everywhere.service
      Loaded: loaded (/run/systemd/system/everywhere.service; linked-runtime; preset: enabled)
@@ -75,12 +75,12 @@ rc=1
     );
     // systemctl's own status is ours.
     host.run(&["systemctl", "stop", "talker.service"]).unwrap();
-    let stopped = rig.fleetctl(&["status", "talker"]);
+    let stopped = rig.fleetctl(&["status", "--ssh", "talker"]);
     assert_eq!(stopped.status, 3, "{stopped:?}");
     assert_seen(
-        &[rig.seen(&["status", "--ssh-port=1", "talker"])],
+        &[rig.seen(&["status", "--ssh", "--ssh-port=1", "talker"])],
         r#"
-$ fleetctl status --ssh-port=1 talker
+$ fleetctl status --ssh --ssh-port=1 talker
 2> Unable to SSH to remote host: ID2.../IP2: Process exited with status 255
 rc=255
 "#,
@@ -89,10 +89,28 @@ rc=255
 
 pub(crate) fn on_this_machine_without_ssh(rig: &Rig) {
     let host = rig.sandbox.host(1);
-    let status = host.exec(&["fleetctl", "status", "everywhere"]).unwrap();
+    let status = host
+        .exec(&["fleetctl", "status", "--ssh", "everywhere"])
+        .unwrap();
     // The other one's ssh has no key here: that machine's share fails, ours is shown.
     assert_eq!(status.code, 255, "{status:?}");
     let own = format!("everywhere.service on {}.../", &rig.id(1)[..8]);
     assert!(status.stdout.contains(&own), "{status:?}");
     assert_eq!(status.stdout.matches("● everywhere.service").count(), 1);
+}
+
+/// Their fleetds serve nobody but this machine.
+pub(crate) fn machines_that_fleetd_cannot_ask_are_asked_through_ssh(rig: &Rig) {
+    let status = rig.fleetctl(&["status", "-n", "1", "everywhere"]);
+    assert_eq!(status.status, 0, "{status:?}");
+    let own = format!("Machine: {}.../{}", &rig.id(0)[..8], rig.address(0));
+    assert_eq!(status.out.matches(&own).count(), 1, "{status:?}");
+    let other = format!(
+        "everywhere.service on {}.../{}:\n",
+        &rig.id(1)[..8],
+        rig.address(1)
+    );
+    assert!(status.out.contains(&other), "{status:?}");
+    assert!(status.err.contains("hint: asked through ssh"), "{status:?}");
+    assert!(status.err.contains("api_listen="), "{status:?}");
 }

@@ -301,7 +301,7 @@ pub const KEYS: &[Key] = &[
         api_listen,
         List,
         Restart,
-        "comma list of further addresses to serve the API on (127.0.0.1:49153)",
+        "comma list of further addresses to serve the API on (127.0.0.1:49153); other machines ask by the first that is not loopback",
         |c, v| values::list(v),
         |list: &Vec<String>| list.join(",")
     ),

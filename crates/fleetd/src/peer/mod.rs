@@ -36,10 +36,23 @@ pub(crate) enum Error {
         at: String,
         why: String,
         hint: String,
+        is_silent: bool,
     },
 }
 
 impl Error {
+    /// Nothing came from the machine.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(
+            self,
+            Error::Absent(_)
+                | Error::Failed {
+                    is_silent: true,
+                    ..
+                }
+        )
+    }
+
     /// What can be done about it.
     pub(crate) fn hint(&self) -> String {
         match self {
@@ -176,6 +189,7 @@ impl Peer {
             at: self.at.clone(),
             why,
             hint,
+            is_silent: matches!(error, client::Error::Timeout { .. }),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use fleet_api::v2::JournalEntry;
 use fleet_core::name::UnitName;
+use fleet_core::records::MachineId;
 use tokio::process::Command;
 
 /// Which lines of this machine's journal are wanted.
@@ -25,7 +26,7 @@ pub struct JournalQuery {
 
 /// The journalctl that prints them, an object of JSON a line. It is filtered there: nothing else is read
 /// or sent. It ends with whoever holds it.
-pub(crate) fn journalctl(query: &JournalQuery, user: bool) -> Command {
+pub(crate) fn journalctl(query: &JournalQuery, machine: &MachineId, user: bool) -> Command {
     let mut command = Command::new("journalctl");
     // Without `--all` long fields would be left out.
     command.args(["--quiet", "--no-pager", "--all", "--output=json"]);
@@ -48,7 +49,11 @@ pub(crate) fn journalctl(query: &JournalQuery, user: bool) -> Command {
         command.arg(format!("--since=@{seconds}.{micros:06}"));
     }
     if query.follow {
-        command.arg("--follow");
+        // `--follow` alone would leave out what was before this boot; and within a container fleetd's own
+        // sandbox shows another boot than the journal's. Merged are the journals of other machines, too, if some
+        // are kept here.
+        command.args(["--follow", "--merge"]);
+        command.arg(format!("_MACHINE_ID={machine}"));
     }
     as_child(&mut command);
     command
@@ -70,7 +75,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_said_to_journalctl() {
         let words = |query: &JournalQuery, user| {
-            let command = journalctl(query, user);
+            let command = journalctl(query, &MachineId::new("m1"), user);
             let words = command.as_std().get_args();
             let words: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
             words[4..].join(" ")
@@ -96,7 +101,7 @@ mod tests {
         // Whoever goes on after a line has no use for a time.
         assert_eq!(
             words(&query, true),
-            "--user-unit=a.service --user-unit=b@1.service --lines=all --after-cursor=s=a;i=1 --follow"
+            "--user-unit=a.service --user-unit=b@1.service --lines=all --after-cursor=s=a;i=1 --follow --merge _MACHINE_ID=m1"
         );
         let query = JournalQuery {
             all_fields: false,

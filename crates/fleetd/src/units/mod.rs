@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use fleet_api::v2::SystemdView;
 use fleet_core::agent::{Observed, Task};
 use fleet_core::name::UnitName;
+use fleet_core::records::MachineId;
 use tokio::process::Command;
 use tokio::sync::watch;
 
@@ -111,10 +112,10 @@ pub trait UnitManager: Send + Sync + 'static {
         Err(format!("nobody here can say how {unit} is"))
     }
 
-    /// What prints lines of this machine's journal: JSON objects, one a line. Not yet running; it ends
+    /// What prints lines of the journal of this `machine`: JSON objects, one a line. Not yet running; it ends
     /// with whoever holds it.
-    fn journal(&self, query: &JournalQuery) -> Command {
-        journal::journalctl(query, false)
+    fn journal(&self, query: &JournalQuery, machine: &MachineId) -> Command {
+        journal::journalctl(query, machine, false)
     }
 
     /// Waits until something has changed. One caller; it may be dropped at any time.

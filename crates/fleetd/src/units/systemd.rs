@@ -14,6 +14,7 @@ use fleet_api::v2::SystemdView;
 use fleet_core::agent::{Observed, Phase, Task};
 use fleet_core::body::BodyHash;
 use fleet_core::name::UnitName;
+use fleet_core::records::MachineId;
 use futures_util::future::OptionFuture;
 use tokio::process::Command;
 use tokio::sync::{Semaphore, watch};
@@ -228,8 +229,8 @@ impl UnitManager for Systemd {
         }
     }
 
-    fn journal(&self, query: &JournalQuery) -> Command {
-        journal::journalctl(query, self.driver.user)
+    fn journal(&self, query: &JournalQuery, machine: &MachineId) -> Command {
+        journal::journalctl(query, machine, self.driver.user)
     }
 
     fn lease_until(&self, until: Duration) {

@@ -25,6 +25,7 @@ mod farewell;
 mod identity;
 mod install;
 mod kept;
+mod logs;
 mod machine;
 mod metadata;
 mod migration;

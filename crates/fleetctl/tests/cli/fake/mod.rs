@@ -23,6 +23,7 @@ use fleet_api::v2::{MachineView, StateView, UnitView};
 use fleet_core::requirements::Requirements;
 use fleet_core::unit_file::UnitFile;
 
+mod machines;
 mod v1;
 mod v2;
 
@@ -34,6 +35,10 @@ pub(crate) const H2: &str = "6a97c281d654404fb1ef271dfcd36920";
 pub(crate) struct Cluster {
     pub(crate) has_v2: bool,
     pub(crate) machines: Vec<MachineView>,
+    /// It asks machines for what only they know.
+    pub(crate) asks_machines: bool,
+    /// Present machines that it cannot ask.
+    pub(crate) unreachable: Vec<&'static str>,
     pub(crate) units: BTreeMap<String, FakeUnit>,
     /// `POST /fleet/v2/units`, in order.
     pub(crate) requests: Vec<String>,
@@ -162,6 +167,8 @@ pub(crate) async fn serve(cluster: Shared, listener: tokio::net::UnixListener) {
         .route("/units", get(v2::units).post(v2::batch))
         .route("/units/{name}", get(v2::unit))
         .route("/watch/units", get(v2::watch))
+        .route("/units/{name}/status", get(machines::status))
+        .route("/journal", get(machines::journal))
         .route("/wait", post(v2::wait));
     let router = Router::new()
         .nest("/fleet/v1", v1::router())

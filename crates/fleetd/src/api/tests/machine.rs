@@ -137,7 +137,7 @@ impl UnitManager for FakeMachine {
         view.ok_or_else(|| "systemd cannot be reached".to_owned())
     }
 
-    fn journal(&self, query: &JournalQuery) -> Command {
+    fn journal(&self, query: &JournalQuery, _: &MachineId) -> Command {
         let units = query.units.iter().map(|unit| format!("-e '\"{unit}\"'"));
         let units: BTreeSet<String> = units.collect();
         let follow = if query.follow { "-f" } else { "" };

@@ -18,6 +18,7 @@ use crate::api::failure::Failure;
 use crate::api::here::Here;
 use crate::api::read::Reading;
 use crate::api::request::{Answer, Call, Reply};
+use crate::peer;
 use crate::units::JournalQuery;
 
 /// As `systemctl status` has.
@@ -116,9 +117,10 @@ async fn on_machine(
     if machine == here.machine.as_str() {
         return on_this_machine(here, unit, n_lines).await;
     }
-    let not_asked = |error: String, hint: String| UnitOnMachine {
-        error,
-        hint,
+    let not_asked = |error: &peer::Error| UnitOnMachine {
+        error: error.to_string(),
+        hint: error.hint(),
+        silent: error.is_silent(),
         ..UnitOnMachine::default()
     };
     let machine = MachineId::new(machine);
@@ -126,16 +128,20 @@ async fn on_machine(
     let mut reading = Reading::new(&*state.store);
     let peer = match here.peer(&mut reading, &machine, behalf.as_deref()).await {
         Ok(Ok(peer)) => peer,
-        Ok(Err(error)) => return not_asked(error.to_string(), error.hint()),
-        Err(failure) => return not_asked(failure.full_message(), String::new()),
+        Ok(Err(error)) => return not_asked(&error),
+        Err(failure) => {
+            return UnitOnMachine {
+                error: failure.full_message(),
+                ..UnitOnMachine::default()
+            };
+        }
     };
     let asked = peer
         .client
         .unit_on_machine(machine.as_str(), unit.as_str(), n_lines);
-    asked.await.unwrap_or_else(|error| {
-        let error = peer.failed(&error);
-        not_asked(error.to_string(), error.hint())
-    })
+    asked
+        .await
+        .unwrap_or_else(|error| not_asked(&peer.failed(&error)))
 }
 
 async fn on_this_machine(here: &Here, unit: &UnitName, n_lines: usize) -> UnitOnMachine {

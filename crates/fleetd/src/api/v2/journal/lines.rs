@@ -37,7 +37,7 @@ impl Lines {
     pub(crate) async fn of(here: &Here, query: &JournalQuery) -> Result<Lines, String> {
         let room = here.journalctls.clone().acquire_owned().await;
         let room = room.map_err(|error| error.to_string())?;
-        let mut command = here.manager.journal(query);
+        let mut command = here.manager.journal(query, &here.machine);
         let spawned = command.spawn();
         let mut child =
             spawned.map_err(|error| format!("journalctl cannot be started: {error}"))?;

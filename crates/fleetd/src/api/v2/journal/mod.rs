@@ -98,6 +98,8 @@ pub(super) async fn get(state: &Api, call: &Call) -> Answer {
     for (unit, machine) in &found.pairs {
         pump.read_from(unit, machine, true)?;
     }
+    // Whoever is cut off at once knows from where to go on, too.
+    pump.tell_cursor();
     for why in &found.nowhere {
         pump.say(&JournalLine {
             note: why.clone(),
@@ -498,13 +500,7 @@ impl Pump {
                         }
                     }
                 }
-                News::Silence => {
-                    let line = JournalLine {
-                        cursor: self.cursor.to_string(),
-                        ..JournalLine::default()
-                    };
-                    self.say(&line);
-                }
+                News::Silence => self.tell_cursor(),
             }
         }
     }
@@ -530,6 +526,7 @@ impl Pump {
                 self.say(&JournalLine {
                     note: trouble.why.clone(),
                     hint: trouble.hint.clone(),
+                    silent: trouble.is_silent,
                     missing_id: machine.to_string(),
                     ..JournalLine::default()
                 });
@@ -553,6 +550,14 @@ impl Pump {
             entry: Some(entry),
             ..JournalLine::default()
         });
+    }
+
+    fn tell_cursor(&mut self) {
+        let line = JournalLine {
+            cursor: self.cursor.to_string(),
+            ..JournalLine::default()
+        };
+        self.say(&line);
     }
 
     fn say(&mut self, line: &JournalLine) {

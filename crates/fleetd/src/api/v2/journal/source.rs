@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Lines;
 use crate::api::Api;
+use crate::api::failure::Failure;
 use crate::api::read::Reading;
 use crate::peer::{self, Peer};
 use crate::units::JournalQuery;
@@ -42,6 +43,18 @@ pub(super) enum Piece {
 pub(super) struct Trouble {
     pub(super) why: String,
     pub(super) hint: String,
+    /// Nothing came from the machine.
+    pub(super) is_silent: bool,
+}
+
+impl Trouble {
+    fn of(why: String) -> Trouble {
+        Trouble {
+            why,
+            hint: String::new(),
+            is_silent: false,
+        }
+    }
 }
 
 impl From<peer::Error> for Trouble {
@@ -49,6 +62,7 @@ impl From<peer::Error> for Trouble {
         Trouble {
             why: error.to_string(),
             hint: error.hint(),
+            is_silent: error.is_silent(),
         }
     }
 }
@@ -116,7 +130,11 @@ impl Source {
                 Ok(peer) => peer,
                 Err(trouble) => return Ok(Some(trouble)),
             };
-            let mut open = match self.open(state, peer.as_ref()).await {
+            let opened = tokio::select! {
+                () = self.out.closed() => return Err(Gone),
+                opened = self.open(state, peer.as_ref()) => opened,
+            };
+            let mut open = match opened {
                 Ok(open) => open,
                 Err(trouble) => return Ok(Some(trouble)),
             };
@@ -145,8 +163,7 @@ impl Source {
                     }
                     Ok(Got::End) if self.query.follow => {
                         let why = format!("the journal of machine {} ended", self.machine.short());
-                        let hint = String::new();
-                        return Ok(Some(Trouble { why, hint }));
+                        return Ok(Some(Trouble::of(why)));
                     }
                     Ok(Got::End) => return Ok(None),
                     Err(trouble) => return Ok(Some(trouble)),
@@ -158,13 +175,8 @@ impl Source {
 
     /// The other machine; None: it is this one.
     async fn peer(&self, state: &Api) -> Result<Option<Peer>, Trouble> {
-        let failed = |why: String| Trouble {
-            why,
-            hint: String::new(),
-        };
-        let here = state
-            .here()
-            .map_err(|failure| failed(failure.full_message()))?;
+        let failed = |failure: Failure| Trouble::of(failure.full_message());
+        let here = state.here().map_err(failed)?;
         if self.machine == here.machine {
             return Ok(None);
         }
@@ -172,8 +184,7 @@ impl Source {
         let peer = here
             .peer(&mut reading, &self.machine, self.behalf.as_deref())
             .await;
-        let peer = peer.map_err(|failure| failed(failure.full_message()))?;
-        Ok(Some(peer?))
+        Ok(Some(peer.map_err(failed)??))
     }
 
     async fn open<'a>(&self, state: &Api, peer: Option<&'a Peer>) -> Result<Open<'a>, Trouble> {
@@ -208,10 +219,7 @@ impl Source {
     }
 
     fn journal_failed(&self, why: String) -> Trouble {
-        Trouble {
-            why: format!("machine {}: {why}", self.machine.short()),
-            hint: String::new(),
-        }
+        Trouble::of(format!("machine {}: {why}", self.machine.short()))
     }
 
     async fn send(&self, piece: Piece) -> Result<(), Gone> {
@@ -231,10 +239,7 @@ async fn next(open: &mut Open<'_>, is_quiet: bool) -> Result<Got, Trouble> {
                     Err(_) => return Ok(Got::Lull),
                 },
             };
-            let read = read.map_err(|why| Trouble {
-                why,
-                hint: String::new(),
-            })?;
+            let read = read.map_err(Trouble::of)?;
             Ok(read.map_or(Got::End, |entry| Got::Entry(Box::new(entry))))
         }
         Open::There(lines, peer) => loop {
@@ -249,11 +254,7 @@ async fn next(open: &mut Open<'_>, is_quiet: bool) -> Result<Got, Trouble> {
                 return Ok(Got::Lull);
             }
             if !line.end.is_empty() {
-                let hint = line.hint;
-                return Err(Trouble {
-                    why: line.end,
-                    hint,
-                });
+                return Err(Trouble::of(line.end));
             }
         },
     }
