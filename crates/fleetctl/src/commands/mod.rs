@@ -73,12 +73,12 @@ pub(crate) enum Command {
     Events(events::Args),
     FdForward(fd_forward::Args),
     Help(help::Args),
-    // The largest: it would make all of them so.
+    // The largest ones: they would make all of them so.
     Import(Box<import::Args>),
     Init(init::Args),
     Join(join::Args),
     JoinToken(join_token::Args),
-    Journal(journal::Args),
+    Journal(Box<journal::Args>),
     Keygen(keygen::Args),
     ListMachines(list_machines::Args),
     ListUnitFiles(list_unit_files::Args),
@@ -137,7 +137,7 @@ impl Command {
                 join::run(args, dir, context.ui).await
             }
             Command::JoinToken(args) => join_token::run(args, context).await,
-            Command::Journal(args) => journal::run(args, context).await,
+            Command::Journal(args) => journal::run(*args, context).await,
             Command::ListMachines(args) => list_machines::run(args, context).await,
             Command::ListUnitFiles(args) => list_unit_files::run(args, context).await,
             Command::ListUnits(args) => list_units::run(args, context).await,
