@@ -84,6 +84,7 @@ mod tests {
     fn its_schemas_are_our_types() {
         check::<v2::BatchRequest>("BatchRequest", false);
         check::<v2::UnitWish>("UnitWish", false);
+        check::<v2::Whoami>("Whoami", true);
         check::<v2::BatchAnswer>("BatchAnswer", true);
         check::<v2::WishAnswer>("WishAnswer", true);
         check::<v2::WaitRequest>("WaitRequest", false);
@@ -126,7 +127,7 @@ mod tests {
             .as_object()
             .unwrap()
             .len();
-        assert_eq!(n_schemas, 39 + 1, "all of them, and the error");
+        assert_eq!(n_schemas, 40 + 1, "all of them, and the error");
     }
 
     #[test]

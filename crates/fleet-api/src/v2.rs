@@ -28,17 +28,20 @@
 //! | `POST /certificates` | [`CertificateRequest`] | [`CertificateAnswer`]: the next one of a machine that shows its own |
 //! | `GET /revocations` | – | [`RevocationListing`] |
 //! | `POST /revocations` | [`RevokeRequest`] | – |
+//! | `GET /whoami?verb=VERB&unit=NAME&machine=ID` | – | [`Whoami`] |
 //! | `GET /openapi.json` | – | [`crate::openapi::DOCUMENT`] |
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+mod access;
 mod certificates;
 mod journal;
 mod rows;
 mod status;
 
+pub use access::Whoami;
 pub use certificates::{
     CertificateAnswer, CertificateRequest, JOIN_PROTOCOL, JoinToken, JoinTokenRequest,
     MAX_TOKEN_TTL_S, ROLE_MACHINE, RevocationListing, RevocationView, RevokeRequest, TOKEN_TTL_S,

@@ -16,7 +16,7 @@ use crate::v2::{
     BASE, BatchAnswer, BatchRequest, CertificateAnswer, CertificateRequest, ClusterView, EventLine,
     EventListing, HEARTBEAT, JoinToken, JoinTokenRequest, MAX_BATCH, MAX_PAGE, MachineChange,
     MachineListing, MachineUnitListing, MachineView, Progress, RevocationListing, RevokeRequest,
-    UnitChanges, UnitListing, UnitOnMachine, UnitStatus, UnitView, WaitRequest,
+    UnitChanges, UnitListing, UnitOnMachine, UnitStatus, UnitView, WaitRequest, Whoami,
 };
 
 /// A wait's answer that says nothing for so long (not even an empty line) is broken.
@@ -230,6 +230,22 @@ impl Client {
     /// Whose certificates are believed no more.
     pub async fn revocations(&self) -> Result<RevocationListing, Error> {
         self.json(Call::get(format!("{BASE}/revocations"))).await
+    }
+
+    /// Who we are, and whether we may do something: to a unit, to a machine, or to the cluster.
+    pub async fn whoami(
+        &self,
+        verb: Option<&str>,
+        unit: Option<&str>,
+        machine: Option<&str>,
+    ) -> Result<Whoami, Error> {
+        let asked = [("verb", verb), ("unit", unit), ("machine", machine)];
+        let asked = asked
+            .into_iter()
+            .filter_map(|(key, value)| Some(format!("{key}={}", escape(value?))));
+        let asked: Vec<String> = asked.collect();
+        let path = format!("{BASE}/whoami?{}", asked.join("&"));
+        self.json(Call::get(path)).await
     }
 
     /// The units that a machine has, or is still to stop.

@@ -48,6 +48,7 @@ mod uncordon;
 mod unload;
 mod verify;
 mod version;
+mod whoami;
 mod why;
 
 /// How every command ends.
@@ -97,6 +98,7 @@ pub(crate) enum Command {
     Unload(unload::Args),
     Verify(verify::Args),
     Version(version::Args),
+    Whoami(whoami::Args),
     Why(why::Args),
     #[command(name = "__complete", hide = true)]
     Complete(complete::Args),
@@ -152,6 +154,7 @@ impl Command {
             Command::Thaw(args) => thaw::run(args, context).await,
             Command::Uncordon(args) => uncordon::run(args, context).await,
             Command::Unload(args) => unload::run(args, context).await,
+            Command::Whoami(args) => whoami::run(args, context).await,
             Command::Why(args) => why::run(args, context).await,
             Command::FdForward(args) => fd_forward::run(args),
             Command::Help(args) => help::run(args, context.ui),

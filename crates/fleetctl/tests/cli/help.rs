@@ -51,6 +51,7 @@ Commands:
   unload           Take units off their machines, and wait until they are gone
   verify           DEPRECATED - No longer works
   version          Print fleetctl's version
+  whoami           Say who fleetd takes you for, and what you may do
   why              Say why a unit is where it is, or waits, and how a machine stands
 
 Global flags:

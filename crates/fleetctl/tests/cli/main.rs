@@ -48,4 +48,5 @@ mod unload;
 mod verify;
 mod version;
 mod watch;
+mod whoami;
 mod why;

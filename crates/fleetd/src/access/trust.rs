@@ -40,12 +40,7 @@ impl Trust {
         let Some(keys) = &self.keys else {
             return Ok(());
         };
-        let refuse = |why: String| {
-            let cure = "it takes only unit files that are signed by a key that it trusts";
-            Err(format!(
-                "{why}: {cure} (require_signed_units; fleetctl sign)"
-            ))
-        };
+        let refuse = |why: String| Err(refusal(&why));
         let file = match UnitFile::parse(text) {
             // What is signed is the serial form: systemd is to read nothing else.
             Ok(file) if file.to_text() == text => file,
@@ -56,7 +51,7 @@ impl Trust {
             Err(malformed) => return refuse(malformed.to_string()),
         };
         if signatures.is_empty() {
-            return refuse("it is not signed, and this machine wants it to be".to_owned());
+            return refuse("it is not signed".to_owned());
         }
         let messages: Vec<String> = signed::names(name)
             .iter()
@@ -103,10 +98,17 @@ impl Trust {
         }
         // A file that is here already is known by its hash: it must be this text's.
         if UnitHash::of(order.text.as_bytes()) != order.hash {
-            return Err("its hash is not that of its contents: nobody has signed that".to_owned());
+            return Err(refusal("its hash is not that of its contents"));
         }
         self.check(name, &order.text)
     }
+}
+
+fn refusal(why: &str) -> String {
+    format!(
+        "{why}: this machine takes only unit files that are signed by a key that it trusts \
+         (require_signed_units; fleetctl sign)"
+    )
 }
 
 /// Reads what a machine demands: `*.pub` below a directory, a key each line.

@@ -82,6 +82,11 @@ impl Verb {
         self.as_str().starts_with("machine:")
     }
 
+    /// Whether it is done to the cluster as a whole.
+    pub fn is_of_cluster(self) -> bool {
+        !self.is_of_units() && !self.is_of_machines()
+    }
+
     const fn bit(self) -> u64 {
         1 << self as u64
     }

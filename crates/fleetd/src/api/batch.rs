@@ -113,6 +113,10 @@ impl Batch {
                 n => format!("{id}#{n}"),
             };
             *n_before += 1;
+            if let Err(failure) = call.permit.check_any_wish(&wish) {
+                batch.fail(answer_idx, &failure);
+                continue;
+            }
             let author = Author {
                 request_id,
                 changed_by: call.permit.who(),

@@ -76,6 +76,7 @@ pub(crate) fn handler(route: &Route) -> &'static str {
         Route::V2(V2::JoinTokens) => "v2/join-tokens",
         Route::V2(V2::Certificates) => "v2/certificates",
         Route::V2(V2::Revocations) => "v2/revocations",
+        Route::V2(V2::Whoami) => "v2/whoami",
         Route::V2(V2::Wait) => "v2/wait",
         Route::V2(V2::OpenApi) => "v2/openapi.json",
         Route::Unclean(_) | Route::BadEscape(_) | Route::Base | Route::NoV2 | Route::Nothing => {

@@ -56,6 +56,7 @@ pub(crate) enum V2 {
     JoinTokens,
     Certificates,
     Revocations,
+    Whoami,
     OpenApi,
 }
 
@@ -127,6 +128,7 @@ fn v2_route(rest: &str) -> Route {
         ("join-tokens", _) => V2::JoinTokens,
         ("certificates", _) => V2::Certificates,
         ("revocations", _) => V2::Revocations,
+        ("whoami", _) => V2::Whoami,
         ("openapi.json", _) => V2::OpenApi,
         (_, Some(("units", name))) if is_name(name) => V2::Unit(name.to_owned()),
         (_, Some(("units", rest))) => match rest.split_once('/') {
@@ -270,6 +272,7 @@ mod tests {
             ("/fleet/v2/certificates", Route::V2(V2::Certificates)),
             ("/fleet/v2/revocations", Route::V2(V2::Revocations)),
             ("/fleet/v2/join", Route::V2(V2::Join)),
+            ("/fleet/v2/whoami", Route::V2(V2::Whoami)),
             ("/fleet/v2/openapi.json", Route::V2(V2::OpenApi)),
             ("/fleet/v2", Route::NoV2),
             ("/fleet/v2/", Route::NoV2),

@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use fleet_api::v2::{UnitWish, Whoami};
 use fleet_core::name::UnitName;
 use fleet_core::records::{DesiredState, UnitRecord};
 use fleet_core::requirements::Requirements;
@@ -39,7 +40,21 @@ pub(crate) enum On<'a> {
 }
 
 /// Wishing something of a unit; which of them, is known when the unit is.
-const WISH: &[Verb] = &[Verb::UnitSubmit, Verb::UnitStart, Verb::UnitStop];
+const WISH: &[Verb] = &[
+    Verb::UnitSubmit,
+    Verb::UnitStart,
+    Verb::UnitStop,
+    Verb::UnitDestroy,
+];
+
+/// Of a batch whoever has a role hears unit by unit what he may not.
+const BATCH: &[Verb] = &[
+    Verb::UnitRead,
+    Verb::UnitSubmit,
+    Verb::UnitStart,
+    Verb::UnitStop,
+    Verb::UnitDestroy,
+];
 
 /// The table.
 pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
@@ -54,6 +69,8 @@ pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
         // What somebody may do, he may know.
         Route::V2(V2::Access) => return Nothing,
         Route::V1(V1::Discovery) | Route::V2(V2::OpenApi | V2::Join) => return Nothing,
+        // Everybody may know who he is.
+        Route::V2(V2::Whoami) => return Nothing,
         Route::Metrics => (&[Verb::MetricsRead], On::Cluster),
         Route::V1(V1::Machines) if is(Method::GET) => (&[Verb::MachineRead], On::Machines),
         Route::V1(V1::Machines) if is(Method::PATCH) => (&[Verb::MachineMetadata], On::Machines),
@@ -64,7 +81,7 @@ pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
         Route::V1(V1::Unit(name)) if is(Method::PUT) => (WISH, On::Unit(name)),
         Route::V1(V1::Unit(name)) if is(Method::DELETE) => (&[Verb::UnitDestroy], On::Unit(name)),
         Route::V2(V2::Units) if is(Method::GET) => (&[Verb::UnitRead], On::Units),
-        Route::V2(V2::Units) if is(Method::POST) => (WISH, On::Units),
+        Route::V2(V2::Units) if is(Method::POST) => (BATCH, On::Units),
         Route::V2(V2::Unit(name)) if is(Method::GET) => (&[Verb::UnitRead], On::Unit(name)),
         Route::V2(V2::UnitStatus(name) | V2::UnitOnMachine(_, name)) if is(Method::GET) => {
             (&[Verb::UnitRead], On::Unit(name))
@@ -111,8 +128,8 @@ pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
     OneOf(verbs, on)
 }
 
-/// Who asks, and under which policy; which unit files are taken. What is refused is remembered, to be told when the request is
-/// answered.
+/// Who asks, under which policy, and which unit files are taken. What is refused is remembered, to be
+/// told when the request is answered.
 #[derive(Debug, Default)]
 pub(crate) struct Permit {
     caller: Option<Caller>,
@@ -183,6 +200,30 @@ impl Permit {
         (!self.allows_all(verb)).then_some(move |name: &str| self.shows(verb, Object::Unit(name)))
     }
 
+    /// Whether it may be done; nothing is remembered.
+    pub(crate) fn decide(&self, verb: Verb, object: Object<'_>) -> Decision {
+        self.policy.decide(self.caller.as_ref(), verb, object)
+    }
+
+    /// Who asks, and what that one may do.
+    pub(crate) fn whoami(&self) -> Whoami {
+        let caller = self.caller.as_ref();
+        let verbs = Verb::ALL.iter().filter(|verb| **verb != Verb::Other);
+        // Of a role that is narrowed to some units or machines, too.
+        let on_some = |verb: &&Verb| match verb.is_of_cluster() {
+            true => self.allows_all(**verb),
+            false => self.shows(**verb, Object::SomeUnit),
+        };
+        let roles = self.policy.roles_of(caller);
+        Whoami {
+            who: self.who(),
+            roles: roles.into_iter().map(str::to_owned).collect(),
+            verbs: verbs.filter(on_some).map(ToString::to_string).collect(),
+            allowed: None,
+            reason: String::new(),
+        }
+    }
+
     /// Refuses what the caller may not do, and remembers that.
     pub(crate) fn check(&self, verb: Verb, object: Object<'_>) -> Result<(), Failure> {
         match self.policy.decide(self.caller.as_ref(), verb, object) {
@@ -202,13 +243,30 @@ impl Permit {
             On::Units => Object::SomeUnit,
             On::Machines => Object::SomeMachine,
         };
-        if verbs.iter().any(|verb| self.shows(*verb, object)) {
-            return Ok(());
-        }
         match verbs.first() {
-            Some(verb) => self.check(*verb, object),
+            Some(verb) => self.check_one_of(verbs, *verb, object),
             None => Ok(()),
         }
+    }
+
+    /// Refuses whoever may do none of these; `said`: which of them was asked for.
+    fn check_one_of(&self, verbs: &[Verb], said: Verb, object: Object<'_>) -> Result<(), Failure> {
+        match verbs.iter().any(|verb| self.shows(*verb, object)) {
+            true => Ok(()),
+            false => self.check(said, object),
+        }
+    }
+
+    /// Refuses a wish for a unit of which the caller may wish nothing at all, before anything is read:
+    /// whether there is such a unit is not told.
+    pub(crate) fn check_any_wish(&self, wish: &UnitWish) -> Result<(), Failure> {
+        let said = match wish.desired_state.as_deref() {
+            Some("destroyed") => Verb::UnitDestroy,
+            _ if wish.text.is_some() => Verb::UnitSubmit,
+            Some("inactive") => Verb::UnitStop,
+            _ => Verb::UnitStart,
+        };
+        self.check_one_of(WISH, said, Object::Unit(&wish.name))
     }
 
     /// Checks the next version of a unit against the one before.

@@ -24,6 +24,7 @@ mod events;
 mod journal;
 mod machines;
 mod status;
+mod whoami;
 
 pub(crate) use machines::Members;
 
@@ -65,6 +66,7 @@ pub(crate) async fn serve(
         (V2::Certificates, Method::POST) => certificates::renew(state, call, body).await,
         (V2::Revocations, Method::GET) => certificates::revocations(state).await,
         (V2::Revocations, Method::POST) => certificates::revoke(state, call, body).await,
+        (V2::Whoami, Method::GET) => whoami::get(state, call).await,
         (V2::Wait, Method::POST) => wait::start(state, call, body).await,
         (V2::OpenApi, Method::GET) => Ok(Reply::text(
             "application/json",
@@ -82,6 +84,7 @@ pub(crate) async fn serve(
             | V2::UnitOnMachine(..)
             | V2::Journal
             | V2::WatchUnits
+            | V2::Whoami
             | V2::OpenApi,
             _,
         ) => not_allowed("GET"),

@@ -10,6 +10,7 @@ mod cluster;
 mod original;
 
 mod absence;
+mod access;
 mod alone;
 mod api;
 mod bad_input;

@@ -184,7 +184,8 @@ async fn a_viewer_changes_nothing_and_an_operator_does_not_accept_a_store() {
             .has("web-1.service", "eu", DesiredState::Inactive)
             .await;
         let got = cluster.ask(&uid(CAROL), method, path, body).await;
-        let reads = *method == "GET" || path.ends_with("wait");
+        // Of a batch each unit is answered for, and this one has none.
+        let reads = *method == "GET" || body.contains(r#""units":[]"#);
         assert_eq!(got.status == 403, !reads, "{method} {path}: {}", got.body);
         assert!(reads || cluster.wish("web-1.service").await.request_id == "before");
         let got = cluster.ask(&uid(BOB), method, path, body).await;
@@ -378,6 +379,26 @@ async fn a_batch_refuses_what_is_not_allowed_and_does_the_rest() {
             .await
             .is_none()
     );
+    // Nor is it told whether there is a unit of which she may wish nothing.
+    let inactive =
+        |unit: &str| format!(r#"{{"units":[{{"name":"{unit}","desiredState":"inactive"}}]}}"#);
+    for unit in ["db.service", "nothing.service"] {
+        let got = cluster
+            .ask(&uid(ALICE), "POST", "/fleet/v2/units", &inactive(unit))
+            .await;
+        let said = format!("uid 1000 may not unit:stop {unit}");
+        assert!(got.body.contains(&said), "{}", got.body);
+    }
+    let destroy = r#"{"units":[{"name":"db.service","desiredState":"destroyed"}]}"#;
+    let got = cluster
+        .ask(&uid(CAROL), "POST", "/fleet/v2/units", destroy)
+        .await;
+    assert!(
+        got.body
+            .contains("uid 1002 may not unit:destroy db.service"),
+        "{}",
+        got.body
+    );
     // One transaction of new units alone takes another way.
     let body = format!(r#"{{"units":[{{"name":"bad.service","text":"{text}"}}]}}"#);
     let got = cluster
@@ -429,6 +450,60 @@ async fn machines_are_changed_by_those_who_have_them() {
         .ask(&uid(ALICE), "GET", "/fleet/v2/machines/m2", "")
         .await;
     assert_eq!(got.status, 200, "{}", got.body);
+}
+
+#[tokio::test]
+async fn everybody_may_ask_who_he_is_and_what_he_may_do() {
+    let cluster = Cluster::under(policy(POLICY));
+    cluster.machine("m1", &[("region", "eu")]).await;
+    cluster.machine("m2", &[("region", "us")]).await;
+    cluster
+        .has("web-1.service", "eu", DesiredState::Inactive)
+        .await;
+    cluster
+        .has("web-2.service", "us", DesiredState::Inactive)
+        .await;
+    let ask = async |who, query: &str| -> serde_json::Value {
+        let path = format!("/fleet/v2/whoami?{query}");
+        let got = cluster.ask(&uid(who), "GET", &path, "").await;
+        serde_json::from_str(&got.body).unwrap()
+    };
+    let nobody = ask(DAVE, "").await;
+    assert_eq!(
+        nobody,
+        serde_json::json!({"who": "uid 1003", "roles": [], "verbs": []})
+    );
+    let alice = ask(ALICE, "").await;
+    assert_eq!(alice["roles"], serde_json::json!(["submitter", "web"]));
+    let verbs = alice["verbs"].to_string();
+    assert!(
+        verbs.contains("unit:start") && !verbs.contains("unit:destroy"),
+        "{verbs}"
+    );
+    assert!(
+        !verbs.contains("cluster:read") && !verbs.contains("metrics:read"),
+        "{verbs}"
+    );
+    assert_eq!(ask(0, "").await["roles"], serde_json::json!(["admin"]));
+    for (query, allowed) in [
+        ("verb=unit:start&unit=web-1.service", true),
+        ("verb=unit:start&unit=web-2.service", false),
+        ("verb=unit:destroy&unit=web-1.service", false),
+        ("verb=machine:drain&machine=m1", true),
+        ("verb=machine:drain&machine=m2", false),
+        ("verb=cluster:thaw", false),
+    ] {
+        let answer = ask(ALICE, query).await;
+        assert_eq!(answer["allowed"], allowed, "{query}: {answer}");
+        let reason = answer["reason"].as_str().unwrap_or_default();
+        assert_eq!(
+            reason.contains("would allow it"),
+            !allowed,
+            "{query}: {answer}"
+        );
+    }
+    let bad = ask(ALICE, "verb=fly").await;
+    assert!(bad.to_string().contains("no such verb"), "{bad}");
 }
 
 /// The events, until they are as wanted.
