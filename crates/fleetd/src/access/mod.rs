@@ -35,6 +35,9 @@ pub const BEHALF_HEADER: &str = "x-fleet-on-behalf-of";
 /// A machine names so many roles of its caller at most; nobody is granted more than a few.
 const MAX_ROLES: usize = 32;
 
+/// Longer names of callers are cut when they are told, and not believed: they stand in wishes and events.
+pub(crate) const MAX_WHO_BYTES: usize = 128;
+
 /// Who asks. In the extensions of each request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Caller {
@@ -102,7 +105,7 @@ impl Caller {
             .map(str::to_owned)
             .collect();
         let who = who.trim().strip_prefix("who=")?.to_owned();
-        let is_sound = roles.len() <= MAX_ROLES && !who.is_empty();
+        let is_sound = roles.len() <= MAX_ROLES && (1..=MAX_WHO_BYTES).contains(&who.len());
         is_sound.then(|| {
             Caller::Behalf(Arc::new(Behalf {
                 who,

@@ -6,7 +6,7 @@ use std::fmt;
 use fleet_core::glob::Glob;
 
 use super::verb::{Verb, Verbs};
-use super::{Behalf, Caller};
+use super::{Behalf, Caller, MAX_WHO_BYTES};
 
 /// Metadata of a machine.
 pub type Metadata = BTreeMap<String, String>;
@@ -308,9 +308,10 @@ impl Policy {
     pub fn behalf_header(&self, caller: &Caller) -> String {
         let roles: Vec<&str> = self.roles_of(Some(caller)).into_iter().collect();
         // Names in certificates are others' words.
-        let who = caller
+        let mut who = caller
             .to_string()
             .replace(|c: char| !matches!(c, ' '..='~'), "?");
+        who.truncate(MAX_WHO_BYTES);
         format!("roles={}; who={who}", roles.join(","))
     }
 

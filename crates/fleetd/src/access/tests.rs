@@ -302,6 +302,10 @@ fn a_machine_asks_in_its_callers_roles_whose_meaning_is_local() {
     for bad in ["", "roles=a", "who=x", "roles=a; who=", "x; who=y"] {
         assert_eq!(Caller::behalf_of(None, bad), None, "{bad}");
     }
+    let long = format!("roles=viewer; who={}", "x".repeat(MAX_WHO_BYTES + 1));
+    assert_eq!(Caller::behalf_of(None, &long), None);
+    let header = here.behalf_header(&certificate(&"é".repeat(200), &["viewer"]));
+    assert!(Caller::behalf_of(None, &header).is_some(), "{header}");
     assert_eq!(
         Policy::default().behalf_header(&uid(7)),
         "roles=admin; who=uid 7"

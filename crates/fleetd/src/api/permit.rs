@@ -142,23 +142,48 @@ pub(crate) struct Permit {
 const MAX_DENIED: usize = 16;
 
 impl Permit {
-    /// For whoever asks: the caller of the connection, or whom that one asks for.
+    /// For whoever asks: the caller of the connection, or whom that one asks for. The failure is that of
+    /// one who may not ask for others.
     pub(crate) fn new(
         caller: Option<Caller>,
         behalf: Option<&hyper::header::HeaderValue>,
         policy: Arc<Policy>,
         trust: Arc<Trust>,
-    ) -> Result<Permit, Failure> {
-        let caller = match behalf {
-            None => caller,
-            Some(header) => Some(on_behalf(caller.as_ref(), header, &policy)?),
-        };
-        Ok(Permit {
+    ) -> (Permit, Result<(), Failure>) {
+        let mut permit = Permit {
             caller,
             policy,
             trust,
             denied: Mutex::default(),
-        })
+        };
+        let behalf = behalf.map(|header| permit.on_behalf(header)).transpose();
+        let asked = behalf.map(|behalf| {
+            if behalf.is_some() {
+                permit.caller = behalf;
+            }
+        });
+        (permit, asked)
+    }
+
+    /// Whom the caller asks for. Only a machine is believed, and whoever may do everything anyway.
+    fn on_behalf(&self, header: &hyper::header::HeaderValue) -> Result<Caller, Failure> {
+        let machine = match &self.caller {
+            Some(Caller::Machine(id, _)) => Some(id.clone()),
+            _ if self.allows_all(Verb::Other) => None,
+            _ => {
+                let why = format!(
+                    "{BEHALF_HEADER} counts only from a machine of this cluster: leave it out"
+                );
+                return Err(self.refuse(Verb::Other, Object::Cluster, why));
+            }
+        };
+        let text = header.to_str().ok();
+        text.and_then(|text| Caller::behalf_of(machine, text))
+            .ok_or_else(|| {
+                Failure::bad_request(format!(
+                    "invalid {BEHALF_HEADER}: write \"roles=ROLE,ROLE; who=NAME\""
+                ))
+            })
     }
 
     /// Who asks, as far as is known.
@@ -341,31 +366,6 @@ impl Permit {
         }
         Failure::new(403, why)
     }
-}
-
-/// Whom a caller asks for. Only a machine is believed, and whoever may do everything anyway.
-fn on_behalf(
-    caller: Option<&Caller>,
-    header: &hyper::header::HeaderValue,
-    policy: &Policy,
-) -> Result<Caller, Failure> {
-    let machine = match caller {
-        Some(Caller::Machine(id, _)) => Some(id.clone()),
-        caller if policy.allows_all(caller, Verb::Other) => None,
-        _ => {
-            return Err(Failure::new(
-                403,
-                format!("{BEHALF_HEADER} counts only from a machine of this cluster: leave it out"),
-            ));
-        }
-    };
-    let text = header.to_str().ok();
-    text.and_then(|text| Caller::behalf_of(machine, text))
-        .ok_or_else(|| {
-            Failure::bad_request(format!(
-                "invalid {BEHALF_HEADER}: write \"roles=ROLE,ROLE; who=NAME\""
-            ))
-        })
 }
 
 /// What a new version of a unit does to it.

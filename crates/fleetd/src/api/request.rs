@@ -139,10 +139,7 @@ pub(crate) async fn serve(state: &Api, request: Request) -> Response<Body> {
     let behalf = parts.headers.get(BEHALF_HEADER);
     let asked_by_us = browser::check(&parts.headers, caller.as_ref());
     let (policy, trust) = (state.access.policy(), Arc::clone(&state.trust.borrow()));
-    let (permit, permitted) = match Permit::new(caller, behalf, policy, trust) {
-        Ok(permit) => (permit, Ok(())),
-        Err(failure) => (Permit::default(), Err(failure)),
-    };
+    let (permit, permitted) = Permit::new(caller, behalf, policy, trust);
     let call = Call {
         method: parts.method,
         query: query(parts.uri.query()),

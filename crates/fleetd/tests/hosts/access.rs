@@ -45,7 +45,8 @@ fn users_have_their_roles_and_a_tampered_store_runs_nothing() {
     let cluster = Cluster::up(2);
     cluster.start("web-1.service", "");
     cluster.start("db.service", "");
-    let path = cluster.file("evil.service", &sleeper(""));
+    let evil = sleeper("").replace("sleep infinity", "sleep 86400");
+    let path = cluster.file("evil.service", &evil);
     cluster.ok(&["submit", &path]);
     let before = cluster.invocations(&["web-1.service", "db.service"]);
 
@@ -152,22 +153,23 @@ fn a_tampered_store_runs_nothing(cluster: &Cluster) {
     // Somebody has etcd: he wants what was handed in before signatures were demanded, and other
     // contents for what runs.
     let etcd = cluster.sandbox.etcd(0);
-    let tamper = |unit: &str, change: &dyn Fn(&mut serde_json::Value)| {
-        let key = format!("/_coreos.com/fleet/units/{unit}");
-        let wish = etcd.etcdctl(&["get", "--print-value-only", &key]).unwrap();
-        let mut wish = serde_json::from_str(&wish).unwrap();
-        change(&mut wish);
-        etcd.etcdctl(&["put", &key, &wish.to_string()]).unwrap();
+    let key = |unit: &str| format!("/_coreos.com/fleet/units/{unit}");
+    let wish = |unit: &str| -> serde_json::Value {
+        let wish = etcd.etcdctl(&["get", "--print-value-only", &key(unit)]);
+        serde_json::from_str(&wish.unwrap()).unwrap()
     };
-    tamper("evil.service", &|wish| wish["desired"] = "launched".into());
-    tamper("signed.service", &|wish| {
-        let text = wish["text"].as_str().unwrap();
-        let text = text.replace("sleep infinity", "sleep 86400");
-        cluster.host(0).write_file("/root/text", &text).unwrap();
-        let sum = cluster.host(0).run(&["sha1sum", "/root/text"]).unwrap();
-        wish["hash"] = sum.split(' ').next().unwrap().into();
-        wish["text"] = text.into();
-    });
+    let put = |unit: &str, wish: &serde_json::Value| {
+        etcd.etcdctl(&["put", &key(unit), &wish.to_string()])
+            .unwrap();
+    };
+    let mut evil = wish("evil.service");
+    evil["desired"] = "launched".into();
+    put("evil.service", &evil);
+    let mut tampered = wish("signed.service");
+    for field in ["text", "hash"] {
+        tampered[field] = evil[field].clone();
+    }
+    put("signed.service", &tampered);
     for unit in ["evil.service", "signed.service"] {
         wait_for(&format!("{unit} to be refused aloud"), FAILOVER, || {
             let why = cluster.ok(&["why", unit]);

@@ -572,7 +572,7 @@ async fn refusals_are_told_at_once_and_a_flood_of_them_in_few_events() {
     assert!(cluster.store.read(ring).await.unwrap().entries.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn only_a_machine_asks_on_behalf_of_others() {
     let cluster = Cluster::under(policy(POLICY));
     cluster
@@ -618,6 +618,12 @@ async fn only_a_machine_asks_on_behalf_of_others() {
             got.body
         );
     }
+    let told = denied(&cluster, |told| told.len() >= 3).await;
+    let by = |who: &str| told.iter().any(|event| event["by"] == who);
+    assert!(
+        by("uid 1002 on m7") && by("uid 1002") && by("10.0.0.7"),
+        "{told:?}"
+    );
     // Who may do everything may also ask for less.
     assert_eq!(ask(&uid(0), viewer, "PUT", launch).await.status, 403);
 }
