@@ -127,7 +127,7 @@ mod tests {
             .as_object()
             .unwrap()
             .len();
-        assert_eq!(n_schemas, 40 + 1, "all of them, and the error");
+        assert_eq!(n_schemas, 41 + 1, "all of them, and the error");
     }
 
     #[test]
