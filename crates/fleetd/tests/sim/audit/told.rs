@@ -28,7 +28,7 @@ pub(super) fn check(sim: &Sim, txn: &Txn, revision: Revision) {
         };
         let (slots, bytes) = match writer {
             EventWriter::Engine => ENGINE,
-            EventWriter::Agent(_) | EventWriter::Api(_) => MACHINE,
+            EventWriter::Agent(_) | EventWriter::Api(_) | EventWriter::Denials(_) => MACHINE,
         };
         if slot >= slots || value.len() > bytes {
             let size = value.len();
@@ -68,6 +68,8 @@ fn is_done(event: &Event, writer: EventWriter<'_>, keys: &BTreeSet<&str>) -> boo
             keys.contains(&*keys::placement(unit))
                 || keys.contains(&*keys::assignment(machine, unit))
         }
+        // What was refused does nothing.
+        EventWriter::Denials(_) => event.kind == EventKind::Denied,
         EventWriter::Api(_) if !unit.is_empty() => keys.contains(&*keys::unit(unit)),
         EventWriter::Api(_) if !machine.is_empty() => keys.contains(&*keys::machine_wish(machine)),
         EventWriter::Api(_) => keys.contains(keys::THAW) || keys.contains(keys::ACCEPT_STORE),
