@@ -17,7 +17,6 @@
 //! | `GET /machines/{id}/units` | – | [`MachineUnitListing`] |
 //! | `GET /machines/{id}/units/{name}?lines=N` | – | [`UnitOnMachine`]: what its systemd says now |
 //! | `GET /cluster?check=true` | – | [`ClusterView`] |
-//! | `GET /access?unit=NAME` | – | [`AccessView`]: what the caller may do |
 //! | `GET /events?unit=GLOB&machine=ID&since=MS&after=R&before=R&limit=N` | – | [`EventListing`] |
 //! | `GET /events?follow=true&unit=GLOB&machine=ID&after=R` | – | lines of [`EventLine`] as they happen |
 //! | `GET /watch/units?fields=…&revision=R` | – | lines of [`UnitChanges`]: all units, then what changes |
@@ -299,17 +298,6 @@ pub struct UnitView {
     /// The unit file in serial form; only in the answer for a single unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-}
-
-/// Who asks, and what that one may do.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct AccessView {
-    /// Who, as events name him; empty: nothing is known.
-    pub who: String,
-    /// The verbs (`unit:start`, `machine:drain`, …) that are allowed: to the unit that was named, or
-    /// at least to some units and machines.
-    pub verbs: Vec<String>,
 }
 
 /// The cluster as a whole.

@@ -72,13 +72,13 @@ impl Verb {
     }
 
     /// Whether it is asked for units one by one.
-    pub fn is_of_units(self) -> bool {
+    fn is_of_units(self) -> bool {
         let kinds = ["unit:", "journal:", "event:"];
         kinds.iter().any(|kind| self.as_str().starts_with(kind))
     }
 
     /// Whether it is asked for machines one by one.
-    pub fn is_of_machines(self) -> bool {
+    fn is_of_machines(self) -> bool {
         self.as_str().starts_with("machine:")
     }
 

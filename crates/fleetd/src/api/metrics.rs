@@ -66,7 +66,6 @@ pub(crate) fn handler(route: &Route) -> &'static str {
         ) => "v2/machines",
         Route::V2(V2::Units | V2::Unit(_) | V2::UnitStatus(_)) => "v2/units",
         Route::V2(V2::Cluster) => "v2/cluster",
-        Route::V2(V2::Access) => "v2/access",
         Route::V2(V2::Events) => "v2/events",
         Route::V2(V2::Journal) => "v2/journal",
         Route::V2(V2::WatchUnits) => "v2/watch/units",

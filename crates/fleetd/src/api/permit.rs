@@ -66,8 +66,6 @@ pub(crate) fn needs<'a>(route: &'a Route, method: &Method) -> Needs<'a> {
         }
         // The page shows what its reader may ask the API for.
         Route::Page(_) => return Nothing,
-        // What somebody may do, he may know.
-        Route::V2(V2::Access) => return Nothing,
         Route::V1(V1::Discovery) | Route::V2(V2::OpenApi | V2::Join) => return Nothing,
         // Everybody may know who he is.
         Route::V2(V2::Whoami) => return Nothing,

@@ -17,7 +17,6 @@ use crate::access::Verb;
 use crate::store::keys::{self, Key};
 use crate::store::{self, Range, Revision};
 
-mod access;
 pub(crate) mod certificates;
 mod cluster;
 mod events;
@@ -45,7 +44,6 @@ pub(crate) async fn serve(
         (V2::Machine(id), Method::GET) => machines::get(state, call, &id).await,
         (V2::Machine(id), Method::POST) => machines::change(state, call, &id, body).await,
         (V2::UnitsOfMachine(id), Method::GET) => machines::units(state, call, &id).await,
-        (V2::Access, Method::GET) => Ok(access::get(call)),
         (V2::Cluster, Method::GET) => cluster::get(state, call).await,
         (V2::Events, Method::GET) => events::get(state, call).await,
         (V2::UnitStatus(name), Method::GET) => status::of_unit(state, call, &name).await,
@@ -78,7 +76,6 @@ pub(crate) async fn serve(
             | V2::Machines
             | V2::UnitsOfMachine(_)
             | V2::Cluster
-            | V2::Access
             | V2::Events
             | V2::UnitStatus(_)
             | V2::UnitOnMachine(..)

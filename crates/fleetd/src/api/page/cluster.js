@@ -95,7 +95,7 @@ async function readAll() {
 
 async function readRights() {
   try {
-    cluster.allowed = await get("/access");
+    cluster.allowed = await get("/whoami");
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
   }

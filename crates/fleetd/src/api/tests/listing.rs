@@ -323,7 +323,7 @@ async fn the_document_of_v2_names_every_path() {
         }
     }
     let n_paths = document["paths"].as_object().unwrap().len();
-    assert_eq!(n_paths, 21);
+    assert_eq!(n_paths, 20);
 }
 
 #[tokio::test]

@@ -1,9 +1,6 @@
 //! The page's files, and what a browser may ask for.
 
-use super::access::policy;
 use super::*;
-
-use crate::access::Caller;
 
 #[tokio::test]
 async fn the_page_and_all_that_it_names_is_served_and_nothing_else_is_let_in() {
@@ -93,48 +90,4 @@ async fn what_another_sites_page_asks_for_is_refused_and_changes_nothing() {
     let own = [host, ("Origin", "http://localhost:8080")];
     let got = cluster.call("POST", "/fleet/v2/units", &own, batch).await;
     assert_eq!(got.status, 200, "{}", got.body);
-}
-
-#[tokio::test]
-async fn what_a_caller_may_do_is_told_for_the_buttons_that_are_shown() {
-    let cluster = Cluster::under(policy(
-        "[Role web]\nAllow=unit:read unit:start machine:read\nUnits=web-*\n[Grant web]\nTo=uid:1000\n\
-         [Grant viewer]\nTo=uid:1002\n",
-    ));
-    let caller = |uid| Caller::Unix {
-        uid,
-        gid: uid,
-        pid: None,
-    };
-    let ask = async |uid, query: &str| {
-        let got = cluster
-            .ask(&caller(uid), "GET", &format!("/fleet/v2/access{query}"), "")
-            .await;
-        let answer: fleet_api::v2::AccessView = serde_json::from_str(&got.body).unwrap();
-        (answer.who, answer.verbs.join(" "))
-    };
-    let (who, verbs) = ask(1000, "").await;
-    assert_eq!(
-        (who.as_str(), verbs.as_str()),
-        ("uid 1000", "unit:read unit:start machine:read")
-    );
-    assert_eq!(ask(1000, "?unit=web-1.service").await.1, verbs);
-    assert_eq!(ask(1000, "?unit=db.service").await.1, "machine:read");
-    let (_, viewer) = ask(1002, "").await;
-    assert!(
-        viewer.contains("unit:read") && viewer.contains("journal:read"),
-        "{viewer}"
-    );
-    assert!(
-        !viewer.contains("unit:start") && !viewer.contains("drain"),
-        "{viewer}"
-    );
-    assert_eq!(ask(1003, "").await.1, "");
-    // Root is never locked out.
-    assert!(
-        ask(rustix::process::getuid().as_raw(), "")
-            .await
-            .1
-            .contains("cluster:thaw")
-    );
 }
