@@ -271,6 +271,8 @@ pub fn of_state(
             let is_new = before.is_none_or(|before| before.active != "failed") || is_new_run;
             is_new.then_some((EventKind::Failed, why))?
         }
+        // It is being stopped; that it ran is told when it has ended.
+        "deactivating" => return None,
         _ if is_up(now) => {
             // systemd, or somebody there, has started it: no order has.
             let again = before.is_some_and(|before| {

@@ -286,6 +286,15 @@ fn a_machines_words_tell_what_happened_to_a_unit_and_not_each_step() {
             ],
             "started: m2 is lost, stopped: m2 is lost",
         ),
+        // Its start was called off.
+        (
+            &[
+                "working activating i1",
+                "working deactivating i1 2",
+                "gone inactive i1 2",
+            ],
+            "stopped: m2 is lost",
+        ),
         (
             &["launched active i1", "loaded inactive i1 2"],
             "started: m2 is lost, stopped: by order",

@@ -202,7 +202,7 @@ impl Planner<'_> {
         if leaving.is_none() && !is_well {
             // It was global until now. Where it runs, it stays, or goes on until it has started.
             let stays = |(id, old): &&(MachineId, Assigned)| {
-                self.still_runs(name, wish, id, old.decision, old.order)
+                self.still_runs(name, wish, id, *old, order)
             };
             if let Some((keeper, _)) = others.iter().find(stays).cloned() {
                 let why = format!("{} runs it already", keeper.short());
@@ -239,7 +239,7 @@ impl Planner<'_> {
                 let followers = self.cluster.followers.get(name.as_str());
                 let followers = followers.into_iter().flatten().cloned();
                 self.cluster.marks.units.extend(followers);
-            } else if self.still_runs(name, wish, &other, old.decision, old.order) {
+            } else if self.still_runs(name, wish, &other, old, order) {
                 let why = format!("{} is back and still has it", other.short());
                 self.go_back(name, order, &home, &other, why);
                 return other;
@@ -362,20 +362,24 @@ impl Planner<'_> {
             && !failed(other)
     }
 
-    /// The original, away for a while, is back and has lost nothing. What has failed meanwhile is no
-    /// reason to call off the newer copy, which may well run. What stands there of it may be of before
-    /// a reboot, as long as the machine has not reached its systemd.
+    /// The original, away for a while, is back and has lost nothing of what is wanted: one that is only
+    /// loaded there is no reason to call off the newer copy, which may be starting. Nor is what has failed
+    /// meanwhile, while the newer one may well run. What stands there of it may be of before a reboot, as
+    /// long as the machine has not reached its systemd.
     fn still_runs(
         &self,
         name: &UnitName,
         wish: &Wish,
         id: &MachineId,
-        decision: Decision,
-        order: Order,
+        old: Assigned,
+        wanted: Order,
     ) -> bool {
         let unit = self.cluster.units.get(name);
-        let runs =
-            |unit: &Unit| unit.has_reached(id, decision, order) && !unit.has_failed(id, decision);
+        let runs = |unit: &Unit| {
+            (old.order == wanted || wanted == Order::Loaded)
+                && unit.has_reached(id, old.decision, old.order)
+                && !unit.has_failed(id, old.decision)
+        };
         let machine = self.cluster.machines.get(id);
         let has_looked = machine.is_some_and(|machine| !machine.is_in_trouble());
         unit.is_some_and(runs) && has_looked && self.suits(name, wish, id)

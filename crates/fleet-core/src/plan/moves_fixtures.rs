@@ -442,6 +442,43 @@ fn what_failed_at_its_new_machine_is_kept_where_nothing_has_been_said_of_it_yet(
 }
 
 #[test]
+fn what_is_starting_is_not_called_off_for_a_copy_that_is_only_loaded() {
+    assert_snapshot!(run("
+        machine m1
+        machine m2
+        unit a.service loaded
+        plan
+        agents
+        cut m1
+        plan
+        wait 6s
+        want a.service launched
+        plan
+        starting a.service m2
+        machine m1
+        plan
+        agents
+    "), @r"
+    plan:
+      machine m1 present: it joined
+      machine m2 present: it joined
+      a.service on m1: fewest units (0) of the machines that may run it [loaded@m1]
+    agents:
+    plan:
+      machine m1 suspect: its lease has ended
+    wait 6s:
+      machine m1 lost: no sign of life for 6 s
+      a.service on m2, leaving m1: m1 is lost; fewest units (0) of the machines that may run it [loaded@m2]
+    plan:
+      a.service on m2, leaving m1: m1 is lost; fewest units (0) of the machines that may run it [launched@m2]
+    plan:
+      machine m1 present: it is back, after it was lost
+    agents:
+      a.service m2 has started it [gone@m1]
+    ");
+}
+
+#[test]
 fn what_was_starting_on_a_machine_that_is_lost_stops_there_only_when_it_runs_elsewhere() {
     let lost = "
         machine m1

@@ -23,10 +23,15 @@ async fn next(stream: &mut JournalStream<'_>) -> Option<JournalLine> {
 /// The next lines of journals; what else is said is passed over.
 async fn messages(stream: &mut JournalStream<'_>, n: usize) -> Vec<String> {
     let mut messages = Vec::new();
-    while messages.len() < n {
-        let line = next(stream).await.expect("it goes on");
-        messages.extend(line.entry.map(|entry| entry.message));
-    }
+    let read = async {
+        while messages.len() < n {
+            let line = next(stream).await.expect("it goes on");
+            messages.extend(line.entry.map(|entry| entry.message));
+        }
+    };
+    // Heartbeats alone would have it go on for ever.
+    let read = timeout(PATIENCE, read).await;
+    assert!(read.is_ok(), "only {messages:?}, not {n}");
     messages
 }
 
@@ -39,7 +44,9 @@ async fn all(
     let client = machines.client(asked);
     let mut stream = client.journal(wanted).await.unwrap();
     let (mut messages, mut notes) = (Vec::new(), Vec::new());
+    let began = tokio::time::Instant::now();
     while let Some(line) = next(&mut stream).await {
+        assert!(began.elapsed() < PATIENCE, "no end after {messages:?}");
         if let Some(entry) = line.entry {
             messages.push(entry.message);
             continue;
@@ -347,6 +354,17 @@ async fn whoever_may_not_read_a_journal_gets_none_of_it_also_from_another_machin
         .await;
     assert_eq!(refused.status, 403, "{}", refused.body);
     assert!(refused.body.contains("journal:read"), "{}", refused.body);
+    // Nor are there lines in what this machine says of a unit that it has.
+    machines.unit("db-2.service", &["m1"]).await;
+    machines.machine("m1").says(10, "db-2.service", "secret");
+    let status = cluster
+        .ask(&alice, "GET", "/fleet/v2/units/db-2.service/status", "")
+        .await;
+    assert_eq!(status.status, 200, "{}", status.body);
+    assert!(!status.body.contains("secret"), "{}", status.body);
+    let everybody = machines.client("m1").unit_status("db-2.service", 9).await;
+    let everybody = everybody.unwrap().unwrap();
+    assert_eq!(everybody.machines[0].lines[0].message, "secret");
     // She is told to the other machine with the names of her roles, and that one knows no policy.
     let status = cluster
         .ask(&alice, "GET", "/fleet/v2/units/db-1.service/status", "")
