@@ -39,7 +39,7 @@ conf=$DESTDIR$SYSCONFDIR/fleet/fleet.conf
 if [ "${1:-}" = --uninstall ]; then
     shopt -s nullglob
     man=$DESTDIR$share/man
-    pages=("$man"/man1/fleetctl*.1 "$man"/man5/fleet.{conf,unit}.5 "$man"/man7/fleet.7 "$man"/man8/fleetd.8)
+    pages=("$man"/man1/fleetctl*.1 "$man"/man5/fleet.{access,conf,unit}.5 "$man"/man7/fleet.7 "$man"/man8/fleetd.8)
     files | while read -r _ _ target; do
         rm -f "$DESTDIR$target"
     done

@@ -201,9 +201,8 @@ impl Planner<'_> {
         let mut leaving = leaving;
         if leaving.is_none() && !is_well {
             // It was global until now. Where it runs, it stays, or goes on until it has started.
-            let stays = |(id, old): &&(MachineId, Assigned)| {
-                self.still_runs(name, wish, id, *old, order)
-            };
+            let stays =
+                |(id, old): &&(MachineId, Assigned)| self.still_runs(name, wish, id, *old, order);
             if let Some((keeper, _)) = others.iter().find(stays).cloned() {
                 let why = format!("{} runs it already", keeper.short());
                 self.withdraw(name, &why);

@@ -122,6 +122,7 @@ fn pages() -> BTreeSet<String> {
     assert!(pages.contains("fleetctl-start.1"), "{help}");
     let others = [
         "fleetctl.1",
+        "fleet.access.5",
         "fleet.conf.5",
         "fleet.unit.5",
         "fleet.7",

@@ -110,7 +110,7 @@ fn the_package_is_installed_upgraded_removed_and_purged_without_touching_a_unit(
         ),
         ""
     );
-    assert_eq!(sh(&host, "ls /etc/fleet"), "fleet.conf");
+    assert_eq!(sh(&host, "ls /etc/fleet"), "fleet.conf\npki");
     assert_eq!(cluster.invocations(&["a.service"]), running);
 
     // Purged: nothing is left but the unit that runs.
