@@ -20,4 +20,5 @@ step "simulator, fresh seeds"
 FLEET_SIM_SECONDS="${FLEET_SIM_SECONDS:-15}" scripts/sim.sh fresh_seeds_hold ||
     step "FRESH SEEDS HAVE FOUND A BUG: the command above replays it, its seed goes into seeds.txt"
 step "tests"
-cargo test --workspace --locked
+# One failure hides no other one.
+cargo test --workspace --locked --no-fail-fast
