@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use fleet_api::v2::{
@@ -17,7 +16,7 @@ use fleet_api::v2::{
 use fleet_core::glob::Glob;
 use fleet_core::name::UnitName;
 use fleet_core::records::MachineId;
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::sleep;
 
@@ -32,16 +31,18 @@ use crate::api::request::{Answer, Call, Reply};
 use crate::clock;
 use crate::shutdown::{Shutdown, stopped};
 use crate::store::keys::{self, Key};
-use crate::store::{Event, Range, Revision, Watch};
+use crate::store::{Range, Revision};
 use crate::task;
 use crate::units::JournalQuery;
 
 mod lines;
 mod merge;
+mod moves;
 mod source;
 
 pub(crate) use lines::Lines;
 use merge::Merge;
+use moves::Moves;
 use source::{Piece, Source, Trouble};
 
 /// What a reader has not taken yet: so many pieces, of about so many bytes each.
@@ -50,9 +51,6 @@ const PIECE_BYTES: usize = 32 << 10;
 
 /// What machines have sent and nobody has looked at: so many lines.
 const MAX_ARRIVED: usize = 256;
-
-/// Before the store is watched anew.
-const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn get(state: &Api, call: &Call) -> Answer {
     let wanted = Wanted::of(call)?;
@@ -438,12 +436,7 @@ impl Pump {
 
     async fn run(mut self, mut arrived: mpsc::Receiver<(MachineId, Piece)>, from: Revision) {
         let mut shutdown = self.shutdown.take();
-        let mut moves = Moves {
-            state: self.state.clone(),
-            prefix: self.wanted.prefix(),
-            revision: from,
-            watch: None,
-        };
+        let mut moves = Moves::after(self.state.clone(), self.wanted.prefix(), from);
         loop {
             let now = clock::monotonic();
             while let Some(entry) = self.merge.pop(now) {
@@ -586,75 +579,6 @@ impl Pump {
 
 /// What the last line says when all has been said.
 const END: &str = "that is all";
-
-/// Follows units to machines.
-struct Moves {
-    state: Api,
-    prefix: String,
-    revision: Revision,
-    watch: Option<Watch>,
-}
-
-impl Moves {
-    /// Units and machines where something of them is new. May be dropped and called again.
-    async fn next(&mut self) -> Vec<(String, String)> {
-        loop {
-            if self.watch.is_none() {
-                match self.state.store.watch(&self.prefix, self.revision).await {
-                    Ok(watch) => self.watch = Some(watch),
-                    Err(_) => {
-                        sleep(WATCH_PAUSE).await;
-                        if let Some(pairs) = self.read().await {
-                            return pairs;
-                        }
-                        continue;
-                    }
-                }
-            }
-            let Some(watch) = &mut self.watch else {
-                continue;
-            };
-            match watch.next().await {
-                Some(Ok(batch)) => {
-                    self.revision = batch.revision;
-                    let keys = batch.events.iter().filter_map(|event| match event {
-                        Event::Put(entry) => Some(entry.key.as_str()),
-                        Event::Delete { .. } => None,
-                    });
-                    let pairs = pairs(keys);
-                    if !pairs.is_empty() {
-                        return pairs;
-                    }
-                }
-                _ => {
-                    self.watch = None;
-                    sleep(WATCH_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// All of them, when the store no longer knows what came after a revision.
-    async fn read(&mut self) -> Option<Vec<(String, String)>> {
-        let range = Range {
-            prefix: self.prefix.clone(),
-            ..Range::default()
-        };
-        let snapshot = self.state.store.read(range).await.ok()?;
-        self.revision = snapshot.revision;
-        Some(pairs(
-            snapshot.entries.iter().map(|entry| entry.key.as_str()),
-        ))
-    }
-}
-
-fn pairs<'a>(keys: impl Iterator<Item = &'a str>) -> Vec<(String, String)> {
-    let pairs = keys.filter_map(|key| match keys::parse(key) {
-        Key::State(unit, machine) => Some((unit.to_owned(), machine.to_owned())),
-        _ => None,
-    });
-    pairs.collect()
-}
 
 /// Returns when fleetd stops.
 async fn stop(shutdown: &mut Option<Shutdown>) {
